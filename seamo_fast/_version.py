@@ -1,0 +1,5 @@
+"""The version of seamo_fast, written here and nowhere else."""
+
+from __future__ import annotations
+
+__version__ = "0.1.0"

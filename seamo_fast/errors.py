@@ -1,0 +1,19 @@
+"""Errors that a command shows to its user as one line instead of a traceback."""
+
+from __future__ import annotations
+
+
+class SeaMoError(Exception):
+    """Base of every failure whose message tells the user how to mend it."""
+
+
+class DataError(SeaMoError):
+    """Tiles, shards or datasets that cannot be used as they are."""
+
+
+class ConfigError(SeaMoError):
+    """Settings that are unknown, impossible or contradict one another."""
+
+
+class CheckpointError(SeaMoError):
+    """A checkpoint that is missing, damaged, or belongs to another configuration."""

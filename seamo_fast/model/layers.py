@@ -1,0 +1,86 @@
+"""Transformer layers that the encoder, the decoders and the fusion share."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+LAYER_NORM_EPS = 1e-6
+
+
+class SelfAttention(nn.Module):
+    """Multi-head self-attention over a sequence (Vaswani et al., 2017)."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(width, 3 * width)
+        self.proj = nn.Linear(width, width)
+
+    def forward(self, x: Tensor, keep: Tensor | None = None, skip: int = 0) -> Tensor:
+        """Attends from the tokens after the first `skip` to all tokens.
+
+        Args:
+            x: [B, L, D].
+            keep: bool [B, L], keys that may be attended to; None admits all.
+            skip: Leading tokens that need no output.
+
+        Returns:
+            [B, L - skip, D].
+        """
+        if skip:
+            width = x.shape[-1]
+            q = F.linear(x[:, skip:], self.qkv.weight[:width], self.qkv.bias[:width])
+            k, v = F.linear(x, self.qkv.weight[width:], self.qkv.bias[width:]).chunk(2, dim=-1)
+        else:
+            q, k, v = self.qkv(x).chunk(3, dim=-1)
+        q, k, v = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in (q, k, v))
+        mask = None if keep is None else keep[:, None, None, :]
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        return self.proj(out.transpose(1, 2).flatten(2))
+
+
+class Mlp(nn.Module):
+    """Two linear layers with an exact GELU between them."""
+
+    def __init__(self, width: int, hidden: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(width, hidden)
+        self.fc2 = nn.Linear(hidden, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Returns [..., D] for x [..., D]."""
+        return self.fc2(F.gelu(self.fc1(x)))
+
+
+class Block(nn.Module):
+    """Pre-norm transformer block (Dosovitskiy et al., 2021)."""
+
+    def __init__(self, width: int, heads: int, mlp_ratio: float) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(width, eps=LAYER_NORM_EPS)
+        self.attn = SelfAttention(width, heads)
+        self.norm2 = nn.LayerNorm(width, eps=LAYER_NORM_EPS)
+        self.mlp = Mlp(width, int(width * mlp_ratio))
+
+    def forward(self, x: Tensor, keep: Tensor | None = None, skip: int = 0) -> Tensor:
+        """Returns [B, L - skip, D] for x [B, L, D]; arguments as in `SelfAttention.forward`."""
+        x = x[:, skip:] + self.attn(self.norm1(x), keep, skip)
+        return x + self.mlp(self.norm2(x))
+
+
+def init_weights(module: nn.Module) -> None:
+    """Initialises linear layers as MAE does: Xavier-uniform weights, zero biases."""
+    for layer in module.modules():
+        if isinstance(layer, nn.Linear):
+            nn.init.xavier_uniform_(layer.weight)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+
+
+def compute_dtype(device: torch.device, parameter: torch.dtype) -> torch.dtype:
+    """Returns the dtype that matrix products run in: autocast's where it is on."""
+    if torch.is_autocast_enabled(device.type):
+        return torch.get_autocast_dtype(device.type)
+    return parameter

@@ -1,0 +1,157 @@
+"""SeaMo for pretraining: from raw tiles and views to the reconstruction loss."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from seamo_fast import kernels
+from seamo_fast.modalities import Modality
+from seamo_fast.model.config import ModelConfig
+from seamo_fast.model.decoder import Decoder
+from seamo_fast.model.embedding import DateEmbedding, PatchEmbed, sincos_positions
+from seamo_fast.model.encoder import Encoder
+from seamo_fast.model.fusion import Fusion
+from seamo_fast.model.layers import init_weights
+from seamo_fast.tiles import TileBatch
+from seamo_fast.views import Views
+
+
+class Losses(NamedTuple):
+    """Reconstruction losses: their sum, and each modality's (1 is what patch means would get)."""
+
+    total: Tensor
+    by_modality: dict[str, Tensor]
+
+
+class Reconstruction(NamedTuple):
+    """Hidden patches of one modality: prediction, target [B, T, Kh, P], valid [B, T, Kh]."""
+
+    prediction: Tensor
+    target: Tensor
+    valid: Tensor
+
+
+class Embedder(nn.Module):
+    """Everything before the encoder: patches, positions, modality and date embeddings.
+
+    A base of `SeaMo` and of the backbone, so that both have the same parameters by the same names.
+    """
+
+    table: Tensor
+
+    def __init__(self, config: ModelConfig, modalities: Sequence[Modality]) -> None:
+        super().__init__()
+        names = [modality.name for modality in modalities]
+        if not names or len(set(names)) != len(names):
+            raise ValueError(f"modalities must be named once each and not empty, but got {names}")
+        self.config = config
+        self.modalities = tuple(modalities)
+        self.patch_embed = nn.ModuleDict(
+            {m.name: PatchEmbed(m, config.patch_size, config.width) for m in modalities}
+        )
+        self.modality_embed = nn.ParameterDict(
+            {m.name: torch.empty(config.width).normal_(std=0.02) for m in modalities}
+        )
+        self.date_embed = DateEmbedding(config.width) if config.date_embedding else None
+        table = sincos_positions(config.width, config.grid, config.grid)
+        self.register_buffer("table", table, persistent=False)
+
+    def patches_of(self, name: str) -> PatchEmbed:
+        """Returns the patch embedding of a modality.
+
+        Raises:
+            ValueError: The model has no such modality.
+        """
+        if name not in self.patch_embed:
+            known = ", ".join(modality.name for modality in self.modalities)
+            raise ValueError(f"the model has no modality {name!r}; it was built for {known}")
+        embed = self.patch_embed[name]
+        assert isinstance(embed, PatchEmbed)
+        return embed
+
+    def group_offset(self, name: str, dates: Tensor | None) -> Tensor:
+        """Returns what is added to all tokens of a group, [B, T, D] for dates [B, T], or [D]."""
+        offset = self.modality_embed[name]
+        if self.date_embed is None or dates is None:
+            return offset
+        return offset + self.date_embed(dates)
+
+
+class SeaMo(Embedder):
+    """Season-aware multimodal masked autoencoder (arXiv 2412.19237).
+
+    Args:
+        config: Sizes and switches.
+        modalities: What the model can take; a batch may hold any subset of them.
+    """
+
+    def __init__(self, config: ModelConfig, modalities: Sequence[Modality]) -> None:
+        super().__init__(config, modalities)
+        self.encoder = Encoder(config)
+        self.fusion = None if config.fusion == "none" else Fusion(config)
+        self.decoders = nn.ModuleDict({m.name: Decoder(config, len(m.bands)) for m in modalities})
+        for part in (self.encoder, self.fusion, self.decoders):
+            if part is not None:
+                init_weights(part)
+
+    def forward(self, batch: TileBatch, views: Views, fusion: bool = True) -> Losses:
+        """Returns the losses of predicting the hidden patches.
+
+        Each modality's loss is the mean over its valid groups' measured hidden patches; the total
+        is their sum over modalities.
+
+        Args:
+            batch: Raw tiles, on the model's device.
+            views: Regions and visible and hidden patches of the batch.
+            fusion: Run the TM fusion (the first pretraining stage goes without).
+        """
+        by_modality = {
+            name: kernels.norm_pix_loss(
+                found.prediction,
+                found.target,
+                found.valid.to(torch.float32),
+                normalize=self.config.norm_pix,
+            )
+            for name, found in self.reconstruct(batch, views, fusion).items()
+        }
+        return Losses(torch.stack(list(by_modality.values())).sum(), by_modality)
+
+    def reconstruct(
+        self, batch: TileBatch, views: Views, fusion: bool = True
+    ) -> dict[str, Reconstruction]:
+        """Returns each modality's predicted and true hidden patches; arguments as in `forward`.
+
+        Predictions are in units of the patch's own mean and standard deviation where
+        `config.norm_pix` is on, targets always in normalised units.
+        """
+        z = self.encode(batch, views, fusion)
+        results = {}
+        for m, name in enumerate(batch.modalities):
+            visible, hidden = views.visible[:, :, m], views.hidden[:, :, m]
+            prediction = self.decoders[name](z[:, :, m], visible, hidden)
+            target, measured = self.patches_of(name).gather(
+                batch.bands[name], views.boxes, hidden, self.config.image_size
+            )
+            valid = measured & batch.valid[:, :, m, None]
+            results[name] = Reconstruction(prediction, target, valid)
+        return results
+
+    def encode(self, batch: TileBatch, views: Views, fusion: bool = True) -> Tensor:
+        """Returns encoded (and fused) visible tokens [B, T, M, K, D]; arguments as in `forward`."""
+        tokens = [self._embed(batch, views, m) for m in range(len(batch.modalities))]
+        valid = None if batch.complete else batch.valid
+        z = self.encoder(torch.stack(tokens, dim=2), valid)
+        if fusion and self.fusion is not None:
+            z = self.fusion(z, batch.valid)
+        return z
+
+    def _embed(self, batch: TileBatch, views: Views, m: int) -> Tensor:
+        name, index = batch.modalities[m], views.visible[:, :, m]
+        embed = self.patches_of(name)
+        patches, _ = embed.gather(batch.bands[name], views.boxes, index, self.config.image_size)
+        offset = self.group_offset(name, batch.dates[:, :, m])
+        return embed(patches, self.table, index, offset.expand(*index.shape[:2], -1))

@@ -1,0 +1,201 @@
+"""The whole model: missing groups, any subset, compilation, FLOPs."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import product
+
+import pytest
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from seamo_fast.errors import ConfigError
+from seamo_fast.modalities import get_modality
+from seamo_fast.model import PRESETS, ModelConfig, SeaMo
+from seamo_fast.model.config import FusionMode
+from seamo_fast.model.flops import forward_flops
+from seamo_fast.views import ViewConfig
+from tests.factories import MODALITIES, S1, S2, make_batch, make_views
+
+SMALL = ModelConfig(
+    width=32, depth=2, heads=2, image_size=32, decoder_width=16, decoder_depth=2, decoder_heads=2
+)
+
+
+def test_presets_have_the_published_encoder_sizes() -> None:
+    with torch.device("meta"):
+        counts = {
+            name: sum(p.numel() for p in SeaMo(config, [S2, S1]).encoder.parameters()) / 1e6
+            for name, config in PRESETS.items()
+        }
+    # ViT-Ti/S/B/L without patch embedding: 12 x 12 D^2 and so on.
+    assert {name: round(count) for name, count in counts.items()} == {
+        "tiny": 5, "small": 21, "base": 85, "large": 302,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(("seasons", "modalities"), list(product((1, 2, 4), (1, 2, 3))))
+def test_any_seasons_and_modalities(seasons: int, modalities: int) -> None:
+    model = SeaMo(SMALL, MODALITIES)
+    batch = make_batch(MODALITIES[:modalities], seasons=seasons, size=24)
+    losses = model(batch, make_views(batch, SMALL))
+    assert list(losses.by_modality) == [m.name for m in MODALITIES[:modalities]]
+    torch.testing.assert_close(losses.total, sum(losses.by_modality.values()))
+    losses.total.backward()
+    used = [n for n, p in model.named_parameters() if p.grad is not None]
+    assert any(name.startswith("fusion") for name in used)
+    assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
+
+
+def test_an_invalid_group_has_no_influence_at_all() -> None:
+    model = SeaMo(SMALL, [S2, S1]).double()
+    missing = [(0, 0, 0), (1, 1, 0), (1, 1, 1)]
+    batch = make_batch(missing=missing, seasons=3, size=24)
+    views = make_views(batch, SMALL)
+
+    def gradients() -> list[torch.Tensor]:
+        model.zero_grad()
+        model(batch, views).total.backward()
+        return [p.grad.clone() for p in model.parameters() if p.grad is not None]
+
+    before = gradients()
+    batch.bands["s1grd"][0][1, 1] = 37.0
+    batch.bands["s2l2a"][0][0, 0] = torch.tensor(999, dtype=torch.uint16)
+    batch.dates[0, 0, 0] = 17_500
+    torch.testing.assert_close(gradients(), before)
+
+
+def test_a_batch_without_anything_valid_gives_zero_loss_and_zero_gradients() -> None:
+    model = SeaMo(SMALL, [S2, S1])
+    batch = make_batch(missing=list(product(range(2), range(2), range(2))), size=24)
+    losses = model(batch, make_views(batch, SMALL))
+    losses.total.backward()
+    assert losses.total.item() == 0
+    assert all(p.grad is None or (p.grad == 0).all() for p in model.parameters())
+
+
+def test_patches_with_nodata_are_not_counted() -> None:
+    model = SeaMo(SMALL, [S2, S1])
+    batch = make_batch(holes=[(0, 0, 0), (1, 1, 1)], size=24)
+    found = model.reconstruct(batch, make_views(batch, SMALL))
+    assert not found["s2l2a"].valid[0, 0].all()
+    assert found["s2l2a"].valid[1].all()
+    assert not found["s1grd"].valid[1, 1].all()
+    assert all(part.target.isfinite().all() for part in found.values())
+
+
+def test_complete_batches_skip_the_mask_without_changing_the_result() -> None:
+    model = SeaMo(SMALL, [S2, S1]).double()
+    batch = make_batch(size=24)
+    views = make_views(batch, SMALL)
+    masked = model(replace(batch, complete=False), views)
+    torch.testing.assert_close(model(batch, views), masked)
+
+
+def test_decode_fraction_decodes_a_subset() -> None:
+    model = SeaMo(SMALL, [S2, S1]).double()
+    batch = make_batch(size=24)
+    few = make_views(batch, SMALL, ViewConfig(decode_fraction=0.5))
+    assert few.hidden.shape[-1] == 6
+    assert model(batch, few).total.isfinite()
+
+
+def test_without_fusion_groups_of_other_seasons_do_not_matter() -> None:
+    model = SeaMo(SMALL, [S2, S1]).double()
+    batch = make_batch(size=24)
+    views = make_views(batch, SMALL)
+    z = model.encode(batch, views, fusion=False)
+    batch.bands["s1grd"][0][:, 1] += 3
+    other = model.encode(batch, views, fusion=False)
+    torch.testing.assert_close(z[:, 0], other[:, 0])
+    assert not torch.allclose(z[:, 1], other[:, 1])
+
+
+@pytest.mark.parametrize("mode", ["tm", "cascade", "concat", "temporal", "modal", "none"])
+@pytest.mark.parametrize("fusion", [True, False])
+def test_flops_equal_what_torch_counts(mode: FusionMode, fusion: bool) -> None:
+    config = replace(SMALL, fusion=mode, date_embedding=False)
+    model = SeaMo(config, [S2, S1])
+    batch = make_batch(batch=1, seasons=3, size=24)
+    ops = torch.ops.seamo
+
+    def linear(patches: object, weight: object, *_: object, out_val: object, **__: object) -> int:
+        return 2 * torch.tensor(out_val.shape).prod().item() * weight.shape[1]  # type: ignore[attr-defined]
+
+    def attention(q, k, v, adjacency, valid, **_) -> int:  # type: ignore[no-untyped-def]
+        pairs = int(adjacency.sum()) * q.shape[3] * k.shape[3]
+        return 4 * q.shape[0] * pairs * q.shape[4] * q.shape[5]
+
+    linear._get_raw = attention._get_raw = True  # type: ignore[attr-defined]
+    mapping = {ops.embed_patches: linear, ops._tm_attention: attention}
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False, custom_mapping=mapping) as c:
+        model(batch, make_views(batch, config), fusion)
+    assert c.get_total_flops() == forward_flops(config, [S2, S1], 3, ViewConfig(), fusion)
+
+
+@pytest.mark.parametrize("mode", ["tm", "cascade"])
+def test_training_step_traces_without_a_graph_break(mode: FusionMode) -> None:
+    config = replace(SMALL, fusion=mode)
+    model = SeaMo(config, [S2, S1])
+    compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
+    for missing in ([], [(0, 1, 0)]):
+        batch = make_batch(missing=missing, size=24)
+        views = make_views(batch, config)
+        model.zero_grad()
+        expected = model(batch, views)
+        expected.total.backward()
+        gradients = [p.grad.clone() for p in model.parameters() if p.grad is not None]
+        model.zero_grad()
+        found = compiled(batch, views)
+        found.total.backward()
+        torch.testing.assert_close(found, expected)
+        again = [p.grad for p in model.parameters() if p.grad is not None]
+        torch.testing.assert_close(again, gradients)
+
+
+@pytest.mark.slow
+def test_training_step_compiles_with_inductor() -> None:
+    model = SeaMo(SMALL, [S2, S1])
+    batch = make_batch(size=24)
+    views = make_views(batch, SMALL)
+    found = torch.compile(model, fullgraph=True)(batch, views)
+    found.total.backward()
+    torch.testing.assert_close(found, model(batch, views), rtol=1e-4, atol=1e-5)
+
+
+def test_autocast_keeps_the_loss_in_float32() -> None:
+    model = SeaMo(SMALL, [S2, S1])
+    batch = make_batch(size=24)
+    views = make_views(batch, SMALL)
+    with torch.autocast("cpu", torch.bfloat16):
+        losses = model(batch, views)
+    losses.total.backward()
+    assert losses.total.dtype == torch.float32
+    torch.testing.assert_close(losses.total, model(batch, views).total, rtol=0.03, atol=0)
+    assert all(p.grad is None or p.grad.dtype == torch.float32 for p in model.parameters())
+
+
+def test_unknown_modality_names_the_known_ones() -> None:
+    model = SeaMo(SMALL, [S2])
+    batch = make_batch([S1], size=24)
+    with pytest.raises(ValueError, match="the model has no modality 's1grd'; it was built for s2"):
+        model(batch, make_views(batch, SMALL))
+    with pytest.raises(ValueError, match="modalities must be named once each"):
+        SeaMo(SMALL, [S2, S2])
+    with pytest.raises(ValueError, match="'landsat89' has no statistics"):
+        SeaMo(SMALL, [get_modality("landsat89")])
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"image_size": 30}, "image_size 30 must be a multiple of model.patch_size 8"),
+        ({"heads": 5}, "model.width 768 must be a multiple of model.heads 5"),
+        ({"depth": 0}, "model.depth must be at least 1, but got 0"),
+        ({"fusion": "mean"}, "model.fusion must be one of tm, cascade, .* but got 'mean'"),
+    ],
+)
+def test_impossible_configs_are_named(settings: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        ModelConfig(**settings)  # type: ignore[arg-type]
