@@ -43,9 +43,8 @@ class Decoder(nn.Module):
             hidden: [B, T, Kh], numbers of the patches to predict.
         """
         tokens = self.embed(z)
-        mask_token, table = self.mask_token.to(tokens.dtype), self.table.to(tokens.dtype)
         index = torch.cat([visible, hidden], dim=-1)
-        x = kernels.assemble_tokens(tokens, mask_token, table, index).flatten(0, 1)
+        x = kernels.assemble_tokens(tokens, self.mask_token, self.table, index).flatten(0, 1)
         for block in self.blocks[:-1]:
             x = block(x)
         x = self.blocks[-1](x, skip=visible.shape[-1])

@@ -70,12 +70,8 @@ class PatchEmbed(nn.Module):
             index: [B, T, K], patch numbers.
             offset: [B, T, D].
         """
-        weight, bias = self.weight.flatten(1), self.bias
-        if weight.dtype != patches.dtype:
-            weight, bias, table, offset = (
-                tensor.to(patches.dtype) for tensor in (weight, bias, table, offset)
-            )
-        return kernels.embed_patches(patches, weight, bias, table, index, offset)
+        weight = self.weight.flatten(1)
+        return kernels.embed_patches(patches, weight, self.bias, table, index, offset)
 
 
 class DateEmbedding(nn.Module):

@@ -111,10 +111,7 @@ class SeaMo(Embedder):
         """
         by_modality = {
             name: kernels.norm_pix_loss(
-                found.prediction,
-                found.target,
-                found.valid.to(torch.float32),
-                normalize=self.config.norm_pix,
+                found.prediction, found.target, found.valid, normalize=self.config.norm_pix
             )
             for name, found in self.reconstruct(batch, views, fusion).items()
         }

@@ -1,0 +1,184 @@
+"""Which implementation of an operation runs: the only dispatch of the kernels.
+
+An operation is one or two torch operators (forward, backward) in the namespace ``seamo``. A backend
+implements it as a module with functions ``forward`` and ``backward`` that take the arguments of the
+schema; the module is imported when it is first needed. Both directions always run on one backend.
+To add one: write the module and call :func:`implement` in the ``__init__.py`` of the operation.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import os
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+
+from ..errors import ConfigError
+
+VARIABLE = "SEAMO_FAST_KERNELS"
+REFERENCE = "reference"
+
+# fastest first: the order "auto" tries
+BACKENDS = ("cuda", "triton", "cpu", REFERENCE)
+
+_DEVICES = {"cuda": "cuda", "triton": "cuda", "cpu": "cpu"}
+
+_NOT_BUILT = {
+    "cuda": "the CUDA extension is not part of this build",
+    "triton": "the Triton kernels are not part of this build",
+    "cpu": "the C++ extension is not part of this build",
+    REFERENCE: "it has no reference implementation",
+}
+
+_library = torch.library.Library("seamo", "DEF")
+_modules: dict[str, dict[str, str]] = {}
+
+
+class Choice(NamedTuple):
+    """Whether a backend runs an operation, and why."""
+
+    op: str
+    backend: str
+    chosen: bool
+    reason: str
+
+
+def implement(op: str, backend: str, module: str) -> None:
+    """Registers ``module`` (a full module name) as the implementation of ``op`` by ``backend``."""
+    if backend not in BACKENDS:
+        raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, but got {backend!r}")
+    _modules.setdefault(op, {})[backend] = module
+
+
+def define(
+    op: str,
+    direction: str,
+    schema: str,
+    fake: Callable[..., Any],
+    backward: Callable[..., Any] | None = None,
+    setup_context: Callable[..., None] | None = None,
+) -> Any:
+    """Defines one torch operator of ``op`` and returns its overload.
+
+    ``direction`` names the function of the backend's module: "forward" or "backward". The first
+    argument of ``schema`` is a tensor or a list of tensors; its device decides the backend. An
+    operator without ``backward`` raises when a gradient through it is asked for.
+    """
+    name = schema[: schema.index("(")]
+    _library.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
+
+    def run(*arguments: Any) -> Any:
+        first = arguments[0]
+        device = (first[0] if isinstance(first, (list, tuple)) else first).device.type
+        function = _function(op, direction, device)
+        if not torch.is_autocast_enabled(device):
+            return function(*arguments)
+        # autocast would round the accumulations inside
+        with torch.autocast(device, enabled=False):
+            return function(*arguments)
+
+    def no_derivative(ctx: Any, *grads: Any) -> None:
+        raise RuntimeError(f"seamo::{name} has no derivative")
+
+    _library.impl(name, run, "CompositeExplicitAutograd")
+    torch.library.register_fake(f"seamo::{name}", fake, lib=_library)
+    torch.library.register_autograd(
+        f"seamo::{name}", backward or no_derivative, setup_context=setup_context, lib=_library
+    )
+    return getattr(torch.ops.seamo, name).default
+
+
+@functools.cache
+def requested() -> str:
+    """The backend asked for by the environment variable SEAMO_FAST_KERNELS; "auto" if unset."""
+    value = os.environ.get(VARIABLE, "auto").strip().lower() or "auto"
+    if value != "auto" and value not in BACKENDS:
+        expected = ", ".join(("auto", *BACKENDS))
+        raise ConfigError(f"{VARIABLE} must be one of {expected}, but got {value!r}")
+    return value
+
+
+@functools.cache
+def _function(op: str, direction: str, device: str) -> Callable[..., Any]:
+    return getattr(importlib.import_module(_modules[op][_select(op, device)]), direction)
+
+
+def _select(op: str, device: str) -> str:
+    wanted = requested()
+    if wanted == "auto":
+        return next(name for name in BACKENDS if _obstacle(op, name, device) is None)
+    obstacle = _obstacle(op, wanted, device)
+    if obstacle is not None:
+        raise ConfigError(
+            f"{VARIABLE}={wanted} cannot run {op} on {device} tensors: {obstacle}; "
+            f"set {VARIABLE} to one of {', '.join(('auto', *_runnable(op, device)))}"
+        )
+    return wanted
+
+
+def _runnable(op: str, device: str) -> list[str]:
+    return [backend for backend in BACKENDS if _obstacle(op, backend, device) is None]
+
+
+def _obstacle(op: str, backend: str, device: str) -> str | None:
+    """Why ``backend`` cannot run ``op`` on tensors of ``device``; None if it can."""
+    if backend not in _modules[op]:
+        return _NOT_BUILT[backend]
+    needed = _DEVICES.get(backend, device)
+    if needed != device:
+        return f"it needs {needed} tensors"
+    return None
+
+
+def explain(device: str | None = None) -> list[Choice]:
+    """Says for each operation and backend whether it runs on ``device``, and why.
+
+    Args:
+        device: device type, such as "cpu"; None for "cuda" where there is one, else "cpu".
+
+    Returns:
+        One row (op, backend, chosen, reason) for each operation and backend.
+    """
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    wanted = requested()
+    rows = []
+    for op in sorted(_modules):
+        runnable = _runnable(op, device)
+        chosen = wanted if wanted != "auto" else runnable[0]
+        for backend in BACKENDS:
+            obstacle = _obstacle(op, backend, device)
+            rows.append(
+                Choice(
+                    op,
+                    backend,
+                    backend == chosen and obstacle is None,
+                    obstacle or _reason(backend, chosen, wanted, device),
+                )
+            )
+    return rows
+
+
+def _reason(backend: str, chosen: str, wanted: str, device: str) -> str:
+    if backend != chosen:
+        return f"{VARIABLE}={wanted} prefers {chosen}"
+    if wanted == "auto":
+        return f"the fastest that runs on {device} tensors"
+    return f"{VARIABLE}={wanted}"
+
+
+def explain_table(device: str | None = None) -> str:
+    """The rows of :func:`explain` as a table of text."""
+    header = ("operation", "backend", "runs", "reason")
+    rows = [
+        (row.op, row.backend, "yes" if row.chosen else "no", row.reason) for row in explain(device)
+    ]
+    widths = [max(len(line[column]) for line in (header, *rows)) for column in range(3)]
+    return "\n".join(
+        "  ".join(
+            (*(cell.ljust(width) for cell, width in zip(line, widths, strict=False)), line[3])
+        )
+        for line in (header, *rows)
+    )

@@ -1,0 +1,100 @@
+"""gather_patches in plain PyTorch, on any device: the oracle of the other backends."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from .. import _checks
+from .._dtypes import accumulation
+
+
+class _Taps(NamedTuple):
+    """The two neighbours of each wanted position along one axis, [B, T, K, p]."""
+
+    low: Tensor
+    high: Tensor
+    fraction: Tensor  # weight of high
+
+
+def forward(
+    bands: Sequence[Tensor],
+    boxes: Tensor,
+    index: Tensor,
+    shift: Tensor,
+    scale: Tensor,
+    order: Sequence[int],
+    image_size: Sequence[int],
+    patch_size: int,
+    nodata: float | None,
+    dtype: torch.dtype,
+) -> tuple[Tensor, Tensor]:
+    """Four gathers a grid, of wanted pixels only."""
+    height, width = image_size
+    columns = width // patch_size
+    _checks.in_range("index", index, height // patch_size * columns)
+    exact = torch.float64 if dtype == torch.float64 else accumulation(*bands)
+    index = index.long()
+    inside = torch.arange(patch_size, device=index.device)
+    rows = (index // columns * patch_size)[..., None] + inside  # [B, T, K, p]
+    cols = (index % columns * patch_size)[..., None] + inside
+    top, left, tall, wide = boxes.to(exact)[..., None, None].unbind(2)
+
+    values: list[Tensor] = []  # one [B, T, K, p * p] a channel
+    losses: list[Tensor] = []
+    for band in bands:
+        y = _taps(rows, top, tall, height, band.shape[3])
+        x = _taps(cols, left, wide, width, band.shape[4])
+        value, lost = _sample(band, y, x, _as_stored(nodata, band.dtype), exact)
+        values += value.unflatten(3, (-1, patch_size**2)).unbind(2)
+        losses += lost.unflatten(3, (-1, patch_size**2)).unbind(2)
+
+    patches = torch.stack([values[channel] for channel in order], dim=3)  # [B, T, K, C, p * p]
+    missing = torch.stack([losses[channel] for channel in order], dim=3)
+    patches.sub_(shift.to(exact)[:, None]).mul_(scale.to(exact)[:, None]).masked_fill_(missing, 0)
+    return patches.flatten(3).to(dtype), ~missing.flatten(3).any(3)
+
+
+def _taps(pixels: Tensor, start: Tensor, extent: Tensor, image: int, grid: int) -> _Taps:
+    pixels = torch.where(extent < 0, image - 1 - pixels, pixels)
+    position = start * grid + (pixels + 0.5) * (extent.abs() * grid / image) - 0.5
+    position = position.clamp(0, grid - 1)
+    low = position.floor()
+    number = low.long()
+    return _Taps(number, (number + 1).clamp(max=grid - 1), position - low)
+
+
+def _sample(
+    band: Tensor, y: _Taps, x: _Taps, nodata: float | None, exact: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    """Bilinear values and which of them are lost, both [B, T, Cg, K * p * p]."""
+    batch, seasons, channels, _, width = band.shape
+    # torch.gather knows no uint16 on some devices
+    raw = band.view(torch.int16) if band.dtype == torch.uint16 else band
+    raw = raw.flatten(3)
+    may_lose = band.dtype.is_floating_point or nodata is not None
+    shape = (batch, seasons, channels, math.prod(x.low.shape[2:]) * x.low.shape[3])
+    value = torch.zeros(shape, dtype=exact, device=band.device)
+    lost = torch.zeros(shape, dtype=torch.bool, device=band.device)
+    for row, row_weight in ((y.low, 1 - y.fraction), (y.high, y.fraction)):
+        for col, col_weight in ((x.low, 1 - x.fraction), (x.high, x.fraction)):
+            place = (row[..., :, None] * width + col[..., None, :]).flatten(2)[:, :, None]
+            weight = (row_weight[..., :, None] * col_weight[..., None, :]).flatten(2)[:, :, None]
+            tap = raw.gather(3, place.expand(-1, -1, channels, -1)).view(band.dtype).to(exact)
+            if may_lose:
+                bad = ~tap.isfinite() if nodata is None else ~tap.isfinite() | (tap == nodata)
+                tap.masked_fill_(bad, 0)
+                lost |= bad & (weight != 0)
+            value.addcmul_(tap, weight)
+    return value, lost
+
+
+def _as_stored(nodata: float | None, dtype: torch.dtype) -> float | None:
+    """The nodata value as a band of this dtype holds it."""
+    if nodata is None or not dtype.is_floating_point:
+        return nodata
+    return torch.tensor(nodata, dtype=dtype).item()

@@ -1,0 +1,99 @@
+"""What a backbone takes: checks of shapes, blocks and bands, and the mean over groups."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+import torch
+from torch import Tensor
+
+from seamo_fast.modalities import Modality
+
+SAME_BAND: Final = 30.0  # nm; the two Sentinel-2 satellites differ by up to 17
+
+
+def check_images(
+    images: Mapping[str, Tensor], modalities: Mapping[str, Modality], patch_size: int
+) -> tuple[int, int, int, int]:
+    """Returns B, T, H and W of images [B, T, C, H, W].
+
+    Raises:
+        ValueError: There are none, or a shape does not fit the modality, the patches or the others.
+    """
+    if not images:
+        raise ValueError("x must hold at least one modality, but is empty")
+    for name, image in images.items():
+        bands = modalities[name].band_names
+        if image.ndim != 5 or image.shape[2] != len(bands):
+            raise ValueError(
+                f"{name} must be [B, T, C, H, W] or [B, C, H, W] with the {len(bands)} bands "
+                f"{', '.join(bands)}, but got {list(image.shape)}; adapt() makes it take others"
+            )
+    shapes = {name: (*image.shape[:2], *image.shape[3:]) for name, image in images.items()}
+    (first, (B, T, H, W)), *others = shapes.items()
+    for name, shape in others:
+        if shape != (B, T, H, W):
+            raise ValueError(
+                f"all modalities must have the same B, T, H and W, but {first} has "
+                f"{[B, T, H, W]} and {name} {list(shape)}"
+            )
+    if min(H, W) == 0 or H % patch_size or W % patch_size:
+        raise ValueError(
+            f"height and width must be multiples of the patch size {patch_size}, but {first} is "
+            f"{H} x {W}"
+        )
+    return B, T, H, W
+
+
+def check_groups(dates: Tensor | None, valid: Tensor | None, groups: tuple[int, int, int]) -> None:
+    """Raises ValueError unless dates are [B, T] or [B, T, M], and valid is bool [B, T, M].
+
+    Args:
+        dates: As in `SeaMoBackbone.forward`.
+        valid: As in `SeaMoBackbone.forward`.
+        groups: B, T, M.
+    """
+    if dates is not None and tuple(dates.shape) not in (groups, groups[:2]):
+        raise ValueError(
+            f"dates must be {list(groups[:2])} or {list(groups)}, but got {list(dates.shape)}"
+        )
+    if valid is not None and (tuple(valid.shape) != groups or valid.dtype != torch.bool):
+        raise ValueError(
+            f"valid must be bool {list(groups)}, but got {valid.dtype} {list(valid.shape)}"
+        )
+
+
+def shared_bands(known: Modality, modality: Modality) -> list[str]:
+    """Returns the bands of `modality` that `known` has too, in the order of `modality`.
+
+    The same band has the same name, and its wavelength differs by less than 30 nm.
+    """
+    wavelengths = {band.name: band.wavelength for band in known.bands}
+    names = []
+    for band in modality.bands:
+        here, there = band.wavelength, wavelengths.get(band.name)
+        near = here is None or there is None or abs(here - there) < SAME_BAND
+        if band.name in wavelengths and near:
+            names.append(band.name)
+    return names
+
+
+def block_numbers(indices: Sequence[int] | None, depth: int) -> set[int]:
+    """Returns the numbers of blocks that `indices` mean, all for None.
+
+    Raises:
+        ValueError: There is no such block.
+    """
+    for index in indices or ():
+        if not -depth <= index < depth:
+            raise ValueError(f"the encoder has blocks 0 to {depth - 1}, but got {index}")
+    return set(range(depth)) if indices is None else {index % depth for index in indices}
+
+
+def mean_over_groups(z: Tensor, valid: Tensor | None) -> Tensor:
+    """Returns z [B, T, M, N, D] averaged over valid groups [B, T, M]: [B, N, D], 0 without any."""
+    if valid is None:
+        return z.mean(dim=(1, 2))
+    kept = torch.where(valid[..., None, None], z, 0).sum(dim=(1, 2))
+    return kept / valid.sum(dim=(1, 2)).clamp(min=1)[:, None, None]

@@ -1,0 +1,47 @@
+"""What every test shares: where real tiles are, one thread, fixed seeds, and a cache of its own."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+def pytest_configure() -> None:
+    """One thread: sums come out the same everywhere, and tests do not fight over cores."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def fixed_seeds() -> None:
+    """Makes a test's random numbers independent of the tests before it."""
+    random.seed(0)
+    np.random.seed(0)  # noqa: NPY002 (the global generator is what third parties draw from)
+    torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Keeps demo data out of the user's cache; made once a session."""
+    with pytest.MonkeyPatch.context() as patch:
+        cache = tmp_path_factory.mktemp("cache")
+        patch.setenv("SEAMO_FAST_CACHE", str(cache))
+        yield cache
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Path:
+    """The folder of real tiles, or a skip that says how to name one."""
+    folder = Path(
+        os.environ.get("SEAMO_FAST_TEST_DATA", REPOSITORY.parent / "shared" / "data")
+    ).resolve()
+    if not folder.is_dir():
+        pytest.skip(f"real tiles: no folder {folder} (set SEAMO_FAST_TEST_DATA)")
+    return folder

@@ -1,0 +1,164 @@
+"""Which backend runs, what is said about the others, and errors that say how to mend them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from types import ModuleType
+
+import pytest
+import torch
+from torch import Tensor
+
+from seamo_fast import kernels
+from seamo_fast.errors import ConfigError
+from seamo_fast.kernels import _registry
+
+OPS = ("assemble_tokens", "embed_patches", "gather_patches", "norm_pix_loss", "tm_attention")
+
+
+def forget() -> None:
+    _registry.requested.cache_clear()
+    _registry._function.cache_clear()
+
+
+@pytest.fixture
+def ask(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str | None], None]]:
+    """Sets SEAMO_FAST_KERNELS (None: unset) as if the process had just begun."""
+
+    def set_variable(value: str | None) -> None:
+        if value is None:
+            monkeypatch.delenv(_registry.VARIABLE, raising=False)
+        else:
+            monkeypatch.setenv(_registry.VARIABLE, value)
+        forget()
+
+    set_variable(None)
+    yield set_variable
+    forget()
+
+
+def loss() -> Tensor:
+    return kernels.norm_pix_loss(torch.ones(2, 4), torch.zeros(2, 4), torch.ones(2))
+
+
+def test_public_names() -> None:
+    assert set(kernels.__all__) == {*OPS, "explain", "explain_table"}
+
+
+@pytest.mark.parametrize("value", [None, "auto", "", "reference", " Reference "])
+def test_reference_runs(ask: Callable[[str | None], None], value: str | None) -> None:
+    ask(value)
+    assert loss().item() == 1
+    rows = kernels.explain("cpu")
+    assert [(row.op, row.backend) for row in rows if row.chosen] == [
+        (op, "reference") for op in OPS
+    ]
+
+
+@pytest.mark.parametrize(
+    ("backend", "reason"),
+    [
+        ("cpu", r"the C\+\+ extension is not part of this build"),
+        ("triton", "the Triton kernels are not part of this build"),
+        ("cuda", "the CUDA extension is not part of this build"),
+    ],
+)
+def test_backend_that_is_not_built(
+    ask: Callable[[str | None], None], backend: str, reason: str
+) -> None:
+    ask(backend)
+    with pytest.raises(
+        ConfigError,
+        match=f"SEAMO_FAST_KERNELS={backend} cannot run norm_pix_loss on cpu tensors: {reason}; "
+        "set SEAMO_FAST_KERNELS to one of auto, reference",
+    ):
+        loss()
+    assert not any(row.chosen for row in kernels.explain("cpu"))
+
+
+def test_unknown_backend(ask: Callable[[str | None], None]) -> None:
+    ask("opencl")
+    with pytest.raises(
+        ConfigError,
+        match="SEAMO_FAST_KERNELS must be one of auto, cuda, triton, cpu, reference, "
+        "but got 'opencl'",
+    ):
+        loss()
+
+
+def test_explain_has_a_reason_for_every_backend(ask: Callable[[str | None], None]) -> None:
+    rows = kernels.explain("cpu")
+    assert [(row.op, row.backend) for row in rows] == [
+        (op, backend) for op in OPS for backend in ("cuda", "triton", "cpu", "reference")
+    ]
+    assert all(row.reason for row in rows)
+    ask("reference")
+    chosen = [row.reason for row in kernels.explain("cpu") if row.chosen]
+    assert chosen == ["SEAMO_FAST_KERNELS=reference"] * len(OPS)
+
+
+def test_explain_table_has_a_line_for_each_row() -> None:
+    lines = kernels.explain_table("cpu").splitlines()
+    assert lines[0].split() == ["operation", "backend", "runs", "reason"]
+    for line, row in zip(lines[1:], kernels.explain("cpu"), strict=True):
+        assert line.split()[:3] == [row.op, row.backend, "yes" if row.chosen else "no"]
+        assert line.endswith(row.reason)
+
+
+class TestAnotherBackend:
+    """What happens once a faster implementation is registered."""
+
+    @pytest.fixture(autouse=True)
+    def implemented(self, ask: None, monkeypatch: pytest.MonkeyPatch) -> None:
+        module = ModuleType("fast_norm_pix_loss")
+        module.forward = lambda *inputs: (torch.tensor(5.0), torch.tensor(1.0))
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+        modules = dict(_registry._modules["norm_pix_loss"])
+        monkeypatch.setitem(_registry._modules, "norm_pix_loss", modules)
+        _registry.implement("norm_pix_loss", "cpu", module.__name__)
+        _registry.implement("norm_pix_loss", "cuda", module.__name__)
+
+    def test_auto_prefers_it(self) -> None:
+        assert loss().item() == 5
+        reasons = {
+            row.backend: row.reason for row in kernels.explain("cpu") if row.op == "norm_pix_loss"
+        }
+        assert reasons["cpu"] == "the fastest that runs on cpu tensors"
+        assert reasons["reference"] == "SEAMO_FAST_KERNELS=auto prefers cpu"
+        assert reasons["cuda"] == "it needs cuda tensors"
+
+    def test_reference_can_be_asked_for(self, ask: Callable[[str | None], None]) -> None:
+        ask("reference")
+        assert loss().item() == 1
+
+    def test_device_that_it_cannot_use(self, ask: Callable[[str | None], None]) -> None:
+        ask("cuda")
+        with pytest.raises(
+            ConfigError, match=r"it needs cuda tensors; .* one of auto, cpu, reference"
+        ):
+            loss()
+
+
+def test_implement_refuses_an_unknown_backend() -> None:
+    with pytest.raises(ValueError, match=r"backend must be one of .*, but got 'opencl'"):
+        _registry.implement("norm_pix_loss", "opencl", "somewhere")
+
+
+def test_variable_is_read_at_first_use() -> None:
+    """Importing with an impossible setting works; only using a kernel does not."""
+    program = (
+        "import torch, seamo_fast.kernels as k\n"
+        "k.norm_pix_loss(torch.ones(2, 4), torch.ones(2, 4), torch.ones(2))"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**os.environ, "SEAMO_FAST_KERNELS": "triton"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 1
+    assert "norm_pix_loss on cpu tensors" in run.stderr
