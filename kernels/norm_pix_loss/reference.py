@@ -30,7 +30,7 @@ def backward(
     """The gradient of pred."""
     error = _error(pred, target, weight, normalize, eps)
     factor = (grad * 2 / pred.shape[-1] / total).masked_fill(total == 0, 0)
-    return error.mul_((weight * factor)[..., None]).to(pred.dtype).contiguous()
+    return error.mul_((weight.to(error.dtype) * factor)[..., None]).to(pred.dtype).contiguous()
 
 
 def _error(pred: Tensor, target: Tensor, weight: Tensor, normalize: bool, eps: float) -> Tensor:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from seamo_fast.modalities import Modality, get_modality
 from seamo_fast.model.config import PRESETS, ModelConfig
-from seamo_fast.model.embedding import PatchEmbed, sincos_positions
+from seamo_fast.model.embedding import sincos_positions
 from seamo_fast.model.encoder import Encoder, seasons_as_sequences
 from seamo_fast.model.fusion import Fusion
 from seamo_fast.model.inputs import (
@@ -20,7 +20,7 @@ from seamo_fast.model.inputs import (
     check_groups,
     check_images,
     mean_over_groups,
-    shared_bands,
+    select_bands,
 )
 from seamo_fast.model.layers import init_weights
 from seamo_fast.model.seamo import Embedder
@@ -112,24 +112,7 @@ class SeaMoBackbone(Embedder):
             ValueError: A band is unknown to the backbone or lies at another wavelength there, or
                 the statistics are missing.
         """
-        old = self.patches_of(name)
-        known = old.modality.band_names
-        shared = shared_bands(old.modality, modality)
-        unknown = [band for band in modality.band_names if band not in shared]
-        if unknown:
-            raise ValueError(
-                f"{name!r} of the backbone has no band like {', '.join(unknown)} of "
-                f"{modality.name!r}; it has {', '.join(known)}; leave others out with "
-                "Modality.subset()"
-            )
-        channels = [known.index(band) for band in modality.band_names]
-        new = PatchEmbed(
-            replace(_on_finest_grid(modality), name=name), self.patch_size, self.embed_dim
-        ).to(old.weight)
-        with torch.no_grad():
-            new.weight.copy_(old.weight[:, channels])
-            new.bias.copy_(old.bias)
-        new.requires_grad_(old.weight.requires_grad)
+        new = select_bands(self.patches_of(name), _on_finest_grid(modality))
         self.patch_embed[name] = new
         self.modalities = tuple(new.modality if m.name == name else m for m in self.modalities)
         return self

@@ -113,8 +113,10 @@ class Fusion(nn.Module):
     def forward(self, z: Tensor, valid: Tensor) -> Tensor:
         """Fuses z [B, T, M, K, D]; the shape stays. valid: bool [B, T, M]."""
         _, seasons, modalities = valid.shape
-        mode, seasons = ("modal", 1) if self.mode == "cascade" else (self.mode, seasons)
-        adjacency = group_adjacency(mode, seasons, modalities, self.window, z.device)
+        if self.mode == "cascade":
+            adjacency = group_adjacency("modal", 1, modalities, None, z.device)
+        else:
+            adjacency = group_adjacency(self.mode, seasons, modalities, self.window, z.device)
         for block in self.blocks:
             z = block(z, adjacency, valid)
         return self.norm(z)

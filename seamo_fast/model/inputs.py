@@ -1,14 +1,16 @@
-"""What a backbone takes: checks of shapes, blocks and bands, and the mean over groups."""
+"""What a backbone takes: checks of shapes, choice of bands and blocks, mean over groups."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Final
 
 import torch
 from torch import Tensor
 
 from seamo_fast.modalities import Modality
+from seamo_fast.model.embedding import PatchEmbed
 
 SAME_BAND: Final = 30.0  # nm; the two Sentinel-2 satellites differ by up to 17
 
@@ -77,6 +79,33 @@ def shared_bands(known: Modality, modality: Modality) -> list[str]:
         if band.name in wavelengths and near:
             names.append(band.name)
     return names
+
+
+def select_bands(embed: PatchEmbed, modality: Modality) -> PatchEmbed:
+    """Returns an embedding of the same name for another description of the bands.
+
+    Args:
+        embed: Knows all bands of `modality`.
+        modality: Fewer or reordered bands, other units or statistics.
+
+    Raises:
+        ValueError: A band is unknown, or the statistics are missing.
+    """
+    name, known = embed.modality.name, embed.modality.band_names
+    shared = shared_bands(embed.modality, modality)
+    unknown = [band for band in modality.band_names if band not in shared]
+    if unknown:
+        raise ValueError(
+            f"{name!r} of the backbone has no band like {', '.join(unknown)} of "
+            f"{modality.name!r}; it has {', '.join(known)}; leave others out with "
+            "Modality.subset()"
+        )
+    width = len(embed.weight)
+    new = PatchEmbed(replace(modality, name=name), embed.patch_size, width).to(embed.weight)
+    with torch.no_grad():
+        new.weight.copy_(embed.weight[:, [known.index(band) for band in shared]])
+        new.bias.copy_(embed.bias)
+    return new.requires_grad_(embed.weight.requires_grad)
 
 
 def block_numbers(indices: Sequence[int] | None, depth: int) -> set[int]:
