@@ -1,0 +1,81 @@
+# The commands of this repository. They need make and Python with venv, and nothing else.
+#   make pretrain ARGS="--run.seed 1"    make test VENV=/path/to/venv    make PYTHON=python3.12 ...
+
+PYTHON ?= python3
+VENV ?= .venv
+ARGS ?=
+
+python := $(VENV)/bin/python
+# Stamps name the folder they were made in: a clone that was moved is installed anew.
+here := $(shell pwd | cksum | cut -d ' ' -f 1)
+installed := $(VENV)/.seamo_fast-$(here)
+installed_dev := $(VENV)/.seamo_fast-dev-$(here)
+
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+
+define check_python
+import sys
+if sys.version_info < (3, 10):
+    sys.exit("seamo_fast needs Python 3.10 or newer, but %s is %d.%d. Name another one: "
+             "make PYTHON=/path/to/python3" % ((sys.executable,) + sys.version_info[:2]))
+try:
+    import ensurepip, venv
+except ImportError:
+    sys.exit("%s has no venv. Install it (on Debian and Ubuntu: apt install python3-venv), or name "
+             "another Python: make PYTHON=/path/to/python3" % sys.executable)
+endef
+export check_python
+
+.DELETE_ON_ERROR:
+.PHONY: help pretrain test test-all lint format clean
+
+help:
+	@echo 'make pretrain   install, then pretrain on the embedded demo data (ARGS="--key value ...")'
+	@echo 'make test       install, then check format, lint and types, and run the tests'
+	@echo 'make test-all   the same, slow tests included'
+	@echo 'make lint       format, lint and types alone'
+	@echo 'make format     format the code and mend what the linter can'
+	@echo 'make clean      remove what was built, and .venv'
+
+pretrain: $(installed)
+	$(python) -m seamo_fast.pretrain $(ARGS)
+
+test: lint
+	$(python) -m pytest $(ARGS)
+
+test-all: lint
+	$(python) -m pytest -m "not gpu" $(ARGS)
+
+# mypy knows neither package_dir nor editable installs, so it is shown the package as it is installed.
+lint: $(installed_dev)
+	$(python) -m ruff format --check .
+	$(python) -m ruff check .
+	@rm -rf build/types && mkdir -p build/types/seamo_fast
+	@ln -s "$(CURDIR)"/seamo_fast/* "$(CURDIR)/kernels" build/types/seamo_fast/
+	cd build/types && "$(abspath $(python))" -m mypy \
+		--config-file ../../pyproject.toml --cache-dir ../../.mypy_cache --package seamo_fast
+
+format: $(installed_dev)
+	$(python) -m ruff format .
+	$(python) -m ruff check --fix .
+
+clean:
+	rm -rf .venv build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	find seamo_fast kernels tests -name __pycache__ -prune -exec rm -rf {} +
+
+# pip 21.3 is the first with editable installs (PEP 660); a newer one is left alone.
+$(python):
+	@command -v $(PYTHON) >/dev/null || \
+		{ echo '$(PYTHON) was not found. Name a Python: make PYTHON=/path/to/python3' >&2; exit 1; }
+	@$(PYTHON) -c "$$check_python"
+	$(PYTHON) -m venv $$(test -f $(VENV)/pyvenv.cfg && echo --clear) $(VENV)
+	$(python) -m pip install --quiet 'pip>=21.3'
+
+$(installed): pyproject.toml setup.py seamo_fast/_version.py | $(python)
+	@echo 'Installing into $(VENV). PyTorch is several GB where it comes with CUDA.'
+	$(python) -m pip install --editable .
+	@touch $@
+
+$(installed_dev): $(installed)
+	$(python) -m pip install --editable '.[test,dev]'
+	@touch $@
