@@ -1,0 +1,112 @@
+"""`python -m seamo_fast.info`: versions, devices, and which implementation of each op runs."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from collections.abc import Iterable
+from importlib import metadata
+from pathlib import Path
+
+import torch
+
+from seamo_fast import kernels
+from seamo_fast._version import __version__
+from seamo_fast.errors import SeaMoError
+from seamo_fast.training.precision import choose_device, choose_dtype
+
+_NEEDED = ("numpy", "safetensors", "jsonargparse", "tifffile", "matplotlib", "tensorboard")
+_OPTIONAL = ("triton", "h5py", "flash-attn", "xformers", "nvidia-dali-cuda120", "timm", "wandb")
+_CPU_FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "neon", "asimd", "bf16")
+
+
+def report() -> str:
+    """Returns everything a bug report should say about this installation."""
+    sections = {
+        "versions": _versions(),
+        "devices": _devices(),
+        "paths": [
+            ("package", str(Path(__file__).parent)),
+            ("cache", f"{_cache()} (SEAMO_FAST_CACHE moves it)"),
+        ],
+    }
+    text = [f"{title}\n{_table(rows)}" for title, rows in sections.items()]
+    return "\n\n".join([*text, f"operations\n{_indent(kernels.explain_table())}"])
+
+
+def _versions() -> list[tuple[str, str]]:
+    rows = [
+        ("seamo_fast", __version__),
+        ("python", platform.python_version()),
+        ("torch", torch.__version__),
+    ]
+    rows += [(name, _version(name) or "missing") for name in _NEEDED]
+    return rows + [(name, _version(name) or "not installed (optional)") for name in _OPTIONAL]
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _devices() -> list[tuple[str, str]]:
+    model, flags = _cpu()
+    rows = [
+        ("cpu", f"{model}, {os.cpu_count()} logical cores, {torch.get_num_threads()} threads"),
+        ("cpu instructions", ", ".join(flags) or "unknown"),
+    ]
+    if not torch.cuda.is_available():
+        reason = "torch is built without CUDA" if torch.version.cuda is None else "no usable driver"
+        rows.append(("cuda", f"none: {reason}"))
+    for number in range(torch.cuda.device_count()):
+        found = torch.cuda.get_device_properties(number)
+        rows.append(
+            (
+                f"cuda:{number}",
+                f"{found.name}, sm_{found.major}{found.minor}, "
+                f"{found.total_memory / 2**30:.0f} GiB, CUDA {torch.version.cuda}",
+            )
+        )
+    device = choose_device("auto")
+    dtype = str(choose_dtype("auto", device)).removeprefix("torch.")
+    return [*rows, ("chosen", f"{device.type} in {dtype}")]
+
+
+def _cpu() -> tuple[str, list[str]]:
+    path = Path("/proc/cpuinfo")
+    facts: dict[str, str] = {}
+    if path.exists():
+        pairs = (line.partition(":") for line in path.read_text(encoding="utf-8").splitlines())
+        facts = {key.strip(): value.strip() for key, _, value in pairs}
+    flags = set(facts.get("flags", facts.get("Features", "")).split())
+    model = facts.get("model name") or platform.processor() or platform.machine()
+    return model, [flag for flag in _CPU_FLAGS if flag in flags]
+
+
+def _cache() -> Path:
+    return Path(os.environ.get("SEAMO_FAST_CACHE") or "~/.cache/seamo_fast").expanduser()
+
+
+def _table(rows: Iterable[tuple[str, str]]) -> str:
+    return "\n".join(f"  {name:<20}{value}" for name, value in rows)
+
+
+def _indent(text: str) -> str:
+    return "\n".join(f"  {line}" for line in text.splitlines())
+
+
+def main() -> int:
+    """Runs the command; returns its exit code."""
+    try:
+        sys.stdout.write(report() + "\n")
+    except SeaMoError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,39 @@
+"""`python -m seamo_fast.pretrain`: pretrains SeaMo.
+
+python -m seamo_fast.pretrain                               # the embedded default, on demo data
+python -m seamo_fast.pretrain --config small --data.path shards/ssl4eo
+python -m seamo_fast.pretrain --config runs/demo/config.yaml --run.folder runs/again
+python -m seamo_fast.pretrain --dry_run                     # what would happen
+python -m seamo_fast.pretrain --print_config                # all settings
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Sequence
+
+from seamo_fast.errors import SeaMoError
+from seamo_fast.training.estimate import dry_run
+from seamo_fast.training.loop import pretrain
+from seamo_fast.training.parse import parse
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command; returns its exit code: 2 for a failure that the user can mend."""
+    logging.basicConfig(format="%(message)s", stream=sys.stdout)
+    logging.getLogger("seamo_fast").setLevel(logging.INFO)
+    try:
+        config, dry = parse(sys.argv[1:] if arguments is None else arguments)
+        if dry:
+            sys.stdout.write(dry_run(config) + "\n")
+        else:
+            pretrain(config)
+    except (SeaMoError, OSError) as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Pretraining: configuration, schedule, loop, checkpoints, telemetry and reports."""

@@ -1,0 +1,115 @@
+"""The parts of a run, made from its settings: shards, plan, loaders, model, views."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import torch
+
+from seamo_fast import views
+from seamo_fast.data.demo import demo_shards
+from seamo_fast.data.loader import TileLoader
+from seamo_fast.data.shards import ShardSet
+from seamo_fast.errors import DataError
+from seamo_fast.model.flops import forward_flops
+from seamo_fast.model.seamo import SeaMo
+from seamo_fast.tiles import TileBatch
+from seamo_fast.training import schedule
+from seamo_fast.training.config import PretrainConfig, to_dict
+from seamo_fast.training.schedule import Plan, Stage
+
+_BACKWARD: Final = 2  # times the FLOPs of the forward pass
+
+
+def open_shards(path: str) -> ShardSet:
+    """Returns the shard set at `data.path`; `demo` is written first where it is not there yet.
+
+    Raises:
+        DataError: There is no usable shard set.
+    """
+    shards = ShardSet(demo_shards() if path == "demo" else path)
+    if not len(shards):
+        raise DataError(f"{path} holds no samples; pack some with python -m seamo_fast.data.pack")
+    return shards
+
+
+def make_plan(config: PretrainConfig, shards: ShardSet) -> Plan:
+    """Returns the stages of a run on these shards, with their steps."""
+    names = [modality.name for modality in shards.modalities]
+    stages = schedule.stages(config.schedule, names, shards.seasons)
+    steps = [
+        schedule.stage_steps(
+            stage.epochs,
+            make_loader(config, shards, stage).samples,
+            config.data.batch_size,
+            config.run.steps_per_stage,
+        )
+        for stage in stages
+    ]
+    return Plan(tuple(stages), tuple(steps))
+
+
+def make_loader(
+    config: PretrainConfig, shards: ShardSet, stage: Stage, start: int = 0
+) -> TileLoader:
+    """Returns the batches of a stage from number `start` on."""
+    return TileLoader(
+        shards,
+        batch_size=config.data.batch_size,
+        seed=config.run.seed,
+        modalities=stage.modalities,
+        seasons=stage.seasons,
+        fraction=stage.data_fraction,
+        workers=config.data.workers,
+        start=start,
+        on_bad=config.data.on_bad,
+        verify=config.data.verify,
+    )
+
+
+def make_model(config: PretrainConfig, shards: ShardSet, plan: Plan) -> SeaMo:
+    """Returns a new model for the modalities of all stages, initialised from the seed."""
+    wanted = {name for stage in plan.stages for name in stage.modalities}
+    torch.manual_seed(config.run.seed)
+    try:
+        return SeaMo(config.model, [m for m in shards.modalities if m.name in wanted])
+    except ValueError as error:
+        raise DataError(f"{shards.path} cannot be trained on: {error}") from error
+
+
+def draw_views(config: PretrainConfig, batch: TileBatch, stage: int) -> views.Views:
+    """Returns the views of a batch, which follow from the seed, the stage and the samples."""
+    return views.sample(
+        batch.ids,
+        batch.epochs,
+        seed=config.run.seed,
+        stage=stage,
+        seasons=batch.seasons,
+        modalities=len(batch.modalities),
+        num_patches=config.model.num_patches,
+        config=config.views,
+    )
+
+
+def step_flops(config: PretrainConfig, shards: ShardSet, stage: Stage) -> int:
+    """Returns the model FLOPs of one sample's training step."""
+    forward = forward_flops(
+        config.model,
+        shards.select(stage.modalities),
+        stage.seasons,
+        config.views,
+        stage.fusion,
+    )
+    return (1 + _BACKWARD) * forward
+
+
+def identity(config: PretrainConfig, shards: ShardSet) -> dict[str, Any]:
+    """Returns what a run must have in common with a checkpoint to go on from it."""
+    return {
+        **to_dict(config),
+        "shards": {
+            "samples": len(shards),
+            "seasons": shards.seasons,
+            "modalities": [modality.name for modality in shards.modalities],
+        },
+    }

@@ -1,0 +1,281 @@
+"""Checkpoints: written whole or not at all, checked when read, without pickle.
+
+A checkpoint is a folder `step_00000120` with `model.safetensors`, `optimizer.safetensors` and
+`checkpoint.json`, which holds the size and SHA-256 of both. It appears by one atomic rename.
+Nothing random is kept: all randomness of a run follows from its seed and the number of the step.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import platform
+import re
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from seamo_fast._version import __version__
+from seamo_fast.errors import CheckpointError
+from seamo_fast.modalities import Modality
+from seamo_fast.model.config import ModelConfig
+
+FORMAT: Final = 1
+MODEL: Final = "model.safetensors"
+OPTIMIZER: Final = "optimizer.safetensors"
+RECORD: Final = "checkpoint.json"
+_STEP: Final = re.compile(r"step_(\d{8,})")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a checkpoint folder holds, read and verified.
+
+    Attributes:
+        step: Steps that the run had done.
+        model: The model's state dict.
+        optimizer: See `optimizer.get_state`.
+        record: The other contents of `checkpoint.json`.
+    """
+
+    step: int
+    model: dict[str, Tensor]
+    optimizer: dict[str, Tensor]
+    record: dict[str, Any]
+
+
+def save(
+    folder: Path,
+    step: int,
+    model: Mapping[str, Tensor],
+    optimizer: Mapping[str, Tensor],
+    record: Mapping[str, Any],
+    metadata: Mapping[str, str],
+    keep: int,
+) -> Path:
+    """Writes a checkpoint and then removes the oldest beyond `keep`.
+
+    Args:
+        folder: Where checkpoints live.
+        step: Steps that the run has done.
+        model: The model's state dict.
+        optimizer: See `optimizer.get_state`.
+        record: What `checkpoint.json` shall hold besides (JSON-able).
+        metadata: Of `model.safetensors`, see `model_metadata`.
+        keep: Checkpoints that stay, this one included.
+
+    Returns:
+        The checkpoint's folder.
+
+    Raises:
+        CheckpointError: The disk is full or not writable; earlier checkpoints are untouched.
+    """
+    target = folder / f"step_{step:08d}"
+    temporary = folder / f".{target.name}.{os.getpid()}"
+    needed = sum(t.numel() * t.element_size() for t in (*model.values(), *optimizer.values()))
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        _remove_leftovers(folder)
+        temporary.mkdir()
+        save_file(_on_host(model), temporary / MODEL, dict(metadata))
+        save_file(_on_host(optimizer), temporary / OPTIMIZER)
+        _write_record(temporary, {**record, "step": step})
+        _sync(temporary)
+        temporary.rename(target)
+        _sync(folder)
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise _write_error(target, needed, error) from error
+    for old in step_folders(folder)[:-keep]:
+        if old != target:
+            shutil.rmtree(old, ignore_errors=True)
+    return target
+
+
+def model_metadata(config: ModelConfig, modalities: Sequence[Modality]) -> dict[str, str]:
+    """Returns what `model.safetensors` says about itself: all that is needed to use the weights."""
+    return {
+        "seamo_fast": __version__,
+        "config": json.dumps(asdict(config)),
+        "modalities": json.dumps([modality.to_dict() for modality in modalities]),
+    }
+
+
+def versions() -> dict[str, str]:
+    """Returns the versions that a checkpoint was written with."""
+    return {
+        "seamo_fast": __version__,
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+    }
+
+
+def step_folders(folder: Path) -> list[Path]:
+    """Returns the checkpoints in `folder`, oldest first."""
+    found = [path for path in folder.glob("step_*") if _STEP.fullmatch(path.name)]
+    return sorted(found, key=lambda path: int(path.name.removeprefix("step_")))
+
+
+def load(path: Path) -> Checkpoint:
+    """Reads one checkpoint.
+
+    Args:
+        path: A folder `step_...`.
+
+    Raises:
+        CheckpointError: A file is missing, truncated or altered; the message names it.
+    """
+    record = verify(path)
+    return Checkpoint(record["step"], load_file(path / MODEL), load_file(path / OPTIMIZER), record)
+
+
+def newest_good(folder: Path, refused: Callable[[str], None]) -> Path | None:
+    """Returns the newest undamaged checkpoint in `folder`, None if there are none at all.
+
+    Args:
+        folder: Where checkpoints live.
+        refused: Is told why each newer one is not used.
+
+    Raises:
+        CheckpointError: There are checkpoints, but all are damaged.
+    """
+    reasons = []
+    for path in reversed(step_folders(folder)):
+        try:
+            verify(path)
+        except CheckpointError as error:
+            reasons.append(str(error))
+            continue
+        for reason in reasons:
+            refused(f"{reason}; using {path.name} instead")
+        return path
+    if not reasons:
+        return None
+    raise CheckpointError(
+        f"all {len(reasons)} checkpoints in {folder} are damaged ({reasons[0]}); "
+        "restore one, or start over with --run.resume none"
+    )
+
+
+def set_aside_after(folder: Path, step: int) -> None:
+    """Renames the checkpoints of steps after `step` to `unused_step_...`.
+
+    They are damaged, or the run goes on from an earlier one.
+    """
+    for path in step_folders(folder):
+        if int(path.name.removeprefix("step_")) > step:
+            target = path.with_name(f"unused_{path.name}")
+            shutil.rmtree(target, ignore_errors=True)
+            path.rename(target)
+
+
+def verify(path: Path) -> dict[str, Any]:
+    """Checks every file of a checkpoint and returns its record.
+
+    Raises:
+        CheckpointError: A file is missing, truncated or altered; the message names it.
+    """
+    record = _read_record(path)
+    for name, expected in record["files"].items():
+        file = path / name
+        size = file.stat().st_size if file.is_file() else None
+        if size is None:
+            raise CheckpointError(f"checkpoint {path} is refused: {name} is missing")
+        if size != expected["size"]:
+            raise CheckpointError(
+                f"checkpoint {path} is refused: {name} has {size} bytes instead of "
+                f"{expected['size']}"
+            )
+        if _sha256(file) != expected["sha256"]:
+            raise CheckpointError(
+                f"checkpoint {path} is refused: {name} has been altered (its SHA-256 differs)"
+            )
+    return record
+
+
+def _write_record(folder: Path, record: dict[str, Any]) -> None:
+    files = {
+        name: {"size": (folder / name).stat().st_size, "sha256": _sha256(folder / name)}
+        for name in (MODEL, OPTIMIZER)
+    }
+    record = {"format": FORMAT, **record, "versions": versions(), "files": files}
+    (folder / RECORD).write_text(
+        json.dumps({**record, "sha256": _record_digest(record)}, indent=1), encoding="utf-8"
+    )
+
+
+def _read_record(path: Path) -> dict[str, Any]:
+    try:
+        record: dict[str, Any] = json.loads((path / RECORD).read_text(encoding="utf-8"))
+        digest = record.pop("sha256")
+    except FileNotFoundError:
+        raise CheckpointError(f"checkpoint {path} is refused: {RECORD} is missing") from None
+    except (ValueError, KeyError, AttributeError, TypeError):
+        raise CheckpointError(f"checkpoint {path} is refused: {RECORD} is damaged") from None
+    if digest != _record_digest(record):
+        raise CheckpointError(
+            f"checkpoint {path} is refused: {RECORD} has been altered (its SHA-256 differs)"
+        )
+    if record["format"] != FORMAT:
+        raise CheckpointError(
+            f"checkpoint {path} is refused: its format is {record['format']}, this version reads "
+            f"{FORMAT}"
+        )
+    return record
+
+
+def _record_digest(record: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _on_host(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+
+
+def _sync(folder: Path) -> None:
+    """Waits until a folder and its files are on the disk."""
+    for path in (*folder.iterdir(), folder):
+        if path.is_dir() and path != folder:
+            continue
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _remove_leftovers(folder: Path) -> None:
+    """Removes what killed processes left; the run folder's lock makes this process the only one."""
+    for path in folder.glob(".step_*"):
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _write_error(target: Path, needed: int, error: Exception) -> CheckpointError:
+    full = getattr(error, "errno", None) == errno.ENOSPC or "os error 28" in str(error)
+    if not full:
+        return CheckpointError(f"checkpoint {target} could not be written: {error}")
+    free = shutil.disk_usage(target.parent if target.parent.exists() else Path.cwd()).free
+    return CheckpointError(
+        f"the disk is full: checkpoint {target} needs {needed / 2**20:.1f} MiB, "
+        f"{free / 2**20:.1f} MiB are free; make room and give the same command again. "
+        "Earlier checkpoints are untouched"
+    )

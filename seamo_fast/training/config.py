@@ -1,0 +1,252 @@
+"""The settings of a pretraining run, and how two runs' settings are compared."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Final, Literal
+
+import yaml
+
+from seamo_fast.errors import ConfigError
+from seamo_fast.model.config import ModelConfig
+from seamo_fast.views import ViewConfig
+
+ScheduleKind = Literal["progressive", "direct", "unimodal_first"]
+
+
+def _expect(condition: bool, key: str, expected: str, came: object) -> None:
+    if not condition:
+        raise ConfigError(f"{key} must be {expected}, but got {came!r}")
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """What is trained on.
+
+    Attributes:
+        path: A folder of shards, or `demo` for generated scenes (written once to the cache).
+        batch_size: Samples a step, all devices together.
+        workers: Processes that read ahead; 0 reads in the training process.
+        on_bad: What a record that fails its checksum does: `skip` counts it and trains without
+            it, `stop` ends the run.
+        verify: Check each record's checksum when it is read first.
+    """
+
+    path: str = "demo"
+    batch_size: int = 64
+    workers: int = 0
+    on_bad: Literal["skip", "stop"] = "skip"
+    verify: bool = True
+
+    def __post_init__(self) -> None:
+        _expect(self.batch_size > 0, "data.batch_size", "at least 1", self.batch_size)
+        _expect(self.workers >= 0, "data.workers", "at least 0", self.workers)
+
+
+@dataclass(frozen=True)
+class OptimConfig:
+    """AdamW and its learning rate.
+
+    Attributes:
+        blr: Base learning rate; the peak is blr * data.batch_size / 256.
+        min_lr: Where the cosine of every stage ends.
+        warmup_fraction: Share of a stage's steps in which the rate rises linearly from 0.
+        weight_decay: Of matrices; biases, norms, embeddings and mask tokens have none.
+        betas: AdamW's averaging factors.
+        clip: Largest norm of the gradient; null for no clipping.
+    """
+
+    blr: float = 1.5e-4
+    min_lr: float = 0.0
+    warmup_fraction: float = 0.1
+    weight_decay: float = 0.05
+    betas: tuple[float, float] = (0.9, 0.95)
+    clip: float | None = 1.0
+
+    def __post_init__(self) -> None:
+        _expect(self.blr > 0, "optim.blr", "above 0", self.blr)
+        _expect(self.min_lr >= 0, "optim.min_lr", "at least 0", self.min_lr)
+        fraction = self.warmup_fraction
+        _expect(0 <= fraction <= 1, "optim.warmup_fraction", "in [0, 1]", fraction)
+        _expect(self.weight_decay >= 0, "optim.weight_decay", "at least 0", self.weight_decay)
+        _expect(all(0 <= b < 1 for b in self.betas), "optim.betas", "in [0, 1)", self.betas)
+        _expect(self.clip is None or self.clip > 0, "optim.clip", "above 0 or null", self.clip)
+
+
+@dataclass(frozen=True)
+class StageLength:
+    """How long a stage of a named schedule lasts.
+
+    Attributes:
+        epochs: Passes over the stage's share of the data.
+        data_fraction: Share of the samples, a fixed subset.
+    """
+
+    epochs: float = 20
+    data_fraction: float = 1.0
+
+    def __post_init__(self) -> None:
+        _expect(self.epochs > 0, "epochs of a stage", "above 0", self.epochs)
+        fraction = self.data_fraction
+        _expect(0 < fraction <= 1, "data_fraction of a stage", "in (0, 1]", fraction)
+
+
+@dataclass(frozen=True)
+class StageConfig:
+    """One stage written out.
+
+    Attributes:
+        name: Shown in logs and figures.
+        epochs: Passes over the stage's share of the data.
+        modalities: Names; null for all that the schedule has.
+        seasons: T; null for all that the schedule has.
+        fusion: Run the TM fusion.
+        data_fraction: Share of the samples, a fixed subset.
+    """
+
+    name: str
+    epochs: float
+    modalities: tuple[str, ...] | None = None
+    seasons: int | None = None
+    fusion: bool = True
+    data_fraction: float = 1.0
+
+    def __post_init__(self) -> None:
+        StageLength(self.epochs, self.data_fraction)
+
+
+@dataclass(frozen=True)
+class ScheduleConfig:
+    """The stages of a run.
+
+    Attributes:
+        kind: `progressive` trains on single seasons without fusion and then on all seasons with
+            it; `direct` is the second part alone; `unimodal_first` puts a stage of the first
+            modality alone before both.
+        modalities: Names; null for all that the shards hold.
+        seasons: T of the last stage; null for all that the shards hold.
+        unimodal: Length of the single-season stage of one modality.
+        single_season: Length of the single-season stage of all modalities.
+        multi_season: Length of the stage of all seasons with fusion.
+        stages: Stages written out, instead of `kind`.
+    """
+
+    kind: ScheduleKind = "progressive"
+    modalities: tuple[str, ...] | None = None
+    seasons: int | None = None
+    unimodal: StageLength = StageLength(20, 0.25)
+    single_season: StageLength = StageLength(20, 0.25)
+    multi_season: StageLength = StageLength(200, 1.0)
+    stages: tuple[StageConfig, ...] = ()
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Where and how the run happens; only `seed`, `precision` and `device` touch its numbers.
+
+    Attributes:
+        folder: The run folder.
+        seed: Of weights, order of samples, seasons, regions and masks.
+        device: `auto` takes a GPU where there is one; or `cpu`, `cuda`, `cuda:1`.
+        precision: `auto` takes bfloat16 where it is measured to be faster, else float32.
+        compile: `full` compiles the whole model with torch.compile.
+        resume: `auto` goes on where the run folder stopped, `none` starts over (an earlier run is
+            moved into a subfolder), anything else is a checkpoint or run folder to go on from.
+        checkpoint_every: Steps between checkpoints; every stage ends with one as well.
+        keep: Checkpoints that are kept, the newest ones.
+        log_every: Steps between lines of metrics.
+        figures_every: Steps between figures; null for the ends of stages only.
+        figure_samples: Samples shown in the figures.
+        tensorboard: Write TensorBoard events.
+        max_nonfinite: Steps without a finite gradient, one after the other, that end the run.
+        steps_per_stage: Cuts every stage to at most so many steps; null for all of them.
+    """
+
+    folder: str = "runs/pretrain"
+    seed: int = 0
+    device: str = "auto"
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    compile: Literal["off", "full"] = "off"
+    resume: str = "auto"
+    checkpoint_every: int = 1000
+    keep: int = 3
+    log_every: int = 20
+    figures_every: int | None = None
+    figure_samples: int = 3
+    tensorboard: bool = True
+    max_nonfinite: int = 5
+    steps_per_stage: int | None = None
+
+    def __post_init__(self) -> None:
+        for key in ("checkpoint_every", "keep", "log_every", "max_nonfinite", "figure_samples"):
+            _expect(getattr(self, key) > 0, f"run.{key}", "at least 1", getattr(self, key))
+        for key in ("figures_every", "steps_per_stage"):
+            value = getattr(self, key)
+            _expect(value is None or value > 0, f"run.{key}", "at least 1 or null", value)
+
+
+@dataclass(frozen=True)
+class PretrainConfig:
+    """All settings of `python -m seamo_fast.pretrain`."""
+
+    data: DataConfig = field(default_factory=DataConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    views: ViewConfig = field(default_factory=ViewConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    run: RunConfig = field(default_factory=RunConfig)
+
+
+# Settings that a run may change when it goes on: none of them touches what is computed.
+FREE_KEYS: Final = frozenset(
+    {"data.workers", "data.verify"}
+    | {
+        f"run.{key}"
+        for key in (
+            "folder", "resume", "checkpoint_every", "keep", "log_every", "figures_every",
+            "figure_samples", "tensorboard", "max_nonfinite",
+        )
+    }
+)  # fmt: skip
+
+
+def to_dict(config: PretrainConfig) -> dict[str, Any]:
+    """Returns the settings as plain dictionaries, lists and scalars (YAML and JSON alike)."""
+    return _plain(asdict(config))
+
+
+def to_yaml(config: PretrainConfig) -> str:
+    """Returns the settings as a file that `--config` reads back."""
+    return yaml.safe_dump(to_dict(config), sort_keys=False)
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """Lists where two `to_dict` results disagree, except in `FREE_KEYS`.
+
+    Returns:
+        Entries "key: old there, new here".
+    """
+    was, now = dict(_flatten(old)), dict(_flatten(new))
+    keys = [key for key in {**was, **now} if key not in FREE_KEYS]
+    return [
+        f"{key}: {was.get(key)!r} there, {now.get(key)!r} here"
+        for key in keys
+        if was.get(key) != now.get(key)
+    ]
+
+
+def _flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from _flatten(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, (tuple, list)):
+        return [_plain(item) for item in value]
+    return value

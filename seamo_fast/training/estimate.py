@@ -1,0 +1,91 @@
+"""What a run would take, worked out without training: `--dry_run`."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import torch
+
+from seamo_fast.data.shards import ShardSet
+from seamo_fast.model.config import ModelConfig
+from seamo_fast.training import build, precision
+from seamo_fast.training.config import PretrainConfig, to_yaml
+from seamo_fast.training.schedule import Plan, Stage
+from seamo_fast.views import ViewConfig
+
+_MIB = 2**20
+
+
+def dry_run(config: PretrainConfig) -> str:
+    """Checks settings and data, reads the first batch of every stage, and describes the run.
+
+    Raises:
+        SeaMoError: The run would not start.
+    """
+    shards = build.open_shards(config.data.path)
+    plan = build.make_plan(config, shards)
+    device = precision.choose_device(config.run.device)
+    dtype = precision.choose_dtype(config.run.precision, device)
+    with torch.device("meta"):
+        model = build.make_model(config, shards, plan)
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    lines = [
+        to_yaml(config),
+        f"data: {shards.path}, {len(shards)} samples, {shards.seasons} seasons, "
+        + ", ".join(f"{m.name} ({len(m.bands)} bands)" for m in shards.modalities),
+        *(_describe(config, shards, plan, stage, dtype, parameters) for stage in plan.stages),
+        f"model: {parameters / 1e6:.2f} M parameters",
+        f"checkpoints: {12 * parameters / _MIB:.0f} MiB each, {config.run.keep} kept; "
+        f"{_free(Path(config.run.folder)) / _MIB:.0f} MiB free at {config.run.folder}",
+        f"device: {device.type} in {str(dtype).removeprefix('torch.')}",
+    ]
+    return "\n".join(lines)
+
+
+def _describe(
+    config: PretrainConfig,
+    shards: ShardSet,
+    plan: Plan,
+    stage: Stage,
+    dtype: torch.dtype,
+    parameters: int,
+) -> str:
+    loader = build.make_loader(config, shards, stage)
+    batch = next(iter(loader))
+    build.draw_views(config, batch, stage.number)
+    size = config.data.batch_size
+    flops = size * build.step_flops(config, shards, stage)
+    memory = 16 * parameters + size * activation_bytes(config.model, config.views, stage, dtype)
+    present = batch.valid.float().mean().item()
+    bad = f", damaged records: {len(loader.bad_records)}" if loader.bad_records else ""
+    return (
+        f"stage {stage.name}: {plan.steps[stage.number]} steps of {size} of {loader.samples} "
+        f"samples, {stage.seasons} seasons of {', '.join(stage.modalities)}; "
+        f"{flops / 1e9:.2f} GFLOP a step; about {memory / _MIB:.0f} MiB; "
+        f"first batch read, {present:.0%} of its groups present{bad}"
+    )
+
+
+def activation_bytes(
+    config: ModelConfig, views: ViewConfig, stage: Stage, dtype: torch.dtype
+) -> int:
+    """Estimates what one sample's forward pass keeps for the backward pass.
+
+    A block keeps, for every token, the inputs of its two norms, of its four products, of its
+    attention and of its GELU: (8 + 2 * mlp_ratio) * width numbers.
+    """
+    visible = views.num_visible(config.num_patches)
+    decoded = views.num_decoded(config.num_patches)
+    groups = stage.seasons * len(stage.modalities)
+    blocks = config.depth + (config.fusion_depth if stage.fusion else 0)
+    encoder = blocks * config.width * visible
+    decoder = config.decoder_depth * config.decoder_width * (visible + decoded)
+    numbers = groups * (8 + 2 * config.mlp_ratio) * (encoder + decoder)
+    return int(numbers * dtype.itemsize)
+
+
+def _free(folder: Path) -> int:
+    while not folder.exists():
+        folder = folder.parent
+    return shutil.disk_usage(folder).free

@@ -1,0 +1,87 @@
+"""Which number format the matrix products run in, and how fast they are on this device."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import torch
+
+from seamo_fast.errors import ConfigError
+
+
+def choose_device(name: str) -> torch.device:
+    """Returns the device of a run; `auto` is the first GPU where there is one.
+
+    Raises:
+        ConfigError: The device does not exist here.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"run.device {name!r} cannot be used here: {reason}") from error
+    return device
+
+
+def choose_dtype(precision: str, device: torch.device) -> torch.dtype:
+    """Returns the dtype of matrix products.
+
+    `auto` is bfloat16 on GPUs that have it in hardware, and on CPUs where a product is measured to
+    be faster with it than with float32. Other CPUs emulate it, hundreds of times slower.
+    """
+    if precision == "auto":
+        precision = "bf16" if _has_fast_bfloat16(device) else "fp32"
+    return {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
+
+
+def _has_fast_bfloat16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    size = 192
+    return _seconds(device, torch.bfloat16, size) < 0.8 * _seconds(device, torch.float32, size)
+
+
+def autocast(device: torch.device, dtype: torch.dtype) -> torch.autocast:
+    """Returns the context in which the model's forward pass runs."""
+    return torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32)
+
+
+def matmul_rate(device: torch.device, dtype: torch.dtype, budget: float = 0.3) -> float:
+    """Measures the FLOP/s of a matrix product of the size of a transformer's.
+
+    Args:
+        device: Where.
+        dtype: Of both factors.
+        budget: Seconds to spend.
+    """
+    size = 8192 if device.type == "cuda" else 1024
+    return 2 * size**3 / _seconds(device, dtype, size, budget)
+
+
+def _seconds(device: torch.device, dtype: torch.dtype, size: int, budget: float = 0.02) -> float:
+    """Returns the least time of a square product, measured for `budget` seconds."""
+    left = torch.ones(size, size, device=device, dtype=dtype)
+    right = torch.ones(size, size, device=device, dtype=dtype)
+    synchronize(device)
+    _timed(lambda: left @ right, device)  # loads the library, starts the threads
+    times = [_timed(lambda: left @ right, device)]
+    while sum(times) < budget:
+        times.append(_timed(lambda: left @ right, device))
+    return min(times)
+
+
+def _timed(function: Callable[[], object], device: torch.device) -> float:
+    start = time.perf_counter()
+    function()
+    synchronize(device)
+    return time.perf_counter() - start
+
+
+def synchronize(device: torch.device) -> None:
+    """Waits until the device has done all its work."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

@@ -1,0 +1,315 @@
+"""The loop on tiny shards: stages, exact resume, signals, refusals."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from seamo_fast.counter import generator
+from seamo_fast.errors import CheckpointError, ConfigError, SeaMoError
+from seamo_fast.tiles import TileBatch
+from seamo_fast.training import build, checkpoint, loop
+from seamo_fast.training.config import PretrainConfig, to_yaml
+from seamo_fast.training.schedule import learning_rate
+from seamo_fast.training.telemetry import read_metrics
+
+Settings = Callable[..., PretrainConfig]
+pytestmark = pytest.mark.usefixtures("no_figures", "quick_rate")
+TOTAL = 11
+
+
+@pytest.fixture(autouse=True)
+def audible(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, logger="seamo_fast")
+
+
+def metrics(folder: str | Path) -> list[dict[str, Any]]:
+    return read_metrics(Path(folder) / "metrics.jsonl")
+
+
+def losses(folder: str | Path) -> dict[int, tuple[float, float]]:
+    lines = metrics(folder)
+    found = {line["step"]: (line["loss"], line["grad_norm"]) for line in lines}
+    assert len(found) == len(lines), "a step is there twice"
+    return found
+
+
+def step_names(folder: str | Path) -> list[str]:
+    return [path.name for path in checkpoint.step_folders(Path(folder) / "checkpoints")]
+
+
+def before_step(monkeypatch: pytest.MonkeyPatch, number: int, act: Callable[[], None]) -> None:
+    """Calls `act` before the run's step `number` (from 0)."""
+    original = loop.Trainer._train_step
+
+    def train_step(self: loop.Trainer, *arguments: Any) -> None:
+        if self.step == number:
+            act()
+        original(self, *arguments)
+
+    monkeypatch.setattr(loop.Trainer, "_train_step", train_step)
+
+
+def test_a_run_goes_through_its_stages(
+    settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = settings()
+    loop.pretrain(config)
+    lines = metrics(config.run.folder)
+    assert [line["step"] for line in lines] == list(range(1, TOTAL + 1))
+    assert [line["stage"] for line in lines] == ["single-season"] * 2 + ["multi-season"] * 9
+    expected = [learning_rate(i, n, config.optim, 4) for n in (2, 9) for i in range(n)]
+    assert [line["lr"] for line in lines] == expected
+    for line in lines:
+        assert line["loss"] == pytest.approx(line["loss/optic"] + line["loss/radar"])
+        assert line["mfu"] > 0
+        assert 0 <= line["data_wait"] < 1
+    assert lines[-1]["loss/optic"] < lines[0]["loss/optic"]
+    assert lines[-1]["seconds_left"] == 0
+    assert step_names(config.run.folder) == ["step_00000004", "step_00000008", "step_00000011"]
+    assert "finished; look at" in caplog.text
+
+
+def test_utilisation_is_flops_over_the_measured_rate(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop.precision, "matmul_rate", lambda *_: 1e9)
+    config = settings(run__steps_per_stage=1)
+    loop.pretrain(config)
+    shards = build.open_shards(config.data.path)
+    stages = build.make_plan(config, shards).stages
+    for line, stage in zip(metrics(config.run.folder), stages, strict=True):
+        flops = build.step_flops(config, shards, stage)
+        assert line["mfu"] == pytest.approx(flops * line["samples_per_second"] / 1e9)
+    assert build.step_flops(config, shards, stages[1]) > 3 * build.step_flops(
+        config, shards, stages[0]
+    )
+
+
+def test_a_step_draws_no_random_number_from_the_process(settings: Settings) -> None:
+    trainer = loop.Trainer(settings(run__steps_per_stage=2), Path(settings().run.folder))
+    Path(settings().run.folder).mkdir()
+    before = torch.get_rng_state()
+    trainer.train()
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_workers_do_not_change_losses(settings: Settings, tmp_path: Path) -> None:
+    for workers in (0, 1):
+        folder = str(tmp_path / str(workers))
+        loop.pretrain(settings(run__folder=folder, data__workers=workers, run__steps_per_stage=2))
+    assert losses(tmp_path / "0") == losses(tmp_path / "1")
+
+
+KILLED = """
+import os, signal, sys
+import torch
+torch.set_num_threads(1)
+from seamo_fast.training import checkpoint, loop
+from seamo_fast.training.parse import parse
+where, step = sys.argv[2], int(sys.argv[3])
+loop.Report.write = lambda *_: None
+target, name = {"step": (loop.Trainer, "_train_step"), "save": (checkpoint, "_write_record")}[where]
+original, calls = getattr(target, name), []
+def fatal(*arguments):
+    calls.append(0)
+    if len(calls) == step:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return original(*arguments)
+setattr(target, name, fatal)
+loop.pretrain(parse(["--config", sys.argv[1]])[0])
+"""
+
+
+@pytest.mark.parametrize(
+    ("where", "count"),
+    [("step", int(generator(torch.initial_seed(), "kill").integers(6, TOTAL))), ("save", 2)],
+)
+def test_a_killed_run_goes_on_with_identical_losses(
+    settings: Settings, tmp_path: Path, where: str, count: int
+) -> None:
+    whole, killed = settings(run__folder=str(tmp_path / "whole")), settings(run__checkpoint_every=3)
+    loop.pretrain(whole)
+    file = tmp_path / "config.yaml"
+    file.write_text(to_yaml(killed))
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED, str(file), where, str(count)],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert max(losses(killed.run.folder)) < TOTAL
+    loop.pretrain(killed)
+    assert losses(killed.run.folder) == losses(whole.run.folder)
+    assert not list((Path(killed.run.folder) / "checkpoints").glob(".*"))
+
+
+def interrupt() -> None:
+    raise KeyboardInterrupt
+
+
+def test_the_resumed_run_has_the_same_weights(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, cut = settings(run__folder=str(tmp_path / "whole")), settings()
+    loop.pretrain(whole)
+    with monkeypatch.context() as patch:
+        before_step(patch, 6, interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            loop.pretrain(cut)
+    loop.pretrain(cut)
+    first, second = (
+        checkpoint.load(Path(c.run.folder) / "checkpoints" / f"step_{TOTAL:08d}")
+        for c in (whole, cut)
+    )
+    for state, other in ((first.model, second.model), (first.optimizer, second.optimizer)):
+        assert state.keys() == other.keys()
+        assert all(torch.equal(state[name], other[name]) for name in state)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_and_ends_the_run(
+    settings: Settings,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    number: signal.Signals,
+) -> None:
+    whole, stopped = settings(run__folder=str(tmp_path / "whole")), settings()
+    loop.pretrain(whole)
+    handler = signal.getsignal(number)
+    with monkeypatch.context() as patch:
+        before_step(patch, 5, lambda: os.kill(os.getpid(), number))
+        loop.pretrain(stopped)
+    assert signal.getsignal(number) is handler
+    assert step_names(stopped.run.folder)[-1] == "step_00000006"
+    assert f"stopped by {number.name} after step 6 of {TOTAL}" in caplog.text
+    loop.pretrain(stopped)
+    assert losses(stopped.run.folder) == losses(whole.run.folder)
+
+
+def test_a_damaged_checkpoint_is_passed_over(
+    settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = settings()
+    loop.pretrain(config)
+    reference = losses(config.run.folder)
+    folder = Path(config.run.folder) / "checkpoints"
+    file = folder / f"step_{TOTAL:08d}" / "model.safetensors"
+    size = file.stat().st_size
+    os.truncate(file, size // 2)
+    caplog.clear()
+    loop.pretrain(config)
+    assert f"model.safetensors has {size // 2} bytes instead of {size}" in caplog.text
+    assert "going on at step 8" in caplog.text
+    assert losses(config.run.folder) == reference
+    assert (folder / f"unused_step_{TOTAL:08d}").is_dir()
+    for path in checkpoint.step_folders(folder):
+        (path / "checkpoint.json").unlink()
+    with pytest.raises(CheckpointError, match="all 3 checkpoints"):
+        loop.pretrain(config)
+
+
+def test_a_finished_run_says_so(settings: Settings, caplog: pytest.LogCaptureFixture) -> None:
+    config = settings(run__steps_per_stage=1)
+    loop.pretrain(config)
+    loop.pretrain(config)
+    assert "is finished already, at step 2" in caplog.text
+    assert len(metrics(config.run.folder)) == 2
+
+
+def test_a_run_folder_of_another_config_is_refused(settings: Settings) -> None:
+    loop.pretrain(settings(run__steps_per_stage=1))
+    message = r"optim\.blr: 0\.1 there, 0\.2 here; run\.seed: 0 there, 1 here"
+    with pytest.raises(ConfigError, match=message):
+        loop.pretrain(settings(run__steps_per_stage=1, optim__blr=0.2, run__seed=1))
+    loop.pretrain(settings(run__steps_per_stage=1, run__log_every=5, data__workers=1))
+
+
+def test_starting_over_keeps_the_earlier_run(settings: Settings) -> None:
+    config = settings(run__steps_per_stage=1)
+    loop.pretrain(config)
+    loop.pretrain(settings(run__steps_per_stage=1, run__seed=1, run__resume="none"))
+    folder = Path(config.run.folder)
+    assert step_names(folder) == step_names(folder / "previous-1") != []
+    assert losses(folder) != losses(folder / "previous-1")
+
+
+def test_a_run_can_go_on_from_a_checkpoint_of_another_folder(
+    settings: Settings, tmp_path: Path
+) -> None:
+    config = settings()
+    loop.pretrain(config)
+    start = Path(config.run.folder) / "checkpoints" / "step_00000008"
+    loop.pretrain(settings(run__folder=str(tmp_path / "on"), run__resume=str(start)))
+    expected = {step: found for step, found in losses(config.run.folder).items() if step > 8}
+    assert losses(tmp_path / "on") == expected
+    with pytest.raises(CheckpointError, match="neither auto, none, a checkpoint nor a run"):
+        loop.pretrain(settings(run__resume=str(tmp_path / "nothing")))
+
+
+def spoil(batches: set[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fills the radar images of some of the run's batches with huge values."""
+    original, calls = build.draw_views, []
+
+    def draw(config: PretrainConfig, batch: TileBatch, stage: int) -> Any:
+        if len(calls) in batches:
+            batch.bands["radar"][0].fill_(3e38)
+        calls.append(0)
+        return original(config, batch, stage)
+
+    monkeypatch.setattr(build, "draw_views", draw)
+
+
+def test_steps_without_finite_gradient_are_passed_over_and_counted(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spoil({4, 5}, monkeypatch)
+    config = settings(run__max_nonfinite=3)
+    loop.pretrain(config)
+    lines = metrics(config.run.folder)
+    assert [line["loss"] is None for line in lines] == [step in (4, 5) for step in range(TOTAL)]
+    assert [line["skipped"] for line in lines] == [0] * 4 + [1] + [2] * 6
+    newest = checkpoint.load(Path(config.run.folder) / "checkpoints" / f"step_{TOTAL:08d}")
+    assert all(tensor.isfinite().all() for tensor in newest.model.values())
+
+
+def test_a_run_without_finite_gradients_ends(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spoil({5, 6, 7, 8}, monkeypatch)
+    config = settings(run__max_nonfinite=3)
+    message = r"3 steps in a row had no finite gradient, up to step 8 \(its samples: \["
+    with pytest.raises(SeaMoError, match=message):
+        loop.pretrain(config)
+    assert step_names(config.run.folder)[-1] == "step_00000004"
+
+
+@pytest.mark.slow
+def test_the_compiled_model_gives_the_same_losses(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # inductor takes minutes for what this test is about: no graph break, no other number
+    compile_module = torch.nn.Module.compile
+    monkeypatch.setattr(
+        torch.nn.Module,
+        "compile",
+        lambda self, **options: compile_module(self, backend="aot_eager", **options),
+    )
+    plain = settings(run__folder=str(tmp_path / "plain"), run__steps_per_stage=1)
+    compiled = settings(run__compile="full", run__steps_per_stage=1)
+    for config in (plain, compiled):
+        loop.pretrain(config)
+    for step, expected in losses(plain.run.folder).items():
+        assert losses(compiled.run.folder)[step] == pytest.approx(expected, rel=1e-4)

@@ -1,0 +1,38 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from seamo_fast.errors import ConfigError
+from seamo_fast.training import precision
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize(("bf16_time", "dtype"), [(0.5, torch.bfloat16), (1.5, torch.float32)])
+def test_auto_takes_what_is_measured_to_be_faster_on_a_cpu(
+    monkeypatch: pytest.MonkeyPatch, bf16_time: float, dtype: torch.dtype
+) -> None:
+    times = {torch.bfloat16: bf16_time, torch.float32: 1.0}
+    monkeypatch.setattr(precision, "_seconds", lambda device, kind, size: times[kind])
+    assert precision.choose_dtype("auto", CPU) is dtype
+    assert precision.choose_dtype("fp32", CPU) is torch.float32
+    assert precision.choose_dtype("bf16", CPU) is torch.bfloat16
+
+
+def test_autocast_is_off_in_float32_and_on_in_bfloat16() -> None:
+    left = torch.ones(2, 2)
+    with precision.autocast(CPU, torch.float32):
+        assert (left @ left).dtype is torch.float32
+    with precision.autocast(CPU, torch.bfloat16):
+        assert (left @ left).dtype is torch.bfloat16
+
+
+def test_the_rate_of_products_is_plausible() -> None:
+    assert 1e8 < precision.matmul_rate(CPU, torch.float32, budget=0.05) < 1e14
+
+
+@pytest.mark.parametrize("name", ["cuda:99", "nonsense"])
+def test_a_device_that_is_not_there_is_named(name: str) -> None:
+    with pytest.raises(ConfigError, match=f"run.device '{name}' cannot be used here"):
+        precision.choose_device(name)
