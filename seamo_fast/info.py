@@ -13,6 +13,7 @@ import torch
 
 from seamo_fast import kernels
 from seamo_fast._version import __version__
+from seamo_fast.data.demo import cache_folder
 from seamo_fast.errors import SeaMoError
 from seamo_fast.training.precision import choose_device, choose_dtype
 
@@ -28,7 +29,7 @@ def report() -> str:
         "devices": _devices(),
         "paths": [
             ("package", str(Path(__file__).parent)),
-            ("cache", f"{_cache()} (SEAMO_FAST_CACHE moves it)"),
+            ("cache", f"{cache_folder()} (SEAMO_FAST_CACHE moves it)"),
         ],
     }
     text = [f"{title}\n{_table(rows)}" for title, rows in sections.items()]
@@ -84,10 +85,6 @@ def _cpu() -> tuple[str, list[str]]:
     flags = set(facts.get("flags", facts.get("Features", "")).split())
     model = facts.get("model name") or platform.processor() or platform.machine()
     return model, [flag for flag in _CPU_FLAGS if flag in flags]
-
-
-def _cache() -> Path:
-    return Path(os.environ.get("SEAMO_FAST_CACHE") or "~/.cache/seamo_fast").expanduser()
 
 
 def _table(rows: Iterable[tuple[str, str]]) -> str:

@@ -71,7 +71,7 @@ def demo_shards(
             f"size must be a multiple of {_MULTIPLE}, so that its {size} pixels of 10 m divide "
             "into pixels of 60 m"
         )
-    folder = _cache(root) / f"demo-v{VERSION}-{samples}x{seasons}x{size}px-seed{seed}"
+    folder = (root or cache_folder()) / f"demo-v{VERSION}-{samples}x{seasons}x{size}px-seed{seed}"
     if not _is_intact(folder, samples):
         try:
             with writing(folder), _alone(folder):
@@ -129,9 +129,8 @@ def _step(gsd: float) -> int:
     return round(gsd / _PIXEL)
 
 
-def _cache(root: Path | None) -> Path:
-    if root is not None:
-        return Path(root)
+def cache_folder() -> Path:
+    """Returns where generated data is kept: SEAMO_FAST_CACHE, or ~/.cache/seamo_fast."""
     named = os.environ.get("SEAMO_FAST_CACHE")
     return Path(named).expanduser() if named else Path.home() / ".cache" / "seamo_fast"
 

@@ -73,25 +73,27 @@ class SeaMoBackbone(Embedder):
                 init_weights(part)
 
     @classmethod
-    def from_weights(
+    def from_checkpoint(
         cls,
-        weights: Weights,
+        checkpoint: str | PathLike[str] | Weights,
         modalities: Iterable[str] | None = None,
         output: Output = "tokens",
     ) -> SeaMoBackbone:
-        """Builds the backbone that pretrained or finetuned weights belong to.
+        """Builds the backbone that pretrained or finetuned weights belong to, of whatever size.
 
         Args:
-            weights: What `read_weights` returned.
+            checkpoint: A model.safetensors, a checkpoint folder, a run folder (its newest good
+                checkpoint), or what `read_weights` returned.
             modalities: Those to keep, None for all.
             output: As in the constructor.
 
         Raises:
             ValueError: The weights know no such modality.
-            CheckpointError: Parameters are missing, unknown, or of another shape.
+            CheckpointError: There are no weights, they are damaged, or parameters are missing,
+                unknown or of another shape.
         """
-        kept = weights.choose(modalities)
-        backbone = cls(weights.config, kept, output)
+        weights = checkpoint if isinstance(checkpoint, Weights) else read_weights(checkpoint)
+        backbone = cls(weights.config, weights.choose(modalities), output)
         weights.load_into(backbone)
         return backbone
 
@@ -287,18 +289,15 @@ def _build(
 ) -> SeaMoBackbone:
     if checkpoint is None:
         config = PRESETS[preset]
-        config = replace(
-            config,
-            image_size=image_size or config.image_size,
-            patch_size=patch_size or config.patch_size,
-        )
+        sides = (image_size or config.image_size, patch_size or config.patch_size)
+        config = replace(config, image_size=sides[0], patch_size=sides[1])
         return SeaMoBackbone(config, modalities or DEFAULT_MODALITIES, output)
     weights = read_weights(checkpoint)
     weights.check_size(preset, patch_size)
     if image_size:
         weights = replace(weights, config=replace(weights.config, image_size=image_size))
     names = [m if isinstance(m, str) else m.name for m in modalities] if modalities else None
-    backbone = SeaMoBackbone.from_weights(weights, names, output)
+    backbone = SeaMoBackbone.from_checkpoint(weights, names, output)
     for modality in modalities or ():
         if isinstance(modality, Modality):
             backbone.adapt(modality.name, modality)

@@ -1,0 +1,33 @@
+"""`python -m seamo_fast.finetune`: trains and tests a classifier on EuroSAT.
+
+python -m seamo_fast.finetune --data EuroSAT_RGB                       # random weights
+python -m seamo_fast.finetune --data EuroSAT_MS --checkpoint runs/pretrain
+python -m seamo_fast.finetune --data EuroSAT_MS --checkpoint runs/pretrain --method full
+python -m seamo_fast.finetune --data EuroSAT_RGB --print_config        # all settings
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Sequence
+
+from seamo_fast.errors import SeaMoError
+from seamo_fast.tasks.classify import classify
+from seamo_fast.tasks.parse import parse
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command; returns its exit code: 2 for a failure that the user can mend."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
+    try:
+        classify(parse(sys.argv[1:] if arguments is None else arguments))
+    except (SeaMoError, OSError) as error:
+        logging.shutdown()
+        sys.stderr.write(f"error: {error}\n")
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Downstream tasks: datasets with labels, probes, finetuning and metrics."""

@@ -1,0 +1,90 @@
+"""Labelled images in memory."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from seamo_fast.data.statistics import BandStatistics
+from seamo_fast.errors import DataError
+from seamo_fast.modalities import Modality
+
+OnBad = Literal["skip", "stop"]
+_CHUNK = 256
+
+
+@dataclass
+class Samples:
+    """One part of a split, read once.
+
+    Attributes:
+        images: [n, C, H, W], stored values.
+        labels: int64 [n].
+        skipped: What could not be read, and why.
+    """
+
+    images: Tensor
+    labels: Tensor
+    skipped: list[str] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+def load_samples(
+    dataset: Dataset[tuple[Tensor, int]], numbers: Sequence[int], on_bad: OnBad = "skip"
+) -> Samples:
+    """Reads images into memory: EuroSAT's 27,000 take 0.33 GB as RGB and 2.9 GB as MS.
+
+    Args:
+        dataset: Gives (image [C, H, W], class), all of one shape; raises DataError where it cannot.
+        numbers: Which items, in this order.
+        on_bad: `skip` leaves out what cannot be read and says so in `Samples.skipped`, `stop`
+            raises.
+
+    Raises:
+        DataError: An image cannot be read and `on_bad` is `stop`, or none can be read.
+    """
+
+    def read(number: int) -> tuple[Tensor, int] | DataError:
+        try:
+            return dataset[number]
+        except DataError as error:
+            return error
+
+    images = torch.empty(0)
+    labels: list[int] = []
+    skipped: list[str] = []
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for found in pool.map(read, numbers):
+            if isinstance(found, DataError):
+                if on_bad == "stop":
+                    raise found
+                skipped.append(str(found))
+                continue
+            if not labels:
+                images = found[0].new_empty(len(numbers), *found[0].shape)
+            images[len(labels)] = found[0]
+            labels.append(found[1])
+    if not labels:
+        raise DataError(f"none of {len(numbers)} images can be read: {'; '.join(skipped[:1])}")
+    return Samples(images[: len(labels)], torch.tensor(labels), skipped)
+
+
+def measure(modality: Modality, images: Tensor, release: str) -> Modality:
+    """Returns the modality with the statistics of images [n, C, H, W], read once.
+
+    Raises:
+        DataError: A band has the same value everywhere.
+    """
+    statistics = BandStatistics(len(modality.bands))
+    for chunk in images.split(_CHUNK):
+        statistics.add(modality, [chunk.numpy()], torch.ones(len(chunk), dtype=torch.bool).numpy())
+    return statistics.apply(modality, release)

@@ -1,0 +1,47 @@
+"""Fixed splits of labelled images into training, validation and test."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+import numpy as np
+
+from seamo_fast.counter import generator
+from seamo_fast.errors import DataError
+
+HELD_OUT: Final = 0.2
+
+
+class Split(NamedTuple):
+    """Numbers of the images of each part, ascending."""
+
+    train: list[int]
+    val: list[int]
+    test: list[int]
+
+
+def stratified_split(labels: Sequence[str]) -> Split:
+    """Splits 60/20/20 within every class.
+
+    A pure function of the labels in their order: no seed, so that results stay comparable.
+
+    Args:
+        labels: Name of every image's class, in the order of the sorted file names.
+
+    Raises:
+        DataError: A class has too few images to be in every part.
+    """
+    parts = Split([], [], [])
+    for label in sorted(set(labels)):
+        members = np.flatnonzero(np.asarray(labels) == label)
+        held_out = max(1, round(HELD_OUT * len(members)))
+        if len(members) <= 2 * held_out:
+            raise DataError(
+                f"class {label!r} has {len(members)} images, which cannot be split into training, "
+                "validation and test; give it at least 3"
+            )
+        order = members[generator(0, "split", label).random(len(members)).argsort(kind="stable")]
+        for part, chosen in zip(parts, np.split(order, [-2 * held_out, -held_out]), strict=True):
+            part.extend(chosen.tolist())
+    return Split(*(sorted(part) for part in parts))

@@ -1,0 +1,45 @@
+"""Settings from the command line and from YAML files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from seamo_fast.errors import ConfigError
+from seamo_fast.tasks.config import FinetuneConfig
+from seamo_fast.tasks.parse import parse
+
+
+def test_the_command_line_overrides_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "settings.yaml"
+    file.write_text("data: there\nmethod: full\nepochs: 3\nmodel: base\nlabel_smoothing: 0.2\n")
+    expected = FinetuneConfig("there", method="full", epochs=5, model=None, label_smoothing=0.2)
+    arguments = ["--config", str(file), "--epochs", "5", "--model=null"]
+    assert parse(arguments) == expected
+    assert parse(["--data", "here"]) == FinetuneConfig("here")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("methud: full\n", r"unknown setting 'methud' in .*; the nearest known is 'method'"),
+        ("- 1\n", "must hold settings"),
+        (": : :\n - [", "is no YAML file"),
+        (None, "No such file"),
+    ],
+)
+def test_files_with_other_contents_are_refused(
+    content: str | None, message: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "settings.yaml"
+    if content is not None:
+        file.write_text(content)
+    for arguments in (["--config", str(file)], [f"--config={file}"]):
+        with pytest.raises(ConfigError, match=message):
+            parse([*arguments, "--data", "x"])
+
+
+def test_stray_words_are_refused() -> None:
+    with pytest.raises(ConfigError, match="stray"):
+        parse(["--data", "x", "stray"])
