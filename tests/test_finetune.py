@@ -15,9 +15,9 @@ from safetensors.torch import save_file
 from seamo_fast.finetune import main
 from seamo_fast.modalities import get_modality
 from seamo_fast.model import PRESETS, SeaMo
+from seamo_fast.model.weights import model_metadata
 from seamo_fast.tasks.classifier import Classifier
 from seamo_fast.tasks.eurosat import EuroSAT, Kind
-from seamo_fast.training.checkpoint import model_metadata
 from tests.eurosat import CLASSES, make_eurosat
 
 FAST = ("--epochs", "2", "--batch_size", "6")

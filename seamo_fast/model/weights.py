@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
 from os import PathLike
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
+from seamo_fast import checkpoints
+from seamo_fast._version import __version__
 from seamo_fast.errors import CheckpointError, ConfigError
 from seamo_fast.modalities import Modality
 from seamo_fast.model.config import PRESETS, ModelConfig
@@ -130,24 +132,30 @@ def read_weights(path: str | PathLike[str]) -> Weights:
     return Weights(file, config, modalities, state, metadata)
 
 
+def model_metadata(config: ModelConfig, modalities: Sequence[Modality]) -> dict[str, str]:
+    """Returns what `model.safetensors` says about itself: all that is needed to use the weights."""
+    return {
+        "seamo_fast": __version__,
+        "config": json.dumps(asdict(config)),
+        "modalities": json.dumps([modality.to_dict() for modality in modalities]),
+    }
+
+
 def _locate(path: Path) -> Path:
     """Returns the safetensors file that `path` means."""
-    # the layout of runs belongs to training, which is built on this package
-    from seamo_fast.training import checkpoint
-
     if path.is_file():
         return path
-    if (path / checkpoint.RECORD).is_file():
-        checkpoint.verify(path)
-    if (path / checkpoint.MODEL).is_file():
-        return path / checkpoint.MODEL
-    newest = checkpoint.newest_good(path / "checkpoints", refused=_log.warning)
+    if (path / checkpoints.RECORD).is_file():
+        checkpoints.verify(path)
+    if (path / checkpoints.MODEL).is_file():
+        return path / checkpoints.MODEL
+    newest = checkpoints.newest_good(path / "checkpoints", refused=_log.warning)
     if newest is None:
         raise CheckpointError(
-            f"{path} holds no weights; give a {checkpoint.MODEL}, a checkpoint folder, or a run "
+            f"{path} holds no weights; give a {checkpoints.MODEL}, a checkpoint folder, or a run "
             "folder with checkpoints"
         )
-    return newest / checkpoint.MODEL
+    return newest / checkpoints.MODEL
 
 
 def _part(name: str) -> str:

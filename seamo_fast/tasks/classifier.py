@@ -14,8 +14,7 @@ from torch import Tensor, nn
 
 from seamo_fast.errors import CheckpointError
 from seamo_fast.model.backbone import SeaMoBackbone
-from seamo_fast.model.weights import read_weights
-from seamo_fast.training.checkpoint import model_metadata
+from seamo_fast.model.weights import model_metadata, read_weights
 from seamo_fast.training.precision import autocast
 
 _EVALUATED_AT_ONCE = 128

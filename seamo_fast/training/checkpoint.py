@@ -1,23 +1,20 @@
 """Checkpoints: written whole or not at all, checked when read, without pickle.
 
-A checkpoint is a folder `step_00000120` with `model.safetensors`, `optimizer.safetensors` and
-`checkpoint.json`, which holds the size and SHA-256 of both. It appears by one atomic rename.
-Nothing random is kept: all randomness of a run follows from its seed and the number of the step.
+A checkpoint folder (see `seamo_fast.checkpoints`) appears by one atomic rename. Nothing random is
+kept: all randomness of a run follows from its seed and the number of the step.
 """
 
 from __future__ import annotations
 
 import errno
-import hashlib
 import json
 import os
 import platform
-import re
 import shutil
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,15 +23,17 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from seamo_fast._version import __version__
+from seamo_fast.checkpoints import (
+    FORMAT,
+    MODEL,
+    OPTIMIZER,
+    RECORD,
+    record_digest,
+    sha256,
+    step_folders,
+    verify,
+)
 from seamo_fast.errors import CheckpointError
-from seamo_fast.modalities import Modality
-from seamo_fast.model.config import ModelConfig
-
-FORMAT: Final = 1
-MODEL: Final = "model.safetensors"
-OPTIMIZER: Final = "optimizer.safetensors"
-RECORD: Final = "checkpoint.json"
-_STEP: Final = re.compile(r"step_(\d{8,})")
 
 
 @dataclass(frozen=True)
@@ -71,7 +70,7 @@ def save(
         model: The model's state dict.
         optimizer: See `optimizer.get_state`.
         record: What `checkpoint.json` shall hold besides (JSON-able).
-        metadata: Of `model.safetensors`, see `model_metadata`.
+        metadata: Of `model.safetensors`, see `model.weights.model_metadata`.
         keep: Checkpoints that stay, this one included.
 
     Returns:
@@ -102,15 +101,6 @@ def save(
     return target
 
 
-def model_metadata(config: ModelConfig, modalities: Sequence[Modality]) -> dict[str, str]:
-    """Returns what `model.safetensors` says about itself: all that is needed to use the weights."""
-    return {
-        "seamo_fast": __version__,
-        "config": json.dumps(asdict(config)),
-        "modalities": json.dumps([modality.to_dict() for modality in modalities]),
-    }
-
-
 def versions() -> dict[str, str]:
     """Returns the versions that a checkpoint was written with."""
     return {
@@ -119,12 +109,6 @@ def versions() -> dict[str, str]:
         "numpy": np.__version__,
         "python": platform.python_version(),
     }
-
-
-def step_folders(folder: Path) -> list[Path]:
-    """Returns the checkpoints in `folder`, oldest first."""
-    found = [path for path in folder.glob("step_*") if _STEP.fullmatch(path.name)]
-    return sorted(found, key=lambda path: int(path.name.removeprefix("step_")))
 
 
 def load(path: Path) -> Checkpoint:
@@ -140,34 +124,6 @@ def load(path: Path) -> Checkpoint:
     return Checkpoint(record["step"], load_file(path / MODEL), load_file(path / OPTIMIZER), record)
 
 
-def newest_good(folder: Path, refused: Callable[[str], None]) -> Path | None:
-    """Returns the newest undamaged checkpoint in `folder`, None if there are none at all.
-
-    Args:
-        folder: Where checkpoints live.
-        refused: Is told why each newer one is not used.
-
-    Raises:
-        CheckpointError: There are checkpoints, but all are damaged.
-    """
-    reasons = []
-    for path in reversed(step_folders(folder)):
-        try:
-            verify(path)
-        except CheckpointError as error:
-            reasons.append(str(error))
-            continue
-        for reason in reasons:
-            refused(f"{reason}; using {path.name} instead")
-        return path
-    if not reasons:
-        return None
-    raise CheckpointError(
-        f"all {len(reasons)} checkpoints in {folder} are damaged ({reasons[0]}); "
-        "restore one, or start over with --run.resume none"
-    )
-
-
 def set_aside_after(folder: Path, step: int) -> None:
     """Renames the checkpoints of steps after `step` to `unused_step_...`.
 
@@ -180,71 +136,15 @@ def set_aside_after(folder: Path, step: int) -> None:
             path.rename(target)
 
 
-def verify(path: Path) -> dict[str, Any]:
-    """Checks every file of a checkpoint and returns its record.
-
-    Raises:
-        CheckpointError: A file is missing, truncated or altered; the message names it.
-    """
-    record = _read_record(path)
-    for name, expected in record["files"].items():
-        file = path / name
-        size = file.stat().st_size if file.is_file() else None
-        if size is None:
-            raise CheckpointError(f"checkpoint {path} is refused: {name} is missing")
-        if size != expected["size"]:
-            raise CheckpointError(
-                f"checkpoint {path} is refused: {name} has {size} bytes instead of "
-                f"{expected['size']}"
-            )
-        if _sha256(file) != expected["sha256"]:
-            raise CheckpointError(
-                f"checkpoint {path} is refused: {name} has been altered (its SHA-256 differs)"
-            )
-    return record
-
-
 def _write_record(folder: Path, record: dict[str, Any]) -> None:
     files = {
-        name: {"size": (folder / name).stat().st_size, "sha256": _sha256(folder / name)}
+        name: {"size": (folder / name).stat().st_size, "sha256": sha256(folder / name)}
         for name in (MODEL, OPTIMIZER)
     }
     record = {"format": FORMAT, **record, "versions": versions(), "files": files}
     (folder / RECORD).write_text(
-        json.dumps({**record, "sha256": _record_digest(record)}, indent=1), encoding="utf-8"
+        json.dumps({**record, "sha256": record_digest(record)}, indent=1), encoding="utf-8"
     )
-
-
-def _read_record(path: Path) -> dict[str, Any]:
-    try:
-        record: dict[str, Any] = json.loads((path / RECORD).read_text(encoding="utf-8"))
-        digest = record.pop("sha256")
-    except FileNotFoundError:
-        raise CheckpointError(f"checkpoint {path} is refused: {RECORD} is missing") from None
-    except (ValueError, KeyError, AttributeError, TypeError):
-        raise CheckpointError(f"checkpoint {path} is refused: {RECORD} is damaged") from None
-    if digest != _record_digest(record):
-        raise CheckpointError(
-            f"checkpoint {path} is refused: {RECORD} has been altered (its SHA-256 differs)"
-        )
-    if record["format"] != FORMAT:
-        raise CheckpointError(
-            f"checkpoint {path} is refused: its format is {record['format']}, this version reads "
-            f"{FORMAT}"
-        )
-    return record
-
-
-def _record_digest(record: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _on_host(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from seamo_fast.data.loader import dead_workers_explained
+from seamo_fast.model.weights import model_metadata
 from seamo_fast.tiles import TileBatch
 from seamo_fast.training import build, checkpoint, optimizer, precision, runfolder, schedule
 from seamo_fast.training.config import PretrainConfig, to_yaml
@@ -184,7 +185,7 @@ class Trainer:
                 "skipped_steps": self.guard.skipped,
                 "identity": build.identity(self.config, self.shards),
             },
-            checkpoint.model_metadata(self.config.model, self.model.modalities),
+            model_metadata(self.config.model, self.model.modalities),
             self.config.run.keep,
         )
 

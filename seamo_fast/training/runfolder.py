@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
+from seamo_fast import checkpoints
 from seamo_fast.errors import CheckpointError, ConfigError
-from seamo_fast.training import checkpoint
 from seamo_fast.training.config import differences
 
 CHECKPOINTS: Final = "checkpoints"
@@ -66,12 +66,12 @@ def find_start(folder: Path, resume: str, say: Callable[[str], None]) -> Path | 
         _move_aside(folder, say)
         return None
     if resume == "auto":
-        return checkpoint.newest_good(folder / CHECKPOINTS, say)
+        return checkpoints.newest_good(folder / CHECKPOINTS, say)
     source = Path(resume)
-    if (source / checkpoint.RECORD).is_file():
+    if (source / checkpoints.RECORD).is_file():
         start: Path | None = source
     else:
-        start = checkpoint.newest_good(source / CHECKPOINTS, say)
+        start = checkpoints.newest_good(source / CHECKPOINTS, say)
     if start is None:
         raise CheckpointError(
             f"--run.resume {resume} is neither auto, none, a checkpoint nor a run"

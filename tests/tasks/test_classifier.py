@@ -65,7 +65,7 @@ def test_its_backbone_is_a_checkpoint_like_any_other(tmp_path: Path) -> None:
 def test_what_is_no_classifier_is_refused(model: Classifier, tmp_path: Path) -> None:
     from safetensors.torch import save_file
 
-    from seamo_fast.training.checkpoint import model_metadata
+    from seamo_fast.model.weights import model_metadata
 
     path = tmp_path / "model.safetensors"
     save_file(model.backbone.state_dict(), path, model_metadata(CONFIG, [RGB]))

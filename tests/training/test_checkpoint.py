@@ -11,9 +11,11 @@ import pytest
 import torch
 from safetensors import safe_open
 
+from seamo_fast import checkpoints
 from seamo_fast.errors import CheckpointError
 from seamo_fast.modalities import Modality, get_modality
 from seamo_fast.model.config import ModelConfig
+from seamo_fast.model.weights import model_metadata
 from seamo_fast.training import checkpoint
 
 RECORD = {"stage": "first", "precision": "fp32"}
@@ -61,7 +63,7 @@ def test_what_was_saved_is_loaded(tmp_path: Path) -> None:
 def test_weights_say_which_model_they_belong_to(tmp_path: Path) -> None:
     modalities = [get_modality("s2l2a"), get_modality("s1grd")]
     config = ModelConfig(width=64, heads=2)
-    metadata = checkpoint.model_metadata(config, modalities)
+    metadata = model_metadata(config, modalities)
     path = checkpoint.save(tmp_path, 1, {"w": torch.zeros(1)}, {}, RECORD, metadata, 1)
     with safe_open(path / "model.safetensors", "pt") as file:
         found = file.metadata()
@@ -72,7 +74,7 @@ def test_weights_say_which_model_they_belong_to(tmp_path: Path) -> None:
 def test_only_the_newest_are_kept(tmp_path: Path) -> None:
     for step in (2, 4, 10, 100_000_000):
         save(tmp_path, step, keep=2)
-    assert [p.name for p in checkpoint.step_folders(tmp_path)] == [
+    assert [p.name for p in checkpoints.step_folders(tmp_path)] == [
         "step_00000010",
         "step_100000000",
     ]
@@ -88,7 +90,7 @@ def test_a_damaged_checkpoint_is_refused_and_the_previous_one_used(
     with pytest.raises(CheckpointError, match=f"step_00000020 is refused: {file} (has|is)"):
         checkpoint.load(bad)
     refused: list[str] = []
-    assert checkpoint.newest_good(tmp_path, refused.append) == good
+    assert checkpoints.newest_good(tmp_path, refused.append) == good
     assert len(refused) == 1
     assert refused[0].endswith("; using step_00000010 instead")
 
@@ -120,11 +122,11 @@ def test_a_later_format_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_no_checkpoint_is_none_but_only_damaged_ones_are_an_error(tmp_path: Path) -> None:
-    assert checkpoint.newest_good(tmp_path / "absent", pytest.fail) is None
+    assert checkpoints.newest_good(tmp_path / "absent", pytest.fail) is None
     for step in (1, 2):
         damage(save(tmp_path, step) / "checkpoint.json", "missing")
     with pytest.raises(CheckpointError, match=r"all 2 checkpoints .* are damaged .*resume none"):
-        checkpoint.newest_good(tmp_path, pytest.fail)
+        checkpoints.newest_good(tmp_path, pytest.fail)
 
 
 def test_later_checkpoints_are_set_aside(tmp_path: Path) -> None:
@@ -190,7 +192,7 @@ def test_a_process_killed_while_saving_leaves_no_half_checkpoint(
     monkeypatch.setattr(checkpoint, call, die)
     with pytest.raises(Killed):
         save(tmp_path, 2)
-    assert [p.name for p in checkpoint.step_folders(tmp_path)] == ["step_00000001"]
+    assert [p.name for p in checkpoints.step_folders(tmp_path)] == ["step_00000001"]
     monkeypatch.setattr(checkpoint, call, original)
     save(tmp_path, 2)
     assert len(list(tmp_path.iterdir())) == 2

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 
+from seamo_fast import checkpoints
 from seamo_fast.counter import generator
 from seamo_fast.errors import CheckpointError, ConfigError, SeaMoError
 from seamo_fast.tiles import TileBatch
@@ -44,7 +45,7 @@ def losses(folder: str | Path) -> dict[int, tuple[float, float]]:
 
 
 def step_names(folder: str | Path) -> list[str]:
-    return [path.name for path in checkpoint.step_folders(Path(folder) / "checkpoints")]
+    return [path.name for path in checkpoints.step_folders(Path(folder) / "checkpoints")]
 
 
 def before_step(monkeypatch: pytest.MonkeyPatch, number: int, act: Callable[[], None]) -> None:
@@ -215,7 +216,7 @@ def test_a_damaged_checkpoint_is_passed_over(
     assert "going on at step 8" in caplog.text
     assert losses(config.run.folder) == reference
     assert (folder / f"unused_step_{TOTAL:08d}").is_dir()
-    for path in checkpoint.step_folders(folder):
+    for path in checkpoints.step_folders(folder):
         (path / "checkpoint.json").unlink()
     with pytest.raises(CheckpointError, match="all 3 checkpoints"):
         loop.pretrain(config)
