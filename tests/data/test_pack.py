@@ -210,7 +210,7 @@ main({arguments!r})
 
 def test_full_disk_stops_the_pack_and_room_lets_it_go_on(
     tmp_path: Path,
-    small_disk: Path,
+    small_disk: Callable[[int], Path],
     write_cube: Callable[..., None],
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -219,7 +219,8 @@ def test_full_disk_stops_the_pack_and_room_lets_it_go_on(
         write_cube(tmp_path / "series" / f"{place}.nc", {"a": cube})
     (tmp_path / "mapping.yaml").write_text(yaml.safe_dump(MAPPING))
     options = ("--shard_size", "1", "--workers", "1")
-    out = small_disk / "out"
+    disk = small_disk(256)
+    out = disk / "out"
     assert main(command(tmp_path / "series", out, *options)) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1
@@ -227,7 +228,7 @@ def test_full_disk_stops_the_pack_and_room_lets_it_go_on(
     assert "then run the same command again (finished shards are kept)" in error
     finished = sorted(path.name for path in out.iterdir())
     assert finished == [f"shard-{number:05d}" for number in range(len(finished))] != []
-    remount = ["mount", "-o", "remount,size=4m", str(small_disk)]
+    remount = ["mount", "-o", "remount,size=4m", str(disk)]
     subprocess.run(remount, check=True)
     assert main(command(tmp_path / "series", out, *options)) == 0
     assert len(ShardSet(out)) == 12

@@ -132,8 +132,8 @@ def test_full_disk_is_explained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     assert list(tmp_path.iterdir()) == []
 
 
-def test_full_disk_keeps_finished_shards(small_disk: Path) -> None:
-    out = small_disk / "out"
+def test_full_disk_keeps_finished_shards(small_disk: Callable[[int], Path]) -> None:
+    out = small_disk(256) / "out"
     writer = ShardWriter(out, [ONE], 2, shard_size=6)
     message = r"no space left to write .*; free some space or choose another folder"
     with pytest.raises(DataError, match=message):  # noqa: PT012 (some call fails)

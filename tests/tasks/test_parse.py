@@ -25,8 +25,8 @@ def test_the_command_line_overrides_the_file(tmp_path: Path) -> None:
     [
         ("methud: full\n", r"unknown setting 'methud' in .*; the nearest known is 'method'"),
         ("- 1\n", "must hold settings"),
-        (": : :\n - [", "is no YAML file"),
-        (None, "No such file"),
+        (": : :\n - [", "is not a YAML file"),
+        (None, r"--config .*settings.yaml is not a file"),
     ],
 )
 def test_files_with_other_contents_are_refused(
