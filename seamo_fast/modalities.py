@@ -8,6 +8,7 @@ and test takes its normalisation from `Modality.normalization`; there is no seco
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Final, NamedTuple
@@ -20,7 +21,7 @@ class Band:
     """One spectral or polarisation channel.
 
     Attributes:
-        name: Canonical name, such as "B8A" or "VV".
+        name: Name, such as "B8A" or "VV"; kept in its canonical spelling.
         gsd: Ground sampling distance of the stored grid, in metres.
         wavelength: Centre wavelength in nanometres, None for radar.
     """
@@ -28,6 +29,9 @@ class Band:
     name: str
     gsd: float
     wavelength: float | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "name", canonical_band(self.name))
 
 
 class Grid(NamedTuple):
@@ -93,6 +97,8 @@ class Modality:
                     f"modality {self.name!r} has {len(names)} bands but {len(values)} values of "
                     f"{field}"
                 )
+        if self.nodata is not None and math.isnan(self.nodata):
+            raise ValueError(f"modality {self.name!r}: NaN is nodata always; leave nodata out")
         if self.std is not None and min(self.std) <= 0:
             raise ValueError(f"modality {self.name!r} has a standard deviation of 0 or less")
         self._channels(self.composite)

@@ -118,6 +118,18 @@ def test_broken_descriptions_are_refused() -> None:
         replace(get_modality("s1grd"), std=(1.0, 0.0))
 
 
+def test_bands_of_a_user_are_found_by_any_spelling() -> None:
+    mine = Modality("hyper", (Band("red", 10), Band("B02", 10)), "dn", composite=("red",))
+    assert mine.band_names == ("RED", "B2")
+    assert mine.subset(["b2"]).band_names == ("B2",)
+    mine.check_bands(["Red", "B02"])
+
+
+def test_nan_as_nodata_is_refused() -> None:
+    with pytest.raises(ValueError, match="NaN is nodata always; leave nodata out"):
+        replace(get_modality("s1grd"), nodata=float("nan"))
+
+
 def test_registry_names_the_nearest() -> None:
     with pytest.raises(ValueError, match=r"unknown modality 's2l2b'; did you mean 's2l2a'\?"):
         get_modality("s2l2b")

@@ -116,6 +116,10 @@ class TileLoader:
             if message not in self.bad_records:
                 self.bad_records.append(message)
                 _LOG.warning("skipped a damaged record: %s", message)
+        if len(self.bad_records) >= self.samples:
+            raise DataError(
+                f"all {self.samples} samples are damaged, the last one: {self.bad_records[-1]}"
+            )
 
 
 def _receive(batches: Iterator[tuple[TileBatch, list[str]]]) -> tuple[TileBatch, list[str]]:

@@ -60,6 +60,8 @@ class ModelConfig:
                 f"model.image_size {self.image_size} must be a multiple of model.patch_size "
                 f"{self.patch_size}"
             )
+        if int(min(self.width, self.decoder_width) * self.mlp_ratio) < 1:
+            raise ConfigError(f"model.mlp_ratio must be above 0, but got {self.mlp_ratio}")
         for width, heads in (("width", "heads"), ("decoder_width", "decoder_heads")):
             self._check_width(width, heads)
         if self.fusion not in get_args(FusionMode):

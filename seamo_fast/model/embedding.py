@@ -28,6 +28,7 @@ class PatchEmbed(nn.Module):
         channels = len(modality.bands)
         self.modality = modality
         self.order = modality.order
+        self.channels = [len(grid.bands) for grid in modality.grids]
         self.nodata = modality.nodata
         self.patch_size = patch_size
         self.weight = nn.Parameter(torch.empty(width, channels, patch_size, patch_size))
@@ -38,7 +39,12 @@ class PatchEmbed(nn.Module):
         self.register_buffer("scale", torch.tensor(scale), persistent=False)
 
     def gather(
-        self, grids: list[Tensor], boxes: Tensor, index: Tensor, image_size: int | tuple[int, int]
+        self,
+        grids: list[Tensor],
+        boxes: Tensor,
+        index: Tensor,
+        image_size: int | tuple[int, int],
+        dtype: torch.dtype | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Returns normalised patches [B, T, K, P] and whether each is measured, bool [B, T, K].
 
@@ -47,7 +53,19 @@ class PatchEmbed(nn.Module):
             boxes: [B, T, 4], regions as in `Views.boxes`.
             index: [B, T, K], patch numbers.
             image_size: Side (or height and width) of the resampled region, in pixels.
+            dtype: Of the patches; None for that of matrix products.
+
+        Raises:
+            ValueError: The grids do not hold the bands of this modality.
         """
+        if [grid.shape[2] for grid in grids] != self.channels:
+            names = self.modality.band_names
+            expected = [[names[c] for c in grid.bands] for grid in self.modality.grids]
+            raise ValueError(
+                f"{self.modality.name} must have {len(self.channels)} grids with the bands "
+                f"{expected}, but got grids of {[grid.shape[2] for grid in grids]} bands; "
+                "use Modality.on_one_grid() where all bands are stored on one"
+            )
         return kernels.gather_patches(
             grids,
             boxes,
@@ -58,7 +76,7 @@ class PatchEmbed(nn.Module):
             image_size=image_size,
             patch_size=self.patch_size,
             nodata=self.nodata,
-            dtype=compute_dtype(boxes.device, self.weight.dtype),
+            dtype=dtype or compute_dtype(boxes.device, self.weight.dtype),
         )
 
     def forward(self, patches: Tensor, table: Tensor, index: Tensor, offset: Tensor) -> Tensor:

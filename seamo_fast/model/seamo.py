@@ -130,8 +130,10 @@ class SeaMo(Embedder):
         for m, name in enumerate(batch.modalities):
             visible, hidden = views.visible[:, :, m], views.hidden[:, :, m]
             prediction = self.decoders[name](z[:, :, m], visible, hidden)
-            target, measured = self.patches_of(name).gather(
-                batch.bands[name], views.boxes, hidden, self.config.image_size
+            embed = self.patches_of(name)
+            # not in autocast's dtype: normalising a patch magnifies its rounding
+            target, measured = embed.gather(
+                batch.bands[name], views.boxes, hidden, self.config.image_size, embed.weight.dtype
             )
             valid = measured & batch.valid[:, :, m, None]
             results[name] = Reconstruction(prediction, target, valid)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import zlib
 from typing import Any, Final
 
 import torch
@@ -110,6 +112,8 @@ def identity(config: PretrainConfig, shards: ShardSet) -> dict[str, Any]:
         "shards": {
             "samples": len(shards),
             "seasons": shards.seasons,
-            "modalities": [modality.name for modality in shards.modalities],
+            "order": [modality.name for modality in shards.modalities],
+            "modalities": {m.name: json.loads(json.dumps(m.to_dict())) for m in shards.modalities},
+            "contents": zlib.crc32(str([s.crc32 for s in shards.manifest.shards]).encode()),
         },
     }

@@ -200,7 +200,7 @@ class PretrainConfig:
 
 # Settings that a run may change when it goes on: none of them touches what is computed.
 FREE_KEYS: Final = frozenset(
-    {"data.workers", "data.verify"}
+    {"data.path", "data.workers"}
     | {
         f"run.{key}"
         for key in (

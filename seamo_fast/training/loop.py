@@ -54,6 +54,7 @@ class Trainer:
         self.optimizer = optimizer.build(self.model, config.optim)
         self.guard = NonFiniteGuard(config.run.max_nonfinite)
         self.bad_records: set[str] = set()
+        self.saved = -1
         self.dtype = self._resume()
 
     def train(self) -> None:
@@ -67,7 +68,8 @@ class Trainer:
         run = self.config.run
         runfolder.write_atomically(self.folder / "config.yaml", to_yaml(self.config))
         if run.compile == "full":
-            self.model.compile(fullgraph=True)
+            # static shapes: a run resumed in its second stage must execute the same programs
+            self.model.compile(fullgraph=True, dynamic=False)
         self.rate = precision.matmul_rate(self.device, self.dtype)
         self.report = Report(self.config, self.folder, self.shards, self.plan)
         self.telemetry = Telemetry(self.folder, self.step, self.plan.total, run.tensorboard)
@@ -90,6 +92,7 @@ class Trainer:
         runfolder.check_same(
             start, found.record["identity"], build.identity(self.config, self.shards)
         )
+        runfolder.make_room(self.folder, start, LOG.warning)
         self.model.load_state_dict(found.model)
         optimizer.set_state(self.model, self.optimizer, found.optimizer)
         checkpoint.set_aside_after(self.folder / runfolder.CHECKPOINTS, found.step)
@@ -110,8 +113,11 @@ class Trainer:
             )
             self._train_step(batches, stage, lr, meter)
             self.bad_records.update(loader.bad_records)
-            self._after_step(stage, lr, meter, number + 1 == steps, stop)
+            self._after_step(stage, lr, meter, number + 1 == steps)
             if stop.signal:
+                # whenever it came: during the step, the log line or the figures
+                if self.saved != self.step:
+                    self._save(stage)
                 return
 
     def _train_step(
@@ -133,11 +139,9 @@ class Trainer:
         meter.add(_named(losses.total, losses.by_modality), norm, len(ids), waited)
         self.telemetry.advance()
 
-    def _after_step(
-        self, stage: Stage, lr: float, meter: Meter, last: bool, stop: StopRequest
-    ) -> None:
+    def _after_step(self, stage: Stage, lr: float, meter: Meter, last: bool) -> None:
         run = self.config.run
-        save = last or stop.signal is not None or self.step % run.checkpoint_every == 0
+        save = last or self.step % run.checkpoint_every == 0
         draw = last or (run.figures_every is not None and self.step % run.figures_every == 0)
         if not (save or draw or self.step % run.log_every == 0):
             return
@@ -188,6 +192,7 @@ class Trainer:
             model_metadata(self.config.model, self.model.modalities),
             self.config.run.keep,
         )
+        self.saved = self.step
 
     def _introduce(self) -> None:
         parameters = sum(parameter.numel() for parameter in self.model.parameters())

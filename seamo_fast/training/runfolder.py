@@ -76,9 +76,13 @@ def find_start(folder: Path, resume: str, say: Callable[[str], None]) -> Path | 
         raise CheckpointError(
             f"--run.resume {resume} is neither auto, none, a checkpoint nor a run"
         )
+    return start
+
+
+def make_room(folder: Path, start: Path, say: Callable[[str], None]) -> None:
+    """Moves the folder's own run aside if this one goes on from another folder's checkpoint."""
     if start.resolve().parent != (folder / CHECKPOINTS).resolve():
         _move_aside(folder, say)
-    return start
 
 
 def check_same(start: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:

@@ -49,7 +49,7 @@ def stages(config: ScheduleConfig, modalities: Sequence[str], seasons: int) -> l
         ConfigError: A stage wants a modality or more seasons than there are.
     """
     wanted = config.modalities or tuple(modalities)
-    most = config.seasons or seasons
+    most = seasons if config.seasons is None else config.seasons
     result = []
     for number, stage in enumerate(config.stages or _named(config, wanted)):
         names = stage.modalities or wanted

@@ -176,6 +176,27 @@ def test_autocast_keeps_the_loss_in_float32() -> None:
     assert all(p.grad is None or p.grad.dtype == torch.float32 for p in model.parameters())
 
 
+def test_targets_are_not_rounded_by_autocast() -> None:
+    model = SeaMo(SMALL, [S2, S1])
+    batch = make_batch(size=24)
+    views = make_views(batch, SMALL)
+    exact = model.reconstruct(batch, views)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = model.reconstruct(batch, views)
+    for name, part in found.items():
+        assert part.prediction.dtype == torch.bfloat16
+        assert torch.equal(part.target, exact[name].target)
+
+
+def test_tiles_on_other_grids_than_the_modality_are_refused() -> None:
+    model = SeaMo(SMALL, [S2])
+    batch = make_batch([S2.on_one_grid(10)], size=24)
+    with pytest.raises(
+        ValueError, match=r"s2l2a must have 3 grids .* but got grids of \[12\] bands"
+    ):
+        model(batch, make_views(batch, SMALL))
+
+
 def test_unknown_modality_names_the_known_ones() -> None:
     model = SeaMo(SMALL, [S2])
     batch = make_batch([S1], size=24)
@@ -192,6 +213,7 @@ def test_unknown_modality_names_the_known_ones() -> None:
     [
         ({"image_size": 30}, "image_size 30 must be a multiple of model.patch_size 8"),
         ({"heads": 5}, "model.width 768 must be a multiple of model.heads 5"),
+        ({"mlp_ratio": 0.0}, "model.mlp_ratio must be above 0, but got 0.0"),
         ({"depth": 0}, "model.depth must be at least 1, but got 0"),
         ({"fusion": "mean"}, "model.fusion must be one of tm, cascade, .* but got 'mean'"),
     ],

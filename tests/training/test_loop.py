@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,12 +18,12 @@ import torch
 
 from seamo_fast import checkpoints
 from seamo_fast.counter import generator
-from seamo_fast.errors import CheckpointError, ConfigError, SeaMoError
+from seamo_fast.errors import CheckpointError, ConfigError, DataError, SeaMoError
 from seamo_fast.tiles import TileBatch
 from seamo_fast.training import build, checkpoint, loop
 from seamo_fast.training.config import PretrainConfig, to_yaml
 from seamo_fast.training.schedule import learning_rate
-from seamo_fast.training.telemetry import read_metrics
+from seamo_fast.training.telemetry import Telemetry, read_metrics
 
 Settings = Callable[..., PretrainConfig]
 pytestmark = pytest.mark.usefixtures("no_figures", "quick_rate")
@@ -200,6 +202,23 @@ def test_a_signal_saves_and_ends_the_run(
     assert losses(stopped.run.folder) == losses(whole.run.folder)
 
 
+def test_a_signal_during_the_log_line_saves_too(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = settings(run__checkpoint_every=1000)
+    report = Telemetry.report
+
+    def interrupted(self: Telemetry, metrics: dict[str, Any]) -> None:
+        report(self, metrics)
+        if metrics["step"] == 5:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(Telemetry, "report", interrupted)
+    loop.pretrain(config)
+    assert "stopped by SIGTERM after step 5" in caplog.text
+    assert step_names(config.run.folder)[-1] == "step_00000005"
+
+
 def test_a_damaged_checkpoint_is_passed_over(
     settings: Settings, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -236,6 +255,47 @@ def test_a_run_folder_of_another_config_is_refused(settings: Settings) -> None:
     with pytest.raises(ConfigError, match=message):
         loop.pretrain(settings(run__steps_per_stage=1, optim__blr=0.2, run__seed=1))
     loop.pretrain(settings(run__steps_per_stage=1, run__log_every=5, data__workers=1))
+
+
+def test_a_refused_start_from_elsewhere_leaves_the_folder_alone(
+    settings: Settings, tmp_path: Path
+) -> None:
+    here = settings(run__steps_per_stage=1)
+    there = settings(run__steps_per_stage=1, optim__blr=0.2, run__folder=str(tmp_path / "there"))
+    loop.pretrain(here)
+    loop.pretrain(there)
+    before = sorted(Path(here.run.folder).rglob("*"))
+    with pytest.raises(ConfigError, match="belongs to a run of another configuration"):
+        loop.pretrain(settings(run__steps_per_stage=1, run__resume=there.run.folder))
+    assert sorted(Path(here.run.folder).rglob("*")) == before
+
+
+def test_other_statistics_are_refused_and_another_place_is_not(
+    settings: Settings, shard_folder: Path, tmp_path: Path
+) -> None:
+    moved = tmp_path / "moved"
+    shutil.copytree(shard_folder, moved)
+    config = settings(run__steps_per_stage=1)
+    loop.pretrain(config)
+    loop.pretrain(settings(run__steps_per_stage=1, data__path=str(moved)))
+    manifest = json.loads((moved / "manifest.json").read_text())
+    manifest["modalities"][0]["mean"][0] += 1000
+    (moved / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(ConfigError, match=r"shards\.modalities\.optic\.mean"):
+        loop.pretrain(settings(run__steps_per_stage=1, data__path=str(moved)))
+
+
+def test_nothing_but_damaged_records_ends_the_run(
+    settings: Settings, shard_folder: Path, tmp_path: Path
+) -> None:
+    spoilt = tmp_path / "spoilt"
+    shutil.copytree(shard_folder, spoilt)
+    for array in spoilt.rglob("*.npy"):
+        data = bytearray(array.read_bytes())
+        data[128:] = bytes(byte ^ 1 for byte in data[128:])
+        array.write_bytes(data)
+    with pytest.raises(DataError, match=r"all 6 samples are damaged, the last one: .*checksum"):
+        loop.pretrain(settings(data__path=str(spoilt)))
 
 
 def test_starting_over_keeps_the_earlier_run(settings: Settings) -> None:
