@@ -18,10 +18,13 @@ from seamo_fast.tasks.parse import parse
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command; returns its exit code: 2 for a failure that the user can mend."""
+    """Runs the command; returns 2 for a failure that the user can mend, 130 for Ctrl-C."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
     try:
         classify(parse(sys.argv[1:] if arguments is None else arguments))
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted\n")
+        return 130
     except (SeaMoError, OSError) as error:
         logging.shutdown()
         sys.stderr.write(f"error: {error}\n")

@@ -15,7 +15,7 @@ from seamo_fast import kernels
 from seamo_fast._version import __version__
 from seamo_fast.data.demo import cache_folder
 from seamo_fast.errors import SeaMoError
-from seamo_fast.training.precision import choose_device, choose_dtype
+from seamo_fast.training.precision import choose_device, choose_dtype, cpu_facts
 
 _NEEDED = ("numpy", "safetensors", "jsonargparse", "tifffile", "matplotlib", "tensorboard")
 _OPTIONAL = ("triton", "h5py", "flash-attn", "xformers", "nvidia-dali-cuda120", "timm", "wandb")
@@ -77,11 +77,7 @@ def _devices() -> list[tuple[str, str]]:
 
 
 def _cpu() -> tuple[str, list[str]]:
-    path = Path("/proc/cpuinfo")
-    facts: dict[str, str] = {}
-    if path.exists():
-        pairs = (line.partition(":") for line in path.read_text(encoding="utf-8").splitlines())
-        facts = {key.strip(): value.strip() for key, _, value in pairs}
+    facts = cpu_facts()
     flags = set(facts.get("flags", facts.get("Features", "")).split())
     model = facts.get("model name") or platform.processor() or platform.machine()
     return model, [flag for flag in _CPU_FLAGS if flag in flags]

@@ -20,7 +20,7 @@ from seamo_fast.training.parse import parse
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command; returns its exit code: 2 for a failure that the user can mend."""
+    """Runs the command; returns 2 for a failure that the user can mend, 130 for Ctrl-C."""
     logging.basicConfig(format="%(message)s", stream=sys.stdout)
     logging.getLogger("seamo_fast").setLevel(logging.INFO)
     try:
@@ -29,6 +29,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             sys.stdout.write(dry_run(config) + "\n")
         else:
             pretrain(config)
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted\n")
+        return 130
     except (SeaMoError, OSError) as error:
         sys.stderr.write(f"error: {error}\n")
         return 2

@@ -107,6 +107,24 @@ def test_print_config_prints_what_can_be_read_back(
     assert parse(["--config", str(file)])[0] == parse(["--config", "small", "--run.seed=5"])[0]
 
 
+def test_a_dry_run_of_a_batch_beyond_memory_still_tells(
+    config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["--config", str(config), "--dry_run", "--data.batch_size=100000000"]) == 0
+    assert "of 100000000 of" in capsys.readouterr().out
+
+
+def test_an_interrupt_before_the_first_step_is_one_line(
+    config: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(path: str) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(build, "open_shards", interrupted)
+    assert main(["--config", str(config)]) == 130
+    assert capsys.readouterr().err == "interrupted\n"
+
+
 def test_a_dry_run_tells_what_a_run_takes(
     config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -123,7 +141,7 @@ def test_a_dry_run_tells_what_a_run_takes(
         samples = build.make_loader(settings, shards, stage).samples
         assert f"stage {stage.name}: 1 steps of 2 of {samples} samples" in told
         assert f"{flops:.2f} GFLOP a step" in told
-    assert told.count("first batch read") == 2
+    assert told.count("samples read") == 2
     assert "image_size: 16" in told
     assert not (tmp_path / "run").exists()
 

@@ -218,6 +218,8 @@ def command(
         workers: Processes.
         on_bad: skip (and report) bad tiles, or stop at the first.
     """
+    if out.resolve() == source.resolve() or source.resolve() in out.resolve().parents:
+        raise ConfigError(f"{out} lies in the source {source}; name a folder outside of it")
     opened = open_source(source, layout, mapping=mapping, seasons=seasons, modalities=modalities)
     total = len(opened.items())
     with tqdm(total=total, unit="item", disable=not sys.stderr.isatty()) as bar:

@@ -144,6 +144,8 @@ def model_metadata(config: ModelConfig, modalities: Sequence[Modality]) -> dict[
 def _locate(path: Path) -> Path:
     """Returns the safetensors file that `path` means."""
     if path.is_file():
+        if path.name == checkpoints.MODEL and (path.parent / checkpoints.RECORD).is_file():
+            checkpoints.verify(path.parent)
         return path
     if (path / checkpoints.RECORD).is_file():
         checkpoints.verify(path)

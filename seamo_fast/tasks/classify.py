@@ -64,7 +64,8 @@ def classify(config: FinetuneConfig) -> dict[str, Any]:
     torch.manual_seed(config.seed)
     weights = None if config.checkpoint == "none" else read_weights(config.checkpoint)
     dataset, known = _open(config, weights)
-    output = Path(config.output or f"runs/{dataset.kind}-{config.method}")
+    start_name = "random" if weights is None else Path(config.checkpoint).stem
+    output = Path(config.output or f"runs/{dataset.kind}-{config.method}-{start_name}")
     output.mkdir(parents=True, exist_ok=True)
     parts = _load(dataset, config)
     modality = measure(dataset.modality, parts.train.images, f"{dataset.kind} training split")

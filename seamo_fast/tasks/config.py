@@ -22,7 +22,7 @@ class FinetuneConfig:
             `none` for random weights.
         model: Size of the model; null for the checkpoint's, or tiny without one.
         method: `linear` trains a linear probe on frozen features, `full` all parameters.
-        output: Folder of the results; null for runs/<dataset>-<method>.
+        output: Folder of the results; null for runs/<dataset>-<method>-<checkpoint>.
         epochs: Passes over the training images (`full`); validation chooses one.
         batch_size: Images a step.
         blr: Base learning rate (`full`); the peak is blr * batch_size / 256, at the defaults that
@@ -32,7 +32,7 @@ class FinetuneConfig:
         label_smoothing: Share of the target that goes to all classes alike (`full`).
         seed: Of weights, order of images and flips. The split does not depend on it.
         device: `auto` takes a GPU where there is one; or `cpu`, `cuda`, `cuda:1`.
-        precision: `auto` takes bfloat16 where it is measured to be faster, else float32.
+        precision: `auto` takes bfloat16 where the hardware has matrix units for it, else float32.
         on_bad: What an image that cannot be read does: `skip` counts it and goes on without it,
             `stop` ends the run.
     """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final, Literal
@@ -149,7 +150,7 @@ class RunConfig:
         folder: The run folder.
         seed: Of weights, order of samples, seasons, regions and masks.
         device: `auto` takes a GPU where there is one; or `cpu`, `cuda`, `cuda:1`.
-        precision: `auto` takes bfloat16 where it is measured to be faster, else float32.
+        precision: `auto` takes bfloat16 where the hardware has matrix units for it, else float32.
         compile: `full` compiles the whole model with torch.compile.
         resume: `auto` goes on where the run folder stopped, `none` starts over (an earlier run is
             moved into a subfolder), anything else is a checkpoint or run folder to go on from.
@@ -230,7 +231,7 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     was, now = dict(_flatten(old)), dict(_flatten(new))
     keys = [key for key in {**was, **now} if key not in FREE_KEYS]
     return [
-        f"{key}: {was.get(key)!r} there, {now.get(key)!r} here"
+        f"{key}: {reprlib.repr(was.get(key))} there, {reprlib.repr(now.get(key))} here"
         for key in keys
         if was.get(key) != now.get(key)
     ]

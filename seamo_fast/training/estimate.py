@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -18,7 +19,7 @@ _MIB = 2**20
 
 
 def dry_run(config: PretrainConfig) -> str:
-    """Checks settings and data, reads the first batch of every stage, and describes the run.
+    """Checks settings and data, reads a few samples of every stage, and describes the run.
 
     Raises:
         SeaMoError: The run would not start.
@@ -51,7 +52,9 @@ def _describe(
     dtype: torch.dtype,
     parameters: int,
 ) -> str:
-    loader = build.make_loader(config, shards, stage)
+    # a few samples tell whether the data can be read; a whole batch may not fit into memory
+    few = replace(config, data=replace(config.data, batch_size=min(8, config.data.batch_size)))
+    loader = build.make_loader(few, shards, stage)
     batch = next(iter(loader))
     build.draw_views(config, batch, stage.number)
     size = config.data.batch_size
@@ -63,7 +66,7 @@ def _describe(
         f"stage {stage.name}: {plan.steps[stage.number]} steps of {size} of {loader.samples} "
         f"samples, {stage.seasons} seasons of {', '.join(stage.modalities)}; "
         f"{flops / 1e9:.2f} GFLOP a step; about {memory / _MIB:.0f} MiB; "
-        f"first batch read, {present:.0%} of its groups present{bad}"
+        f"{len(batch.ids)} samples read, {present:.0%} of their groups present{bad}"
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 
@@ -30,8 +31,9 @@ def choose_device(name: str) -> torch.device:
 def choose_dtype(precision: str, device: torch.device) -> torch.dtype:
     """Returns the dtype of matrix products.
 
-    `auto` is bfloat16 on GPUs that have it in hardware, and on CPUs where a product is measured to
-    be faster with it than with float32. Other CPUs emulate it, hundreds of times slower.
+    `auto` is bfloat16 on GPUs that have it in hardware and on CPUs with matrix units for it. Other
+    CPUs emulate it, up to hundreds of times slower. Nothing is timed: on a busy machine the same
+    command would choose now one and now the other, and a run could not be repeated.
     """
     if precision == "auto":
         precision = "bf16" if _has_fast_bfloat16(device) else "fp32"
@@ -41,8 +43,18 @@ def choose_dtype(precision: str, device: torch.device) -> torch.dtype:
 def _has_fast_bfloat16(device: torch.device) -> bool:
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    size = 192
-    return _seconds(device, torch.bfloat16, size) < 0.8 * _seconds(device, torch.float32, size)
+    facts = cpu_facts()
+    flags = facts.get("flags", facts.get("Features", "")).split()
+    return "amx_bf16" in flags or "bf16" in flags  # x86, Arm
+
+
+def cpu_facts() -> dict[str, str]:
+    """Returns what Linux says of the CPU, such as "model name" and "flags"; nothing elsewhere."""
+    path = Path("/proc/cpuinfo")
+    if not path.exists():
+        return {}
+    lines = (line.partition(":") for line in path.read_text(encoding="utf-8").splitlines())
+    return {key.strip(): value.strip() for key, _, value in lines}
 
 
 def autocast(device: torch.device, dtype: torch.dtype) -> torch.autocast:
@@ -62,7 +74,7 @@ def matmul_rate(device: torch.device, dtype: torch.dtype, budget: float = 0.3) -
     return 2 * size**3 / _seconds(device, dtype, size, budget)
 
 
-def _seconds(device: torch.device, dtype: torch.dtype, size: int, budget: float = 0.02) -> float:
+def _seconds(device: torch.device, dtype: torch.dtype, size: int, budget: float) -> float:
     """Returns the least time of a square product, measured for `budget` seconds."""
     left = torch.ones(size, size, device=device, dtype=dtype)
     right = torch.ones(size, size, device=device, dtype=dtype)

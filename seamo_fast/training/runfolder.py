@@ -16,6 +16,7 @@ from seamo_fast.training.config import differences
 CHECKPOINTS: Final = "checkpoints"
 METRICS: Final = "metrics.jsonl"
 _LOCK: Final = ".lock"
+_SHOWN: Final = 4
 _CONTENTS: Final = (
     CHECKPOINTS, METRICS, "config.yaml", "tensorboard", "loss.png", "reconstructions"
 )  # fmt: skip
@@ -89,8 +90,10 @@ def check_same(start: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> N
     """Raises ConfigError naming the settings on which a checkpoint and this run disagree."""
     found = differences(old, new)
     if found:
+        shown = "; ".join(found[:_SHOWN])
+        more = f"; and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
         raise ConfigError(
-            f"{start} belongs to a run of another configuration ({'; '.join(found)}); give the "
+            f"{start} belongs to a run of another configuration ({shown}{more}); give the "
             "same settings, choose another --run.folder, or start over with --run.resume none"
         )
 

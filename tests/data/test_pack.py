@@ -257,3 +257,14 @@ def test_unknown_option_exits_with_2(capsys: pytest.CaptureFixture[str]) -> None
         main(["a", "b", "--workrs", "1"])
     assert exit_.value.code == 2
     assert "--workrs" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("inside", [".", "out", "one/two"])
+def test_a_source_is_never_written_to(
+    tmp_path: Path, inside: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    assert main([str(source), str(source / inside)]) == 2
+    assert "lies in the source" in capsys.readouterr().err
+    assert list(source.iterdir()) == []

@@ -400,6 +400,8 @@ def test_the_newest_undamaged_checkpoint_of_a_run_is_taken(
     assert torch.equal(backbone.encoder.norm.bias, expected)
     assert "step_00000003" in caplog.text
     with pytest.raises(CheckpointError, match="altered"):
+        seamo_vit_tiny(file)
+    with pytest.raises(CheckpointError, match="altered"):
         seamo_vit_tiny(newest)
     with pytest.raises(CheckpointError, match="holds no weights"):
         seamo_vit_tiny(tmp_path)

@@ -9,12 +9,20 @@ from seamo_fast.training import precision
 CPU = torch.device("cpu")
 
 
-@pytest.mark.parametrize(("bf16_time", "dtype"), [(0.5, torch.bfloat16), (1.5, torch.float32)])
-def test_auto_takes_what_is_measured_to_be_faster_on_a_cpu(
-    monkeypatch: pytest.MonkeyPatch, bf16_time: float, dtype: torch.dtype
+@pytest.mark.parametrize(
+    ("facts", "dtype"),
+    [
+        ({"flags": "avx2 avx512f amx_bf16 amx_tile"}, torch.bfloat16),
+        ({"flags": "avx2 avx512f avx512_bf16"}, torch.float32),
+        ({"Features": "asimd bf16 i8mm"}, torch.bfloat16),
+        ({"Features": "asimd"}, torch.float32),
+        ({}, torch.float32),
+    ],
+)
+def test_auto_is_bfloat16_on_cpus_with_matrix_units_for_it(
+    monkeypatch: pytest.MonkeyPatch, facts: dict[str, str], dtype: torch.dtype
 ) -> None:
-    times = {torch.bfloat16: bf16_time, torch.float32: 1.0}
-    monkeypatch.setattr(precision, "_seconds", lambda device, kind, size: times[kind])
+    monkeypatch.setattr(precision, "cpu_facts", lambda: facts)
     assert precision.choose_dtype("auto", CPU) is dtype
     assert precision.choose_dtype("fp32", CPU) is torch.float32
     assert precision.choose_dtype("bf16", CPU) is torch.bfloat16
