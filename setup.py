@@ -1,18 +1,26 @@
-"""Declares the packages; everything else is in pyproject.toml.
+"""Declares the packages and the native kernels; everything else is in pyproject.toml.
 
-The folder ``kernels`` is installed as ``seamo_fast.kernels``: at top level it would shadow a
-package of that name on PyPI.
+The folders ``kernels`` and ``csrc`` are installed inside ``seamo_fast``: at top level ``kernels``
+would shadow a package of that name on PyPI, and the sources let ``python -m seamo_fast.build``
+compile after the installation. See kernels/_native.py for what is compiled when.
 """
 
 from __future__ import annotations
 
+import runpy
+
 from setuptools import find_packages, setup
+
+native = runpy.run_path("kernels/_native.py")
 
 setup(
     packages=[
         *find_packages(include=["seamo_fast", "seamo_fast.*"]),
         "seamo_fast.kernels",
         *(f"seamo_fast.kernels.{name}" for name in find_packages("kernels")),
+        "seamo_fast.csrc",
     ],
-    package_dir={"seamo_fast.kernels": "kernels"},
+    package_dir={"seamo_fast.kernels": "kernels", "seamo_fast.csrc": "csrc"},
+    package_data={"seamo_fast.csrc": ["**/*"]},
+    **native["setup_arguments"](),
 )

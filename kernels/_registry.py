@@ -3,7 +3,12 @@
 An operation is one or two torch operators (forward, backward) in the namespace ``seamo``. A backend
 implements it as a module with functions ``forward`` and ``backward`` that take the arguments of the
 schema; the module is imported when it is first needed. Both directions always run on one backend.
+A function may return None for arguments it does not take, such as a dtype: the reference then runs.
 To add one: write the module and call :func:`implement` in the ``__init__.py`` of the operation.
+
+The way through torch's dispatcher, with autograd in Python, costs more than ten microseconds. In
+eager mode the C++ kernels, which check their arguments themselves, are called without it; see
+:func:`_is_observed`. A module of the C++ backend may bring an autograd function for this, ``Eager``.
 """
 
 from __future__ import annotations
@@ -17,6 +22,7 @@ from typing import Any, NamedTuple
 import torch
 
 from ..errors import ConfigError
+from . import _backends
 
 VARIABLE = "SEAMO_FAST_KERNELS"
 REFERENCE = "reference"
@@ -27,11 +33,15 @@ BACKENDS = ("cuda", "triton", "cpu", REFERENCE)
 _DEVICES = {"cuda": "cuda", "triton": "cuda", "cpu": "cpu"}
 
 _NOT_BUILT = {
-    "cuda": "the CUDA extension is not part of this build",
-    "triton": "the Triton kernels are not part of this build",
-    "cpu": "the C++ extension is not part of this build",
+    "cuda": "it has no CUDA kernel",
+    "triton": "it has no Triton kernel",
+    "cpu": "it has no C++ kernel",
     REFERENCE: "it has no reference implementation",
 }
+
+_dispatch_modes = torch._C._len_torch_dispatch_stack
+_transforms = torch._C._functorch.peek_interpreter_stack
+_is_profiled = torch._C._autograd._profiler_enabled
 
 _library = torch.library.Library("seamo", "DEF")
 _modules: dict[str, dict[str, str]] = {}
@@ -60,12 +70,18 @@ def define(
     fake: Callable[..., Any],
     backward: Callable[..., Any] | None = None,
     setup_context: Callable[..., None] | None = None,
-) -> Any:
-    """Defines one torch operator of ``op`` and returns its overload.
+    *,
+    check: Callable[..., None] | None = None,
+) -> Callable[..., Any]:
+    """Defines one torch operator of ``op`` and returns a function that runs it.
 
     ``direction`` names the function of the backend's module: "forward" or "backward". The first
     argument of ``schema`` is a tensor or a list of tensors; its device decides the backend. An
     operator without ``backward`` raises when a gradient through it is asked for.
+
+    ``check`` takes the arguments and raises for bad ones. An operator that has it, or that runs in
+    a backward pass, takes the shortcut past the dispatcher; its C++ functions must return None for
+    whatever ``check`` refuses.
     """
     name = schema[: schema.index("(")]
     _library.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
@@ -75,10 +91,10 @@ def define(
         device = (first[0] if isinstance(first, (list, tuple)) else first).device.type
         function = _function(op, direction, device)
         if not torch.is_autocast_enabled(device):
-            return function(*arguments)
+            return _run(function, op, direction, arguments)
         # autocast would round the accumulations inside
         with torch.autocast(device, enabled=False):
-            return function(*arguments)
+            return _run(function, op, direction, arguments)
 
     def no_derivative(ctx: Any, *grads: Any) -> None:
         raise RuntimeError(f"seamo::{name} has no derivative")
@@ -88,7 +104,78 @@ def define(
     torch.library.register_autograd(
         f"seamo::{name}", backward or no_derivative, setup_context=setup_context, lib=_library
     )
-    return getattr(torch.ops.seamo, name).default
+    overload = getattr(torch.ops.seamo, name).default
+    if check is None and direction == "forward":
+        return overload
+    differentiate = None
+    if backward is not None and setup_context is not None:
+        differentiate = functools.cache(
+            lambda function: _differentiable(op, function, backward, setup_context)
+        )
+
+    def call(*arguments: Any) -> Any:
+        function = None if _is_observed() else _native_function(op, direction)
+        if function is not None:
+            if differentiate is not None and torch.is_grad_enabled():
+                function = differentiate(function)
+            result = function(*arguments)
+            if result is not None:
+                return result
+        if check is not None:
+            check(*arguments)
+        return overload(*arguments)
+
+    return call
+
+
+def _run(function: Callable[..., Any], op: str, direction: str, arguments: Any) -> Any:
+    result = function(*arguments)
+    if result is None:
+        return getattr(importlib.import_module(_modules[op][REFERENCE]), direction)(*arguments)
+    return result
+
+
+def _differentiable(
+    op: str,
+    function: Callable[..., Any],
+    backward: Callable[..., Any],
+    setup_context: Callable[..., None],
+) -> Callable[..., Any]:
+    """The C++ function of an operator with autograd around it."""
+    node: Any = getattr(importlib.import_module(_modules[op]["cpu"]), "Eager", None)
+    if node is None:
+
+        def forward(ctx: Any, *arguments: Any) -> Any:
+            result = function(*arguments)
+            if result is not None:
+                setup_context(ctx, arguments, result)
+            return result
+
+        methods = {"forward": staticmethod(forward), "backward": staticmethod(backward)}
+        node = type(op, (torch.autograd.Function,), methods)
+    # what Function.apply does beyond this serves transforms of functions, see _is_observed
+    return super(torch.autograd.Function, node).apply
+
+
+def _is_observed() -> bool:
+    """Whether something beside autograd has to see the calls of operators."""
+    return (
+        torch.compiler.is_compiling()
+        or _dispatch_modes() > 0
+        or _transforms() is not None
+        or _is_profiled()
+        or torch._C._is_tracing()
+    )
+
+
+@functools.cache
+def _native_function(op: str, direction: str) -> Callable[..., Any] | None:
+    """The function that runs ``op`` on CPU tensors if it is one in C++."""
+    try:
+        backend = _select(op, "cpu")
+    except ConfigError:
+        return None
+    return _function(op, direction, "cpu") if backend == "cpu" else None
 
 
 @functools.cache
@@ -109,7 +196,7 @@ def _function(op: str, direction: str, device: str) -> Callable[..., Any]:
 def _select(op: str, device: str) -> str:
     wanted = requested()
     if wanted == "auto":
-        return next(name for name in BACKENDS if _obstacle(op, name, device) is None)
+        return _automatic(op, device)
     obstacle = _obstacle(op, wanted, device)
     if obstacle is not None:
         raise ConfigError(
@@ -117,6 +204,11 @@ def _select(op: str, device: str) -> str:
             f"set {VARIABLE} to one of {', '.join(('auto', *_runnable(op, device)))}"
         )
     return wanted
+
+
+def _automatic(op: str, device: str) -> str:
+    made_for = (name for name in BACKENDS if _DEVICES.get(name, device) == device)
+    return next(name for name in made_for if _obstacle(op, name, device) is None)
 
 
 def _runnable(op: str, device: str) -> list[str]:
@@ -128,9 +220,10 @@ def _obstacle(op: str, backend: str, device: str) -> str | None:
     if backend not in _modules[op]:
         return _NOT_BUILT[backend]
     needed = _DEVICES.get(backend, device)
-    if needed != device:
+    interpreted = backend == "triton" and device == "cpu" and _backends.interpreting()
+    if needed != device and not interpreted:
         return f"it needs {needed} tensors"
-    return None
+    return _backends.obstacle(backend)
 
 
 def explain(device: str | None = None) -> list[Choice]:
@@ -146,8 +239,7 @@ def explain(device: str | None = None) -> list[Choice]:
     wanted = requested()
     rows = []
     for op in sorted(_modules):
-        runnable = _runnable(op, device)
-        chosen = wanted if wanted != "auto" else runnable[0]
+        chosen = wanted if wanted != "auto" else _automatic(op, device)
         for backend in BACKENDS:
             obstacle = _obstacle(op, backend, device)
             rows.append(

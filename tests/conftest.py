@@ -12,6 +12,12 @@ import numpy as np
 import pytest
 import torch
 
+from seamo_fast.kernels import _native
+
+# before anything imports triton: without a GPU its kernels run in its interpreter
+if not torch.cuda.is_available():
+    os.environ.setdefault("TRITON_INTERPRET", "1")
+
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 
@@ -30,9 +36,11 @@ def fixed_seeds() -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Keeps demo data out of the user's cache; made once a session."""
+    """Keeps demo data out of the user's cache; made once a session. Compiled kernels stay."""
+    native = _native.cache_folder(_native.CPU).parent
     with pytest.MonkeyPatch.context() as patch:
         cache = tmp_path_factory.mktemp("cache")
+        (cache / "native").symlink_to(native)
         patch.setenv("SEAMO_FAST_CACHE", str(cache))
         yield cache
 

@@ -29,18 +29,35 @@ def _fake_backward(
 
 
 def _setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-    visible, mask_token, table, index = inputs
+    visible, _, table, index = inputs
     ctx.save_for_backward(index)
     ctx.count, ctx.positions = visible.shape[-2], table.shape[0]
-    ctx.dtypes = (visible.dtype, mask_token.dtype, table.dtype)
 
 
 def _differentiate(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     needed = list(ctx.needs_input_grad[:3])
     (index,) = ctx.saved_tensors
     grads = _backward(grad, index, ctx.count, ctx.positions, needed)
-    cast = (g.to(d) if n else None for g, d, n in zip(grads, ctx.dtypes, needed, strict=True))
-    return *cast, None
+    # autograd rounds to the dtypes of the inputs
+    return *(g if wanted else None for g, wanted in zip(grads, needed, strict=True)), None
+
+
+def _check(visible: Tensor, mask_token: Tensor, table: Tensor, index: Tensor) -> None:
+    _checks.rank("visible", visible, "K, D", 2)
+    *lead, count, width = visible.shape
+    _checks.shape("mask_token", mask_token, "D", (width,))
+    _checks.shape("table", table, "N, D", (None, width))
+    _checks.shape("index", index, "..., N'", (*lead, None))
+    if index.shape[-1] < count:
+        raise ValueError(
+            f"index must number the {int(count)} visible tokens and the hidden ones, "
+            f"but got {int(index.shape[-1])} numbers"
+        )
+    _checks.integer("index", index)
+    for name, tensor in (("visible", visible), ("mask_token", mask_token), ("table", table)):
+        _checks.floating(name, tensor)
+        _checks.same_device(name, tensor, visible.device)
+    _checks.same_device("index", index, visible.device)
 
 
 _forward = define(
@@ -50,6 +67,7 @@ _forward = define(
     _fake,
     _differentiate,
     _setup_context,
+    check=_check,
 )
 # a gradient that is not needed (visible, mask_token, table) comes back as an empty tensor
 _backward = define(
@@ -60,6 +78,9 @@ _backward = define(
     _fake_backward,
 )
 implement("assemble_tokens", "reference", f"{__name__}.reference")
+implement("assemble_tokens", "cpu", f"{__name__}.cpu_impl")
+implement("assemble_tokens", "triton", f"{__name__}.triton_impl")
+implement("assemble_tokens", "cuda", f"{__name__}.cuda_impl")
 
 
 def assemble_tokens(visible: Tensor, mask_token: Tensor, table: Tensor, index: Tensor) -> Tensor:
@@ -90,19 +111,4 @@ def assemble_tokens(visible: Tensor, mask_token: Tensor, table: Tensor, index: T
         TypeError: wrong dtype.
         IndexError: a position outside the table (on the CPU; elsewhere undefined).
     """
-    _checks.rank("visible", visible, "K, D", 2)
-    *lead, count, width = visible.shape
-    _checks.shape("mask_token", mask_token, "D", (width,))
-    _checks.shape("table", table, "N, D", (None, width))
-    _checks.shape("index", index, "..., N'", (*lead, None))
-    if index.shape[-1] < count:
-        raise ValueError(
-            f"index must number the {int(count)} visible tokens and the hidden ones, "
-            f"but got {int(index.shape[-1])} numbers"
-        )
-    _checks.integer("index", index)
-    for name, tensor in (("visible", visible), ("mask_token", mask_token), ("table", table)):
-        _checks.floating(name, tensor)
-        _checks.same_device(name, tensor, visible.device)
-    _checks.same_device("index", index, visible.device)
     return _forward(visible, mask_token, table, index)

@@ -36,10 +36,8 @@ def _fake_backward(
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    patches, weight, bias, table, index, offset = inputs
-    ctx.save_for_backward(patches, index)
-    ctx.positions = table.shape[0]
-    ctx.dtypes = [None if x is None else x.dtype for x in (weight, bias, table, offset)]
+    ctx.save_for_backward(inputs[0], inputs[4])
+    ctx.positions = inputs[3].size(0)
 
 
 def _differentiate(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
@@ -47,10 +45,39 @@ def _differentiate(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     _, *needed, _, offset_needed = ctx.needs_input_grad
     needed.append(offset_needed)
     grads = _backward(grad, patches, index, ctx.positions, needed)
+    # autograd rounds to the dtypes of the inputs
     weight, bias, table, offset = (
-        g.to(d) if n else None for g, d, n in zip(grads, ctx.dtypes, needed, strict=True)
+        g if wanted else None for g, wanted in zip(grads, needed, strict=True)
     )
     return None, weight, bias, table, None, offset
+
+
+def _check(
+    patches: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    table: Tensor,
+    index: Tensor,
+    offset: Tensor | None,
+) -> None:
+    _checks.rank("patches", patches, "K, P", 2)
+    *lead, count, size = patches.shape
+    _checks.shape("weight", weight, "D, P", (None, size))
+    width = weight.shape[0]
+    _checks.shape("table", table, "N, D", (None, width))
+    _checks.shape("index", index, "..., K", (*lead, count))
+    _checks.integer("index", index)
+    _checks.same_device("index", index, patches.device)
+    _checks.constant("patches", patches, "embed_patches")
+    if bias is not None:
+        _checks.shape("bias", bias, "D", (width,))
+    if offset is not None:
+        _checks.shape("offset", offset, "..., D", (*lead, width))
+    names = ("patches", "weight", "bias", "table", "offset")
+    for name, tensor in zip(names, (patches, weight, bias, table, offset), strict=True):
+        if tensor is not None:
+            _checks.floating(name, tensor)
+            _checks.same_device(name, tensor, patches.device)
 
 
 _forward = define(
@@ -61,6 +88,7 @@ _forward = define(
     _fake,
     _differentiate,
     _setup_context,
+    check=_check,
 )
 # a gradient that is not needed (weight, bias, table, offset) comes back as an empty tensor
 _backward = define(
@@ -71,6 +99,9 @@ _backward = define(
     _fake_backward,
 )
 implement("embed_patches", "reference", f"{__name__}.reference")
+implement("embed_patches", "cpu", f"{__name__}.cpu_impl")
+implement("embed_patches", "triton", f"{__name__}.triton_impl")
+implement("embed_patches", "cuda", f"{__name__}.cuda_impl")
 
 
 def embed_patches(
@@ -107,22 +138,4 @@ def embed_patches(
         TypeError: wrong dtype.
         IndexError: a position outside the table (on the CPU; elsewhere undefined).
     """
-    _checks.rank("patches", patches, "K, P", 2)
-    *lead, count, size = patches.shape
-    _checks.shape("weight", weight, "D, P", (None, size))
-    width = weight.shape[0]
-    _checks.shape("table", table, "N, D", (None, width))
-    _checks.shape("index", index, "..., K", (*lead, count))
-    _checks.integer("index", index)
-    _checks.same_device("index", index, patches.device)
-    _checks.constant("patches", patches, "embed_patches")
-    if bias is not None:
-        _checks.shape("bias", bias, "D", (width,))
-    if offset is not None:
-        _checks.shape("offset", offset, "..., D", (*lead, width))
-    names = ("patches", "weight", "bias", "table", "offset")
-    for name, tensor in zip(names, (patches, weight, bias, table, offset), strict=True):
-        if tensor is not None:
-            _checks.floating(name, tensor)
-            _checks.same_device(name, tensor, patches.device)
     return _forward(patches, weight, bias, table, index, offset)

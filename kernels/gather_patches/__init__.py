@@ -38,6 +38,67 @@ def _fake(
     )
 
 
+def _check(
+    bands: Sequence[Tensor],
+    boxes: Tensor,
+    index: Tensor,
+    shift: Tensor,
+    scale: Tensor,
+    order: Sequence[int],
+    image_size: Sequence[int],
+    patch_size: int,
+    nodata: float | None,
+    dtype: torch.dtype,
+) -> None:
+    channels = _check_tensors(bands, boxes, index, shift, scale)
+    _check_sizes(image_size, patch_size, dtype)
+    if sorted(order) != list(range(channels)):
+        raise ValueError(f"order must be a permutation of 0..{channels - 1}, but got {order}")
+
+
+def _check_tensors(
+    bands: Sequence[Tensor], boxes: Tensor, index: Tensor, shift: Tensor, scale: Tensor
+) -> int:
+    if len(bands) == 0:
+        raise ValueError("bands must hold at least one tensor [B, T, Cg, Hg, Wg], but is empty")
+    _checks.shape("bands[0]", bands[0], "B, T, Cg, Hg, Wg", (None,) * 5)
+    batch, seasons = bands[0].shape[:2]
+    device = bands[0].device
+    channels = 0
+    for number, band in enumerate(bands):
+        name = f"bands[{number}]"
+        _checks.shape(name, band, "B, T, Cg, Hg, Wg", (batch, seasons, None, None, None))
+        _checks.same_device(name, band, device)
+        _checks.constant(name, band, "gather_patches")
+        if band.dtype not in _BAND_DTYPES:
+            expected = ", ".join(str(dtype) for dtype in _BAND_DTYPES)
+            raise TypeError(f"{name} must be one of {expected}, but got {band.dtype}")
+        if band.shape[3] == 0 or band.shape[4] == 0:
+            raise ValueError(f"{name} must have pixels, but got shape {list(band.shape)}")
+        channels += band.shape[2]
+    _checks.shape("boxes", boxes, "B, T, 4", (batch, seasons, 4))
+    _checks.shape("index", index, "B, T, K", (batch, seasons, None))
+    _checks.shape("shift", shift, "C", (channels,))
+    _checks.shape("scale", scale, "C", (channels,))
+    _checks.integer("index", index)
+    for name, tensor in (("boxes", boxes), ("shift", shift), ("scale", scale)):
+        _checks.floating(name, tensor)
+        _checks.same_device(name, tensor, device)
+    _checks.same_device("index", index, device)
+    return channels
+
+
+def _check_sizes(size: Sequence[int], patch_size: int, dtype: torch.dtype) -> None:
+    if len(size) != 2:
+        raise ValueError(f"image_size must be one number or (height, width), but got {size}")
+    if patch_size < 1 or any(side < 1 or side % patch_size for side in size):
+        raise ValueError(
+            f"patch_size must be positive and divide image_size {size}, but got {patch_size}"
+        )
+    if not dtype.is_floating_point:
+        raise TypeError(f"dtype must be floating-point, but got {dtype}")
+
+
 _forward = define(
     "gather_patches",
     "forward",
@@ -45,8 +106,12 @@ _forward = define(
     "int[] order, int[2] image_size, int patch_size, float? nodata, ScalarType dtype) "
     "-> (Tensor, Tensor)",
     _fake,
+    check=_check,
 )
 implement("gather_patches", "reference", f"{__name__}.reference")
+implement("gather_patches", "cpu", f"{__name__}.cpu_impl")
+implement("gather_patches", "triton", f"{__name__}.triton_impl")
+implement("gather_patches", "cuda", f"{__name__}.cuda_impl")
 
 
 def gather_patches(
@@ -110,57 +175,5 @@ def gather_patches(
         IndexError: a patch number outside the image (on the CPU; elsewhere undefined).
     """
     size = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
-    channels = _check(bands, boxes, index, shift, scale)
-    _check_sizes(size, patch_size, dtype)
-    order = tuple(range(channels)) if order is None else _check_order(order, channels)
+    order = tuple(range(shift.numel()) if order is None else order)
     return _forward(list(bands), boxes, index, shift, scale, order, size, patch_size, nodata, dtype)
-
-
-def _check(
-    bands: Sequence[Tensor], boxes: Tensor, index: Tensor, shift: Tensor, scale: Tensor
-) -> int:
-    if len(bands) == 0:
-        raise ValueError("bands must hold at least one tensor [B, T, Cg, Hg, Wg], but is empty")
-    _checks.shape("bands[0]", bands[0], "B, T, Cg, Hg, Wg", (None,) * 5)
-    batch, seasons = bands[0].shape[:2]
-    device = bands[0].device
-    channels = 0
-    for number, band in enumerate(bands):
-        name = f"bands[{number}]"
-        _checks.shape(name, band, "B, T, Cg, Hg, Wg", (batch, seasons, None, None, None))
-        _checks.same_device(name, band, device)
-        _checks.constant(name, band, "gather_patches")
-        if band.dtype not in _BAND_DTYPES:
-            expected = ", ".join(str(dtype) for dtype in _BAND_DTYPES)
-            raise TypeError(f"{name} must be one of {expected}, but got {band.dtype}")
-        if band.shape[3] == 0 or band.shape[4] == 0:
-            raise ValueError(f"{name} must have pixels, but got shape {list(band.shape)}")
-        channels += band.shape[2]
-    _checks.shape("boxes", boxes, "B, T, 4", (batch, seasons, 4))
-    _checks.shape("index", index, "B, T, K", (batch, seasons, None))
-    _checks.shape("shift", shift, "C", (channels,))
-    _checks.shape("scale", scale, "C", (channels,))
-    _checks.integer("index", index)
-    for name, tensor in (("boxes", boxes), ("shift", shift), ("scale", scale)):
-        _checks.floating(name, tensor)
-        _checks.same_device(name, tensor, device)
-    _checks.same_device("index", index, device)
-    return channels
-
-
-def _check_sizes(size: tuple[int, ...], patch_size: int, dtype: torch.dtype) -> None:
-    if len(size) != 2:
-        raise ValueError(f"image_size must be one number or (height, width), but got {size}")
-    if patch_size < 1 or any(side < 1 or side % patch_size for side in size):
-        raise ValueError(
-            f"patch_size must be positive and divide image_size {size}, but got {patch_size}"
-        )
-    if not dtype.is_floating_point:
-        raise TypeError(f"dtype must be floating-point, but got {dtype}")
-
-
-def _check_order(order: Sequence[int], channels: int) -> tuple[int, ...]:
-    order = tuple(order)
-    if sorted(order) != list(range(channels)):
-        raise ValueError(f"order must be a permutation of 0..{channels - 1}, but got {order}")
-    return order

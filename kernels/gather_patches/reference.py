@@ -49,7 +49,7 @@ def forward(
     for band in bands:
         y = _taps(rows, top, tall, height, band.shape[3])
         x = _taps(cols, left, wide, width, band.shape[4])
-        value, lost = _sample(band, y, x, _as_stored(nodata, band.dtype), exact)
+        value, lost = _sample(band, y, x, as_stored(nodata, band.dtype), exact)
         values += value.unflatten(3, (-1, patch_size**2)).unbind(2)
         losses += lost.unflatten(3, (-1, patch_size**2)).unbind(2)
 
@@ -93,7 +93,7 @@ def _sample(
     return value, lost
 
 
-def _as_stored(nodata: float | None, dtype: torch.dtype) -> float | None:
+def as_stored(nodata: float | None, dtype: torch.dtype) -> float | None:
     """The nodata value as a band of this dtype holds it."""
     if nodata is None or not dtype.is_floating_point:
         return nodata

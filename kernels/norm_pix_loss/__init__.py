@@ -35,11 +35,34 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tens
     pred, target, weight, normalize, eps = inputs
     ctx.save_for_backward(pred, target, weight, output[1])
     ctx.normalize, ctx.eps = normalize, eps
+    ctx.set_materialize_grads(False)
 
 
-def _differentiate(ctx: Any, grad: Tensor, total_grad: Tensor) -> tuple[Tensor | None, ...]:
+def _differentiate(
+    ctx: Any, grad: Tensor | None, total_grad: Tensor | None
+) -> tuple[Tensor | None, ...]:
+    if grad is None:
+        return (None,) * 5
     pred_grad = _backward(grad, *ctx.saved_tensors, ctx.normalize, ctx.eps)
     return pred_grad, None, None, None, None
+
+
+def _check(pred: Tensor, target: Tensor, weight: Tensor, normalize: bool, eps: float) -> None:
+    _checks.rank("pred", pred, "P", 1)
+    _checks.shape("target", target, "..., P", tuple(pred.shape))
+    _checks.shape("weight", weight, "...", tuple(pred.shape[:-1]))
+    if pred.shape[-1] < (2 if normalize else 1):
+        raise ValueError(
+            f"pred must have at least {2 if normalize else 1} values a patch, "
+            f"but got {list(pred.shape)}"
+        )
+    _checks.floating("pred", pred)
+    _checks.floating("target", target)
+    if weight.dtype != torch.bool:
+        _checks.floating("weight", weight)
+    for name, tensor in (("target", target), ("weight", weight)):
+        _checks.same_device(name, tensor, pred.device)
+        _checks.constant(name, tensor, "norm_pix_loss")
 
 
 # also returns the sum of the weights, which the backward pass needs
@@ -51,6 +74,7 @@ _forward = define(
     _fake,
     _differentiate,
     _setup_context,
+    check=_check,
 )
 _backward = define(
     "norm_pix_loss",
@@ -60,6 +84,9 @@ _backward = define(
     _fake_backward,
 )
 implement("norm_pix_loss", "reference", f"{__name__}.reference")
+implement("norm_pix_loss", "cpu", f"{__name__}.cpu_impl")
+implement("norm_pix_loss", "triton", f"{__name__}.triton_impl")
+implement("norm_pix_loss", "cuda", f"{__name__}.cuda_impl")
 
 
 def norm_pix_loss(
@@ -92,19 +119,5 @@ def norm_pix_loss(
             ``weight`` requires grad.
         TypeError: wrong dtype.
     """
-    _checks.rank("pred", pred, "P", 1)
-    _checks.shape("target", target, "..., P", tuple(pred.shape))
-    _checks.shape("weight", weight, "...", tuple(pred.shape[:-1]))
-    if pred.shape[-1] < (2 if normalize else 1):
-        raise ValueError(
-            f"pred must have at least {2 if normalize else 1} values a patch, "
-            f"but got {list(pred.shape)}"
-        )
-    _checks.floating("pred", pred)
-    _checks.floating("target", target)
-    if weight.dtype != torch.bool:
-        _checks.floating("weight", weight)
-    for name, tensor in (("target", target), ("weight", weight)):
-        _checks.same_device(name, tensor, pred.device)
-        _checks.constant(name, tensor, "norm_pix_loss")
-    return _forward(pred, target, weight, normalize, eps)[0]
+    loss, _ = _forward(pred, target, weight, normalize, eps)
+    return loss

@@ -36,10 +36,35 @@ def _setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, T
     q, k, v, adjacency, valid = inputs
     out, lse = output
     ctx.save_for_backward(q, k, v, out, lse, adjacency, valid)
+    ctx.set_materialize_grads(False)
 
 
-def _differentiate(ctx: Any, grad: Tensor, lse_grad: Tensor) -> tuple[Tensor | None, ...]:
+def _differentiate(
+    ctx: Any, grad: Tensor | None, lse_grad: Tensor | None
+) -> tuple[Tensor | None, ...]:
+    if grad is None:
+        return (None,) * 5
     return *_backward(grad, *ctx.saved_tensors), None, None
+
+
+def _check(q: Tensor, k: Tensor, v: Tensor, adjacency: Tensor, valid: Tensor) -> None:
+    _checks.shape("q", q, "B, T, M, K, H, d", (None,) * 6)
+    batch, seasons, modalities, _, heads, width = q.shape
+    if width == 0:
+        raise ValueError(f"q must have a head width d of at least 1, but got {list(q.shape)}")
+    keys = (batch, seasons, modalities, None, heads, width)
+    _checks.shape("k", k, "B, T, M, K', H, d", keys)
+    _checks.shape("v", v, "B, T, M, K', H, d", tuple(k.shape))
+    groups = seasons * modalities
+    _checks.shape("adjacency", adjacency, "T * M, T * M", (groups, groups))
+    _checks.shape("valid", valid, "B, T, M", (batch, seasons, modalities))
+    _checks.floating("q", q)
+    _checks.same_dtype("k", k, "q", q.dtype)
+    _checks.same_dtype("v", v, "q", q.dtype)
+    _checks.boolean("adjacency", adjacency)
+    _checks.boolean("valid", valid)
+    for name, tensor in (("k", k), ("v", v), ("adjacency", adjacency), ("valid", valid)):
+        _checks.same_device(name, tensor, q.device)
 
 
 # also returns the log of the sum of exponentials of each query, [B, T, M, H, K] in float32 or
@@ -52,6 +77,7 @@ _forward = define(
     _fake,
     _differentiate,
     _setup_context,
+    check=_check,
 )
 _backward = define(
     "tm_attention",
@@ -61,6 +87,9 @@ _backward = define(
     _fake_backward,
 )
 implement("tm_attention", "reference", f"{__name__}.reference")
+implement("tm_attention", "cpu", f"{__name__}.cpu_impl")
+implement("tm_attention", "triton", f"{__name__}.triton_impl")
+implement("tm_attention", "cuda", f"{__name__}.cuda_impl")
 
 
 def tm_attention(q: Tensor, k: Tensor, v: Tensor, adjacency: Tensor, valid: Tensor) -> Tensor:
@@ -96,21 +125,5 @@ def tm_attention(q: Tensor, k: Tensor, v: Tensor, adjacency: Tensor, valid: Tens
         ValueError: wrong shape or device.
         TypeError: wrong dtype.
     """
-    _checks.shape("q", q, "B, T, M, K, H, d", (None,) * 6)
-    batch, seasons, modalities, _, heads, width = q.shape
-    if width == 0:
-        raise ValueError(f"q must have a head width d of at least 1, but got {list(q.shape)}")
-    keys = (batch, seasons, modalities, None, heads, width)
-    _checks.shape("k", k, "B, T, M, K', H, d", keys)
-    _checks.shape("v", v, "B, T, M, K', H, d", tuple(k.shape))
-    groups = seasons * modalities
-    _checks.shape("adjacency", adjacency, "T * M, T * M", (groups, groups))
-    _checks.shape("valid", valid, "B, T, M", (batch, seasons, modalities))
-    _checks.floating("q", q)
-    _checks.same_dtype("k", k, "q", q.dtype)
-    _checks.same_dtype("v", v, "q", q.dtype)
-    _checks.boolean("adjacency", adjacency)
-    _checks.boolean("valid", valid)
-    for name, tensor in (("k", k), ("v", v), ("adjacency", adjacency), ("valid", valid)):
-        _checks.same_device(name, tensor, q.device)
-    return _forward(q, k, v, adjacency, valid)[0]
+    out, _ = _forward(q, k, v, adjacency, valid)
+    return out

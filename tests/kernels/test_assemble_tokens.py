@@ -12,7 +12,7 @@ from torch import Tensor
 
 from seamo_fast.kernels import assemble_tokens
 
-pytestmark = pytest.mark.usefixtures("poisoned")
+pytestmark = pytest.mark.usefixtures("poisoned", "backend")
 
 FLOATING = ("visible", "mask_token", "table")
 

@@ -191,7 +191,7 @@ def assert_compiled_is_the_same(name: str, backend: str, sizes: tuple[int, ...])
         for actual, expected in zip(
             gradients(compiled, inputs), gradients(function, inputs), strict=True
         ):
-            assert torch.equal(actual, expected)
+            torch.testing.assert_close(actual, expected)
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from seamo_fast.kernels import embed_patches
 
-pytestmark = pytest.mark.usefixtures("poisoned")
+pytestmark = pytest.mark.usefixtures("poisoned", "backend")
 
 
 def random_inputs(dtype: torch.dtype = torch.float32, **sizes: int) -> dict[str, Any]:

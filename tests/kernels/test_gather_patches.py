@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from seamo_fast.kernels import gather_patches
 
-pytestmark = pytest.mark.usefixtures("poisoned")
+pytestmark = pytest.mark.usefixtures("poisoned", "backend")
 
 DTYPES = (
     torch.uint16,

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from seamo_fast.kernels import norm_pix_loss
 
-pytestmark = pytest.mark.usefixtures("poisoned")
+pytestmark = pytest.mark.usefixtures("poisoned", "backend")
 
 
 def random_inputs(

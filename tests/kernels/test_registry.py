@@ -14,14 +14,10 @@ from torch import Tensor
 
 from seamo_fast import kernels
 from seamo_fast.errors import ConfigError
-from seamo_fast.kernels import _registry
+from seamo_fast.kernels import _backends, _registry
+from tests.kernels.backends import forget
 
 OPS = ("assemble_tokens", "embed_patches", "gather_patches", "norm_pix_loss", "tm_attention")
-
-
-def forget() -> None:
-    _registry.requested.cache_clear()
-    _registry._function.cache_clear()
 
 
 @pytest.fixture
@@ -48,35 +44,58 @@ def test_public_names() -> None:
     assert set(kernels.__all__) == {*OPS, "explain", "explain_table"}
 
 
-@pytest.mark.parametrize("value", [None, "auto", "", "reference", " Reference "])
-def test_reference_runs(ask: Callable[[str | None], None], value: str | None) -> None:
+def chosen() -> dict[str, str]:
+    return {row.op: row.backend for row in kernels.explain("cpu") if row.chosen}
+
+
+@pytest.mark.parametrize("value", ["reference", " Reference "])
+def test_reference_runs(ask: Callable[[str | None], None], value: str) -> None:
     ask(value)
     assert loss().item() == 1
-    rows = kernels.explain("cpu")
-    assert [(row.op, row.backend) for row in rows if row.chosen] == [
-        (op, "reference") for op in OPS
-    ]
+    assert chosen() == dict.fromkeys(OPS, "reference")
 
 
-@pytest.mark.parametrize(
-    ("backend", "reason"),
-    [
-        ("cpu", r"the C\+\+ extension is not part of this build"),
-        ("triton", "the Triton kernels are not part of this build"),
-        ("cuda", "the CUDA extension is not part of this build"),
-    ],
-)
-def test_backend_that_is_not_built(
-    ask: Callable[[str | None], None], backend: str, reason: str
+@pytest.fixture(params=[True, False], ids=["compiled", "not compiled"])
+def compiled(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Whether the native kernels are there, whatever this machine has."""
+    reason = None if request.param else "it is not compiled: run python -m seamo_fast.build"
+    monkeypatch.setattr(_backends, "obstacle", {"cpu": reason}.get)
+    return bool(request.param)
+
+
+@pytest.mark.parametrize("value", [None, "auto", ""])
+def test_auto_takes_what_is_compiled(
+    ask: Callable[[str | None], None], compiled: bool, value: str | None
 ) -> None:
-    ask(backend)
+    ask(value)
+    assert chosen() == dict.fromkeys(OPS, "cpu" if compiled else "reference")
+
+
+def test_backend_that_is_not_compiled(ask: Callable[[str | None], None], compiled: bool) -> None:
+    ask("cpu")
+    if compiled:
+        assert chosen() == dict.fromkeys(OPS, "cpu")
+        return
     with pytest.raises(
         ConfigError,
-        match=f"SEAMO_FAST_KERNELS={backend} cannot run norm_pix_loss on cpu tensors: {reason}; "
-        "set SEAMO_FAST_KERNELS to one of auto, reference",
+        match=r"SEAMO_FAST_KERNELS=cpu cannot run norm_pix_loss on cpu tensors: it is not "
+        r"compiled: run python -m .*build; set SEAMO_FAST_KERNELS to one of auto, .*reference",
     ):
         loss()
-    assert not any(row.chosen for row in kernels.explain("cpu"))
+    assert chosen() == {}
+
+
+@pytest.mark.parametrize("backend", ["triton", "cuda"])
+def test_backend_of_another_device(
+    ask: Callable[[str | None], None], monkeypatch: pytest.MonkeyPatch, backend: str
+) -> None:
+    monkeypatch.setattr(_backends, "interpreting", lambda: False)
+    ask(backend)
+    with pytest.raises(
+        ConfigError, match=f"SEAMO_FAST_KERNELS={backend} cannot run norm_pix_loss on cpu tensors: "
+    ):
+        loss()
+    assert chosen() == {}
 
 
 def test_unknown_backend(ask: Callable[[str | None], None]) -> None:
@@ -120,6 +139,8 @@ class TestAnotherBackend:
         monkeypatch.setitem(_registry._modules, "norm_pix_loss", modules)
         _registry.implement("norm_pix_loss", "cpu", module.__name__)
         _registry.implement("norm_pix_loss", "cuda", module.__name__)
+        monkeypatch.setattr(_backends, "obstacle", {}.get)
+        monkeypatch.setattr(_backends, "interpreting", lambda: False)
 
     def test_auto_prefers_it(self) -> None:
         assert loss().item() == 5
@@ -155,7 +176,7 @@ def test_variable_is_read_at_first_use() -> None:
     )
     run = subprocess.run(
         [sys.executable, "-c", program],
-        env={**os.environ, "SEAMO_FAST_KERNELS": "triton"},
+        env={**os.environ, "SEAMO_FAST_KERNELS": "cuda"},
         capture_output=True,
         text=True,
         check=False,

@@ -1,0 +1,225 @@
+// gather_patches: a thread samples one pixel in several bands; the block stores them together.
+
+#include "launch.cuh"
+#include "numbers.cuh"
+
+namespace seamo::gather_patches {
+
+// One grid [B, T, C, H, W] of a modality: strides of its dimensions, and the place of each of its
+// channels in the output. lost [images, wanted] becomes 1 where a value of the patch was lost.
+SEAMO_PARAMS(GatherPatches, const void* band; int64_t storage;
+             int64_t batch_stride, season_stride, channel_stride, row_stride, col_stride;
+             const int32_t* place; int64_t channels, grid_height, grid_width, has_nodata;
+             float nodata; const float* boxes; const void* index; int64_t index_is_long;
+             const float* shift; const float* scale; int64_t images, seasons, wanted, all_channels;
+             int64_t image_height, image_width, patch; void* patches; int64_t patches_storage;
+             int32_t* lost; void* stream;)
+
+constexpr int kThreads = 256;  // and pixels of a block
+constexpr int kChannels = 8;   // of a block
+
+template <typename Pixel>
+constexpr bool kIsFloat = false;
+template <>
+constexpr bool kIsFloat<float> = true;
+template <>
+constexpr bool kIsFloat<__half> = true;
+
+// The two neighbours of a pixel along one axis, and the weight of the second.
+struct Tap {
+  int low, high;
+  float weight;
+};
+
+// Every operation is rounded, as in the reference: a full box gives whole numbers.
+__device__ inline Tap tap_of(int pixel, float start, float extent, int64_t image, int64_t grid) {
+  if (extent < 0) pixel = static_cast<int>(image) - 1 - pixel;
+  const float size = static_cast<float>(grid);
+  const float step = __fdiv_rn(__fmul_rn(fabsf(extent), size), static_cast<float>(image));
+  const float centre = __fmul_rn(static_cast<float>(pixel) + 0.5f, step);
+  float place = __fadd_rn(__fadd_rn(__fmul_rn(start, size), centre), -0.5f);
+  place = fminf(fmaxf(place, 0.0f), size - 1.0f);
+  const float low = floorf(place);
+  const int number = static_cast<int>(low);
+  return {number, number + 1 < grid ? number + 1 : number, place - low};
+}
+
+template <typename Pixel>
+__device__ inline bool is_lost(float value, const GatherPatches& x) {
+  return (x.has_nodata && value == x.nodata) || (kIsFloat<Pixel> && !isfinite(value));
+}
+
+// Adds a neighbour; one that is no measurement counts as 0 and marks the value as lost.
+template <typename Pixel>
+__device__ inline void add(const Pixel* from, float weight, const GatherPatches& x, float& value,
+                           bool& lost) {
+  if (weight == 0) return;
+  const float tap = to_float(*from);
+  const bool bad = is_lost<Pixel>(tap, x);
+  lost |= bad;
+  if (!bad) value += tap * weight;
+}
+
+__device__ inline float normalized(float value, bool lost, const GatherPatches& x, int place) {
+  return lost ? 0.0f : (value - x.shift[place]) * x.scale[place];
+}
+
+// Stores eight values, or the first of them.
+template <typename Scalar>
+__device__ inline void store_as(void* patches, int64_t place, const Eight& values, bool all) {
+  store_eight(static_cast<Scalar*>(patches) + place, values, 1, all);
+}
+
+__device__ inline void store(const GatherPatches& x, int64_t place, const Eight& values, bool all) {
+  if (x.patches_storage == kFloat) store_as<float>(x.patches, place, values, all);
+  if (x.patches_storage == kHalf) store_as<__half>(x.patches, place, values, all);
+  if (x.patches_storage == kBfloat16) store_as<bf16>(x.patches, place, values, all);
+}
+
+// What the threads of a block know of its pixels, which are numbered through the wanted patches of
+// one image.
+struct Pixels {
+  int64_t image;
+  int first, count;  // of the block, of the image
+  int area;          // of a patch
+  int first_channel, channels;
+
+  __device__ explicit Pixels(const GatherPatches& x) {
+    area = static_cast<int>(x.patch * x.patch);
+    count = static_cast<int>(x.wanted) * area;
+    const int blocks = (count + kThreads - 1) / kThreads;
+    image = blockIdx.x / blocks;
+    first = static_cast<int>(blockIdx.x % blocks) * kThreads;
+    first_channel = static_cast<int>(blockIdx.y) * kChannels;
+    const int left = static_cast<int>(x.channels) - first_channel;
+    channels = left < kChannels ? left : kChannels;
+  }
+  __device__ int64_t patch(const GatherPatches& x, int pixel) const {
+    return image * x.wanted + pixel / area;
+  }
+  // Where a pixel of an output channel is stored.
+  __device__ int64_t place(const GatherPatches& x, int pixel, int channel) const {
+    return (patch(x, pixel) * x.all_channels + channel) * area + pixel % area;
+  }
+};
+
+// Pixels that are stored as they lie in the grid, eight at a time.
+template <typename Pixel>
+__device__ inline void copy_pixels(const GatherPatches& x, const Pixels& pixels, const Pixel* band,
+                                   const int64_t* starts) {
+  constexpr int eights = kThreads / kEight;
+  for (int i = threadIdx.x; i < pixels.channels * eights; i += kThreads) {
+    const int pixel = pixels.first + i % eights * kEight;
+    if (pixel >= pixels.count) continue;
+    const int place = x.place[pixels.first_channel + i / eights];
+    Eight values = load_eight(band + i / eights * x.channel_stride + starts[i % eights], 0, true);
+    bool any_lost = false;
+    for (int j = 0; j < kEight; ++j) {
+      const bool lost = is_lost<Pixel>(values.values[j], x);
+      values.values[j] = normalized(values.values[j], lost, x, place);
+      any_lost |= lost;
+    }
+    store(x, pixels.place(x, pixel, place), values, true);
+    if (any_lost) atomicOr(x.lost + pixels.patch(x, pixel), 1);
+  }
+}
+
+template <typename Pixel>
+__global__ void __launch_bounds__(kThreads, 5)
+    patches_kernel(const GatherPatches x, bool packed, bool band_packed) {
+  __shared__ __align__(16) float staged[kChannels][kThreads];
+  __shared__ int64_t starts[kThreads / kEight];
+  const Pixels pixels(x);
+  const int lane = threadIdx.x % kEight, pixel = pixels.first + static_cast<int>(threadIdx.x);
+  const bool inside = pixel < pixels.count;
+  const int64_t patch = pixels.patch(x, inside ? pixel : 0);
+  const int number = static_cast<int>(number_at(x.index, x.index_is_long, patch));
+  const int side = static_cast<int>(x.patch), columns = static_cast<int>(x.image_width) / side;
+  const int row = number / columns * side + pixel % pixels.area / side;
+  const int col = number % columns * side + pixel % side;
+  const float* box = x.boxes + pixels.image * 4;
+  const Tap down = tap_of(row, box[0], box[2], x.image_height, x.grid_height);
+  const Tap right = tap_of(col, box[1], box[3], x.image_width, x.grid_width);
+  const Pixel* band = static_cast<const Pixel*>(x.band) +
+                      pixels.image / x.seasons * x.batch_stride +
+                      pixels.image % x.seasons * x.season_stride +
+                      pixels.first_channel * x.channel_stride;
+  const int64_t start = down.low * x.row_stride + right.low * x.col_stride;
+
+  if constexpr (sizeof(Pixel) > 1) {
+    const int source = threadIdx.x % kWarp - lane;
+    const bool exact = down.weight == 0 && right.weight == 0 && start % kEight == lane;
+    const bool plain = __shfl_sync(kFullWarp, start, source) == start - lane && exact;
+    if (lane == 0) starts[threadIdx.x / kEight] = start;
+    if (__syncthreads_and(band_packed && (plain || !inside))) {
+      copy_pixels(x, pixels, band, starts);
+      return;
+    }
+  }
+
+  const Pixel* above = band + down.low * x.row_stride;
+  const Pixel* below = band + down.high * x.row_stride;
+  const int64_t low = right.low * x.col_stride, high = right.high * x.col_stride;
+  const Pixel* neighbours[] = {above + low, above + high, below + low, below + high};
+  const float up = 1 - down.weight, left = 1 - right.weight;
+  const float weights[] = {up * left, up * right.weight, down.weight * left,
+                           down.weight * right.weight};
+  bool any_lost = false;
+  for (int c = 0; c < pixels.channels && inside; ++c) {
+    const int place = x.place[pixels.first_channel + c];
+    float value = 0;
+    bool lost = false;
+    for (int i = 0; i < 4; ++i) {
+      add(neighbours[i] + c * x.channel_stride, weights[i], x, value, lost);
+    }
+    value = normalized(value, lost, x, place);
+    any_lost |= lost;
+    if (packed) {
+      staged[c][threadIdx.x] = value;
+    } else {
+      store(x, pixels.place(x, pixel, place), {value}, false);
+    }
+  }
+  if (any_lost) atomicOr(x.lost + patch, 1);
+  if (!packed) return;
+  __syncthreads();
+  constexpr int eights = kThreads / kEight;
+  for (int i = threadIdx.x; i < pixels.channels * eights; i += kThreads) {
+    const int eight = i % eights * kEight, c = i / eights;
+    if (pixels.first + eight >= pixels.count) continue;
+    const int place = x.place[pixels.first_channel + c];
+    store(x, pixels.place(x, pixels.first + eight, place), load_eight(&staged[c][eight], 0, true),
+          true);
+  }
+}
+
+template <typename Pixel>
+int launch_for(const GatherPatches& x) {
+  const int64_t area = x.patch * x.patch;
+  const bool packed = is_packed(x.patches, area);
+  const int64_t strides = x.batch_stride | x.season_stride | x.channel_stride | x.row_stride;
+  const bool band_packed = packed && x.patch % kEight == 0 && x.col_stride == 1 &&
+                           strides % kEight == 0 && is_packed(x.band, 0);
+  auto kernel = patches_kernel<Pixel>;
+  const dim3 grid(x.images * ceil_div(x.wanted * area, kThreads), ceil_div(x.channels, kChannels));
+  return SEAMO_LAUNCH(kernel, grid, dim3(kThreads), 0, x.stream, x, packed, band_packed);
+}
+
+SEAMO_EXPORT int seamo_gather_patches(const GatherPatches* params) {
+  switch (params->storage) {
+    case kFloat:
+      return launch_for<float>(*params);
+    case kHalf:
+      return launch_for<__half>(*params);
+    case kUint8:
+      return launch_for<uint8_t>(*params);
+    case kUint16:
+      return launch_for<uint16_t>(*params);
+    case kInt16:
+      return launch_for<int16_t>(*params);
+    default:
+      return cudaErrorInvalidValue;
+  }
+}
+
+}  // namespace seamo::gather_patches

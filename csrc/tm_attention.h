@@ -1,0 +1,34 @@
+// tm_attention on the CPU: attention of each group of tokens to the groups it may see.
+
+#pragma once
+
+#include "common.h"
+
+namespace seamo {
+
+// A tensor [B, T, M, K, H, d] whose last stride is 1.
+struct Tokens {
+  void* data;
+  int64_t batch, season, modality, token, head;  // strides
+};
+
+struct TmAttention {
+  int64_t batch, seasons, modalities, queries, keys, heads, width;
+  bool half;              // storage: bf16, else float
+  const bool* adjacency;  // [T * M, T * M], row: group of the query
+  const bool* valid;      // [B, T * M]
+  Tokens q, k, v, out;
+  float* lse;  // [B, T, M, H, K]; +inf for a query without keys
+};
+
+struct TmAttentionBackward {
+  TmAttention forward;  // out and lse as the forward pass wrote them
+  Tokens grad;
+  Tokens q_grad, k_grad, v_grad;
+};
+
+// `threads` decides how the work is split where there are few heads; results do not depend on it.
+void tm_attention(const TmAttention& x);
+void tm_attention_backward(const TmAttentionBackward& x, int64_t threads);
+
+}  // namespace seamo

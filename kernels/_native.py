@@ -1,0 +1,241 @@
+"""The compiled kernels: built by setup.py or ``python -m seamo_fast.build``, loaded at first use.
+
+Compiling needs the torch that will run the result. pip builds in an empty environment, and torch
+as a build requirement would be downloaded anew into it: several GB, perhaps of another release. So
+setup.py compiles where torch can be imported (``pip install --no-build-isolation``), beside this
+file. Everywhere else ``python -m seamo_fast.build`` compiles after the installation, into the cache
+folder. Importing compiles nothing, and no installation fails because compiling does: the reason is
+kept, and ``seamo_fast.kernels.explain()`` says it.
+
+The CPU kernels are an extension module for one torch; the CUDA kernels are a plain library without
+torch, see _nvcc.py. Each is known by a fingerprint of its sources and of what it was compiled for.
+
+Environment: SEAMO_FAST_BUILD=auto|none|cpu|cuda (auto: the CPU kernels, and the CUDA kernels where
+nvcc, a torch with CUDA, and a GPU or TORCH_CUDA_ARCH_LIST are there), MAX_JOBS, CXX, CFLAGS,
+CUDA_HOME, SEAMO_FAST_CACHE. This file imports nothing of the package: setup.py runs it.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import importlib.util
+import json
+import os
+import platform
+import runpy
+import shutil
+import sys
+import sysconfig
+import tempfile
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+VARIABLE = "SEAMO_FAST_BUILD"
+CPU, CUDA = "cpu", "cuda"
+REMEDY = "run python -m seamo_fast.build"
+
+_HERE = Path(__file__).resolve().parent
+_SOURCES = _HERE.parent / "csrc"
+_FOLDERS = {CPU: (".", "bindings", "cpu"), CUDA: (".", "cuda")}
+_MODULE = "seamo_fast.kernels._C"
+_FILES = {CPU: f"_C{sysconfig.get_config_var('EXT_SUFFIX')}", CUDA: "libseamo_cuda.so"}
+
+_FLAGS = [
+    "-fopenmp",  # at::parallel_for is a template; at link time torch brings its OpenMP
+    *("-O3", "-g0", "-fno-math-errno", "-fno-trapping-math", "-fvisibility=hidden"),
+    "-Wno-maybe-uninitialized",  # gcc 12 says that of its own AVX-512 intrinsics
+    "-Wno-psabi",  # no vector crosses a file
+]
+
+
+class BuildError(RuntimeError):
+    """Native kernels that were asked for by name could not be compiled."""
+
+
+def cache_folder(part: str) -> Path:
+    """Where ``python -m seamo_fast.build`` puts CPU or CUDA compiled from these sources."""
+    root = Path(os.environ.get("SEAMO_FAST_CACHE") or "~/.cache/seamo_fast").expanduser()
+    return root / "native" / f"{part}-{fingerprint(part)}"
+
+
+@functools.cache
+def fingerprint(part: str) -> str:
+    """Names the sources of a part together with what runs them."""
+    digest = hashlib.sha256(f"{platform.machine()}\n".encode())
+    if part == CPU:
+        import torch
+
+        digest.update(f"{torch.__version__} {sys.implementation.cache_tag}\n".encode())
+    for folder in _FOLDERS[part]:
+        for path in sorted((_SOURCES / folder).iterdir()):
+            if path.is_file():
+                digest.update(f"{path.name}\n".encode() + path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def find(part: str) -> Path | str:
+    """The compiled file of a part, or why there is none."""
+    reasons = []
+    for folder in (cache_folder(part), _HERE):
+        record = _read_record(folder, part)
+        if record is None:
+            continue
+        if record["fingerprint"] != fingerprint(part):
+            reasons.append(f"it was compiled from other sources or for another torch: {REMEDY}")
+        elif record["failure"]:
+            reasons.append(record["failure"])
+        else:
+            return folder / _FILES[part]
+    return reasons[0] if reasons else f"it is not compiled: {REMEDY}"
+
+
+@functools.cache
+def load() -> ModuleType | str:
+    """The module of the CPU kernels, or why there is none."""
+    path = find(CPU)
+    if isinstance(path, str):
+        return path
+    spec = importlib.util.spec_from_file_location(_MODULE, path)
+    if spec is None or spec.loader is None:
+        return f"{path} is no extension module"
+    try:
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+    except ImportError as error:
+        return f"it cannot be loaded ({error}): {REMEDY}"
+    return module
+
+
+def _read_record(folder: Path, part: str) -> dict[str, Any] | None:
+    try:
+        return json.loads((folder / f"_{part}.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
+def _write_record(folder: Path, part: str, failure: str | None) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    record = {"fingerprint": fingerprint(part), "failure": failure}
+    (folder / f"_{part}.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+
+
+def build(verbose: bool = False) -> dict[str, str | None]:
+    """Compiles what SEAMO_FAST_BUILD asks for into the folders of :func:`cache_folder`.
+
+    Returns:
+        For each part the reason why it was not compiled, None if it was; empty for "none".
+
+    Raises:
+        BuildError: SEAMO_FAST_BUILD names kernels that cannot be compiled.
+    """
+    from setuptools import Distribution  # type: ignore[import-untyped]
+
+    arguments = setup_arguments()
+    if not arguments:
+        return {}
+    native = cache_folder(CPU).parent
+    native.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=native) as folder:
+        distribution = Distribution({"name": "seamo_fast", **arguments})
+        command: Any = distribution.get_command_obj("build_ext")
+        command.build_lib, command.build_temp = f"{folder}/lib", f"{folder}/temp"
+        command.verbose = verbose
+        command.ensure_finalized()
+        command.run()
+        made = Path(folder, "lib", *_MODULE.split(".")[:-1])
+        for part in command.failures:
+            _move(made, cache_folder(part), part)
+    load.cache_clear()
+    failures: dict[str, str | None] = command.failures
+    return failures
+
+
+def _move(source: Path, target: Path, part: str) -> None:
+    """Moves a part and its record; the record last, since it says that the part is there."""
+    target.mkdir(parents=True, exist_ok=True)
+    for name in (_FILES[part], f"_{part}.json"):
+        if (source / name).exists():
+            (source / name).replace(target / name)
+
+
+def setup_arguments() -> dict[str, Any]:
+    """Arguments of ``setuptools.setup`` that compile what SEAMO_FAST_BUILD asks for."""
+    wanted = _wanted()
+    if wanted == "none" or (wanted == "auto" and importlib.util.find_spec("torch") is None):
+        return {}
+    from torch.utils.cpp_extension import CppExtension
+
+    sources = [*(_SOURCES / "bindings").glob("*.cpp"), *(_SOURCES / "cpu").glob("*.cpp")]
+    extension = CppExtension(
+        _MODULE,
+        # setuptools wants paths relative to setup.py
+        [os.path.relpath(path) for path in sorted(sources)],
+        extra_compile_args={"cxx": list(_FLAGS)},
+        optional=True,
+    )
+    return {"ext_modules": [extension], "cmdclass": {"build_ext": _command()}}
+
+
+def _wanted() -> str:
+    wanted = os.environ.get(VARIABLE, "auto").strip().lower() or "auto"
+    if wanted not in ("auto", "none", "cpu", "cuda"):
+        raise BuildError(f"{VARIABLE} must be one of auto, none, cpu, cuda, but got {wanted!r}")
+    return wanted
+
+
+def _command() -> type:
+    from torch.utils.cpp_extension import BuildExtension
+
+    class BuildNative(BuildExtension):
+        """Compiles part by part; records failures, raises those of what was asked for."""
+
+        def run(self) -> None:
+            self.failures: dict[str, str | None] = {}
+            wanted = _wanted()
+            super().run()
+            folder = Path(self.get_ext_fullpath(_MODULE)).parent
+            if wanted != "cpu":
+                self.failures[CUDA] = _build_cuda(folder / _FILES[CUDA], wanted)
+            for part, failure in self.failures.items():
+                _write_record(folder, part, failure)
+            if self.failures.get(wanted):
+                raise BuildError(f"{VARIABLE}={wanted}: {self.failures[wanted]}")
+
+        def build_extensions(self) -> None:
+            compiler = os.environ.get("CXX", "c++").split()[0]
+            if shutil.which(compiler) is None:
+                self.failures[CPU] = (
+                    f"the C++ compiler {compiler} was not found; "
+                    f"install one (or set CXX), then {REMEDY}"
+                )
+                return
+            super().build_extensions()
+
+        def build_extension(self, extension: Any) -> None:
+            self.failures[CPU] = None
+            try:
+                super().build_extension(extension)
+            # whatever a compiler, a linker or ninja does wrong
+            except Exception as error:  # noqa: BLE001
+                self.failures[CPU] = f"compiling failed ({error}): {REMEDY}"
+
+    return BuildNative
+
+
+def _build_cuda(library: Path, wanted: str) -> str | None:
+    """Compiles the CUDA kernels; why they cannot be compiled, or need not be; None if they are."""
+    import torch
+
+    if torch.version.cuda is None:
+        return f"torch {torch.__version__} is built without CUDA"
+    asked = torch.cuda.is_available() or "TORCH_CUDA_ARCH_LIST" in os.environ
+    if wanted == "auto" and not asked:
+        return f"no GPU is visible: set TORCH_CUDA_ARCH_LIST or {VARIABLE}=cuda, then {REMEDY}"
+    nvcc = runpy.run_path(str(_HERE / "_nvcc.py"))
+    try:
+        nvcc["build"](library, nvcc["architectures"]())
+    except nvcc["CompileError"] as error:
+        return f"{error}; then {REMEDY}"
+    return None

@@ -1,0 +1,171 @@
+"""gather_patches in Triton: wanted pixels only, straight from each native grid.
+
+Every grid is one launch: a program computes the place of its pixels once and samples each of its
+channels there.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from .. import _triton
+from .._dtypes import accumulation
+from .._triton import cast
+from . import reference
+
+_CONFIGS = tuple(
+    triton.Config({"BLOCK_PIXELS": block, "BLOCK_CHANNELS": channels}, num_warps=4)
+    for block, channels in ((512, 4), (512, 1))
+)
+
+
+@triton.jit
+def _taps(pixel, start, extent, IMAGE, GRID):
+    """The two neighbours of a pixel along one axis, and the weight of the second."""
+    start = tl.load(start).to(tl.float32)
+    extent = tl.load(extent).to(tl.float32)
+    pixel = tl.where(extent < 0, IMAGE - 1 - pixel, pixel).to(tl.float32)
+    step = tl.div_rn(tl.abs(extent) * GRID, IMAGE * 1.0)
+    place = start * GRID + (pixel + 0.5) * step - 0.5
+    place = tl.minimum(tl.maximum(place, 0.0), GRID - 1.0)
+    low = tl.floor(place)
+    number = low.to(tl.int32)
+    return number, tl.minimum(number + 1, GRID - 1), place - low
+
+
+@triton.jit
+def _add(value, lost, place, weight, inside, nodata, NODATA: tl.constexpr, FLOAT: tl.constexpr):
+    """Adds one weighted neighbour; one that is no measurement counts as 0 and marks the value."""
+    tap = tl.load(place, mask=inside, other=0).to(tl.float32)
+    if FLOAT:
+        bad = (tap != tap) | (tl.abs(tap) == float("inf"))
+        if NODATA:
+            bad |= tap == nodata
+        lost |= bad & (weight != 0)
+        tap = tl.where(bad, 0.0, tap)
+    elif NODATA:
+        bad = tap == nodata
+        lost |= bad & (weight != 0)
+        tap = tl.where(bad, 0.0, tap)
+    return value + tap * weight, lost
+
+
+@triton.jit
+def _forward_kernel(
+    band, boxes, index, shift, scale, channel, patches, valid, nodata,
+    band_b, band_t, band_c, band_y, band_x,
+    T, K, CHANNELS, OUTPUT_CHANNELS, GRID_HEIGHT, GRID_WIDTH, HEIGHT, WIDTH,
+    PATCH: tl.constexpr, NODATA: tl.constexpr, FLOAT: tl.constexpr,
+    BLOCK_PIXELS: tl.constexpr, BLOCK_CHANNELS: tl.constexpr,
+):  # fmt: skip
+    """A block of the wanted pixels of one image in some channels of one grid."""
+    AREA: tl.constexpr = PATCH * PATCH
+    blocks = tl.cdiv(K * AREA, BLOCK_PIXELS)
+    image = (tl.program_id(0) // blocks).to(tl.int64)
+    pixel = tl.program_id(0) % blocks * BLOCK_PIXELS + tl.arange(0, BLOCK_PIXELS)
+    inside = pixel < K * AREA
+    patch = image * K + pixel // AREA
+    number = tl.load(index + patch, mask=inside, other=0).to(tl.int32)
+    row = number // (WIDTH // PATCH) * PATCH + pixel % AREA // PATCH
+    col = number % (WIDTH // PATCH) * PATCH + pixel % PATCH
+    box = boxes + image * 4
+    y, y_next, y_weight = _taps(row, box, box + 2, HEIGHT, GRID_HEIGHT)
+    x, x_next, x_weight = _taps(col, box + 1, box + 3, WIDTH, GRID_WIDTH)
+    band += image // T * band_b + image % T * band_t
+    left, right = x.to(tl.int64) * band_x, x_next.to(tl.int64) * band_x
+    lost = tl.zeros([BLOCK_PIXELS], tl.int1)
+
+    first = tl.program_id(1) * BLOCK_CHANNELS
+    band += first.to(tl.int64) * band_c
+    for c in range(first, tl.minimum(first + BLOCK_CHANNELS, CHANNELS)):
+        above = band + y.to(tl.int64) * band_y
+        below = band + y_next.to(tl.int64) * band_y
+        value = tl.zeros([BLOCK_PIXELS], tl.float32)
+        gone = tl.zeros([BLOCK_PIXELS], tl.int1)
+        value, gone = _add(
+            value, gone, above + left, (1 - y_weight) * (1 - x_weight), inside, nodata,
+            NODATA, FLOAT,
+        )  # fmt: skip
+        value, gone = _add(
+            value, gone, above + right, (1 - y_weight) * x_weight, inside, nodata, NODATA, FLOAT
+        )
+        value, gone = _add(
+            value, gone, below + left, y_weight * (1 - x_weight), inside, nodata, NODATA, FLOAT
+        )
+        value, gone = _add(
+            value, gone, below + right, y_weight * x_weight, inside, nodata, NODATA, FLOAT
+        )
+        own = tl.load(channel + c)
+        value = (value - tl.load(shift + own).to(tl.float32)) * tl.load(scale + own).to(tl.float32)
+        value = tl.where(gone, 0.0, value)
+        place = patches + (patch * OUTPUT_CHANNELS + own) * AREA + pixel % AREA
+        tl.store(place, cast(value, patches.dtype.element_ty), mask=inside)
+        lost |= gone
+        band += band_c
+    if NODATA or FLOAT:
+        # programs of several channels and grids may write the same False
+        tl.store(valid + patch, tl.zeros([BLOCK_PIXELS], tl.int1), mask=inside & lost)
+
+
+def forward(
+    bands: Sequence[Tensor],
+    boxes: Tensor,
+    index: Tensor,
+    shift: Tensor,
+    scale: Tensor,
+    order: Sequence[int],
+    image_size: Sequence[int],
+    patch_size: int,
+    nodata: float | None,
+    dtype: torch.dtype,
+) -> tuple[Tensor, Tensor] | None:
+    """One launch a grid."""
+    batch, seasons, wanted = index.shape
+    size = len(order) * patch_size**2
+    patches = index.new_empty((batch, seasons, wanted, size), dtype=dtype)
+    if not _triton.takes(patches) or accumulation(*bands) == torch.float64:
+        return None
+    valid = torch.ones(index.shape, dtype=torch.bool, device=index.device)
+    if patches.numel() == 0:
+        return patches, valid
+    channel = _output_channels(tuple(order), index.device)
+    shared = [x.contiguous() for x in (boxes, index, shift, scale)]
+    first = 0
+    with _triton.device_of(index):
+        for band in bands:
+            stored = reference.as_stored(nodata, band.dtype)
+            _tuned()[_grid(batch * seasons, wanted * patch_size**2, band.shape[2])](
+                band, *shared, channel[first:], patches, valid, stored or 0.0, *band.stride(),
+                seasons, wanted, band.shape[2], len(order), *band.shape[3:], *image_size,
+                PATCH=patch_size, NODATA=stored is not None, FLOAT=band.is_floating_point(),
+                enable_fp_fusion=False,
+            )  # fmt: skip
+            first += band.shape[2]
+    return patches, valid
+
+
+@functools.cache
+def _tuned() -> Any:
+    return _triton.tuned(_forward_kernel, _CONFIGS, ("K", "CHANNELS", "PATCH"))
+
+
+@functools.cache
+def _output_channels(order: tuple[int, ...], device: torch.device) -> Tensor:
+    """Where each channel of the concatenated grids goes; copied to the device once."""
+    places = sorted(range(len(order)), key=order.__getitem__)
+    return torch.tensor(places, dtype=torch.int32, device=device)
+
+
+def _grid(images: int, pixels: int, channels: int) -> Callable[[dict[str, Any]], tuple[int, int]]:
+    def grid(meta: dict[str, Any]) -> tuple[int, int]:
+        blocks = triton.cdiv(pixels, meta["BLOCK_PIXELS"])
+        return images * blocks, triton.cdiv(channels, meta["BLOCK_CHANNELS"])
+
+    return grid

@@ -1,0 +1,40 @@
+"""How far from float64 a kernel may be: no further than PyTorch in the same dtype."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+HALF = (torch.bfloat16, torch.float16)
+
+
+def moved(value: Any, device: str | None = None, dtype: torch.dtype | None = None) -> Any:
+    """A tensor, or all tensors of a list, on a device, floating-point ones in a dtype."""
+    if isinstance(value, (list, tuple)):
+        return type(value)(moved(x, device, dtype) for x in value)
+    if not isinstance(value, Tensor):
+        return value
+    return value.to(device=device, dtype=dtype if value.is_floating_point() else None)
+
+
+def distance(actual: Tensor, exact: Tensor) -> float:
+    return float((actual.double().cpu() - exact.double().cpu()).norm())
+
+
+def assert_within_budget(
+    actual: dict[str, Tensor], exact: dict[str, Tensor], *others: dict[str, Tensor]
+) -> None:
+    """|actual - exact| <= |best of others - exact| + eps for each named tensor.
+
+    eps is two rounding errors, of the result or of float32 terms of order one that cancel.
+    """
+    for name, value in actual.items():
+        assert value.shape == exact[name].shape, name
+        assert value.is_contiguous(), name
+        best = min(distance(other[name], exact[name]) for other in others if name in other)
+        rounding = torch.finfo(value.dtype).eps * float(exact[name].double().norm())
+        cancelling = torch.finfo(torch.float32).eps * value.numel() ** 0.5
+        eps = 2 * max(rounding, cancelling)
+        assert distance(value, exact[name]) <= best + eps, name
