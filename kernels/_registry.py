@@ -8,7 +8,7 @@ To add one: write the module and call :func:`implement` in the ``__init__.py`` o
 
 The way through torch's dispatcher, with autograd in Python, costs more than ten microseconds. In
 eager mode the C++ kernels, which check their arguments themselves, are called without it; see
-:func:`_is_observed`. A module of the C++ backend may bring an autograd function for this, ``Eager``.
+:func:`_eager`. A module of the C++ backend may bring an autograd function for this, ``Eager``.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ def define(
     operator without ``backward`` raises when a gradient through it is asked for.
 
     ``check`` takes the arguments and raises for bad ones. An operator that has it, or that runs in
-    a backward pass, takes the shortcut past the dispatcher; its C++ functions must return None for
+    a backward pass, takes the shortcut of :func:`_eager`; its C++ functions must return None for
     whatever ``check`` refuses.
     """
     name = schema[: schema.index("(")]
@@ -107,6 +107,25 @@ def define(
     overload = getattr(torch.ops.seamo, name).default
     if check is None and direction == "forward":
         return overload
+    return _eager(op, direction, overload, backward, setup_context, check)
+
+
+def _run(function: Callable[..., Any], op: str, direction: str, arguments: Any) -> Any:
+    result = function(*arguments)
+    if result is None:
+        return getattr(importlib.import_module(_modules[op][REFERENCE]), direction)(*arguments)
+    return result
+
+
+def _eager(
+    op: str,
+    direction: str,
+    overload: Callable[..., Any],
+    backward: Callable[..., Any] | None,
+    setup_context: Callable[..., None] | None,
+    check: Callable[..., None] | None,
+) -> Callable[..., Any]:
+    """A function that calls the C++ kernel if it can, else checks and takes the dispatcher."""
     differentiate = None
     if backward is not None and setup_context is not None:
         differentiate = functools.cache(
@@ -126,13 +145,6 @@ def define(
         return overload(*arguments)
 
     return call
-
-
-def _run(function: Callable[..., Any], op: str, direction: str, arguments: Any) -> Any:
-    result = function(*arguments)
-    if result is None:
-        return getattr(importlib.import_module(_modules[op][REFERENCE]), direction)(*arguments)
-    return result
 
 
 def _differentiable(

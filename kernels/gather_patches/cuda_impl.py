@@ -66,7 +66,7 @@ def output_channels(order: tuple[int, ...], device: torch.device) -> Tensor:
     return torch.tensor(order, device=device).argsort().to(torch.int32)
 
 
-def _sample(band: Tensor, place: Tensor, nodata: float | None, shared: dict[str, object]) -> None:
+def _sample(band: Tensor, place: Tensor, nodata: float | None, shared: dict[str, Any]) -> None:
     strides = ("batch_stride", "season_stride", "channel_stride", "row_stride", "col_stride")
     _cuda.run(
         "gather_patches",

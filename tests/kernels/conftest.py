@@ -24,9 +24,10 @@ def _poisoning(allocate: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Where there is a GPU, Triton kernels run on it and not in the interpreter."""
+    """Where there is a GPU, Triton and CUDA kernels run on it."""
+    on_gpu = {"triton_device", "cuda_device"}
     for item in items:
-        if torch.cuda.is_available() and "triton_device" in getattr(item, "fixturenames", ()):
+        if torch.cuda.is_available() and on_gpu & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.gpu)
 
 
