@@ -10,6 +10,7 @@ python := $(VENV)/bin/python
 here := $(shell pwd | cksum | cut -d ' ' -f 1)
 installed := $(VENV)/.seamo_fast-$(here)
 installed_dev := $(VENV)/.seamo_fast-dev-$(here)
+native := $(VENV)/.seamo_fast-native-$(here)
 
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
@@ -27,24 +28,37 @@ endef
 export check_python
 
 .DELETE_ON_ERROR:
-.PHONY: help pretrain test test-all lint format clean
+.PHONY: help pretrain test test-all test-sanitize lint format clean
 
 help:
 	@echo 'make pretrain   install, then pretrain on the embedded demo data (ARGS="--key value ...")'
 	@echo 'make test       install, then check format, lint and types, and run the tests'
 	@echo 'make test-all   the same, slow tests included'
+	@echo 'make test-sanitize   the tests of the C++ kernels, compiled with address and undefined sanitizers'
 	@echo 'make lint       format, lint and types alone'
 	@echo 'make format     format the code and mend what the linter can'
 	@echo 'make clean      remove what was built, and .venv'
 
-pretrain: $(installed)
+pretrain: $(native)
 	$(python) -m seamo_fast.pretrain $(ARGS)
 
-test: lint
+test: lint $(native)
 	$(python) -m pytest $(ARGS)
 
-test-all: lint
+test-all: lint $(native)
 	$(python) -m pytest -m "not gpu" $(ARGS)
+
+# Python itself is not instrumented: the sanitizers' libraries must be loaded before it, and what it
+# leaks at its end is its own affair.
+sanitizers := address,undefined
+sanitized := build/sanitize
+sanitize_flags := -fsanitize=$(sanitizers) -fno-sanitize-recover=all -fno-omit-frame-pointer
+test-sanitize: $(installed_dev)
+	SEAMO_FAST_BUILD=cpu SEAMO_FAST_CACHE=$(sanitized) CFLAGS="$(sanitize_flags)" \
+		CXXFLAGS="$(sanitize_flags)" LDFLAGS="-fsanitize=$(sanitizers)" $(python) -m seamo_fast.build
+	SEAMO_FAST_CACHE=$(sanitized) LD_PRELOAD="$$(c++ -print-file-name=libasan.so) $$(c++ -print-file-name=libubsan.so)" \
+		ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 \
+		$(python) -m pytest tests/kernels -k "cpu and not compile" --timeout 900 $(ARGS)
 
 # mypy knows neither package_dir nor editable installs, so it is shown the package as it is installed.
 lint: $(installed_dev)
@@ -74,6 +88,12 @@ $(python):
 $(installed): pyproject.toml setup.py seamo_fast/_version.py | $(python)
 	@echo 'Installing into $(VENV). PyTorch is several GB where it comes with CUDA.'
 	$(python) -m pip install --editable .
+	@touch $@
+
+# Without a compiler it says so, and the reference implementations run.
+$(native): $(installed) $(wildcard csrc/*.h csrc/cpu/* csrc/bindings/* csrc/cuda/*)
+	@echo 'Compiling the native kernels'
+	$(python) -m seamo_fast.build
 	@touch $@
 
 $(installed_dev): $(installed)

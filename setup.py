@@ -21,6 +21,5 @@ setup(
         "seamo_fast.csrc",
     ],
     package_dir={"seamo_fast.kernels": "kernels", "seamo_fast.csrc": "csrc"},
-    package_data={"seamo_fast.csrc": ["**/*"]},
     **native["setup_arguments"](),
 )

@@ -69,7 +69,7 @@ def fingerprint(part: str) -> str:
 
         digest.update(f"{torch.__version__} {sys.implementation.cache_tag}\n".encode())
     for folder in _FOLDERS[part]:
-        for path in sorted((_SOURCES / folder).iterdir()):
+        for path in sorted((_SOURCES / folder).glob("*")):
             if path.is_file():
                 digest.update(f"{path.name}\n".encode() + path.read_bytes())
     return digest.hexdigest()[:16]

@@ -27,8 +27,8 @@ from . import _backends
 VARIABLE = "SEAMO_FAST_KERNELS"
 REFERENCE = "reference"
 
-# fastest first: the order "auto" tries
-BACKENDS = ("cuda", "triton", "cpu", REFERENCE)
+# the order "auto" tries: Triton tunes itself to the GPU at hand and needs no compiler
+BACKENDS = ("triton", "cuda", "cpu", REFERENCE)
 
 _DEVICES = {"cuda": "cuda", "triton": "cuda", "cpu": "cpu"}
 
@@ -269,7 +269,7 @@ def _reason(backend: str, chosen: str, wanted: str, device: str) -> str:
     if backend != chosen:
         return f"{VARIABLE}={wanted} prefers {chosen}"
     if wanted == "auto":
-        return f"the fastest that runs on {device} tensors"
+        return f"the first that runs on {device} tensors"
     return f"{VARIABLE}={wanted}"
 
 

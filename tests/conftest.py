@@ -37,7 +37,7 @@ def fixed_seeds() -> None:
 @pytest.fixture(scope="session", autouse=True)
 def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Keeps demo data out of the user's cache; made once a session. Compiled kernels stay."""
-    native = _native.cache_folder(_native.CPU).parent
+    native = _native.cache_folder(_native.CPU).parent.resolve()
     with pytest.MonkeyPatch.context() as patch:
         cache = tmp_path_factory.mktemp("cache")
         (cache / "native").symlink_to(native)

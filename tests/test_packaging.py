@@ -49,6 +49,11 @@ def python_files(folder: Path, installed_as: str) -> set[str]:
     }
 
 
+def sources(folder: Path, installed_as: str) -> set[str]:
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {f"{installed_as}/{path.relative_to(folder).as_posix()}" for path in files}
+
+
 @dataclass(frozen=True)
 class Built:
     """A source archive of the working tree, and the wheel made from that archive alone."""
@@ -74,7 +79,8 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
     pip = (sys.executable, "-m", "pip", "--disable-pip-version-check")
     offline = ("--no-index", "--no-deps")
     unpacked = folder / sdist.name.removesuffix(".tar.gz")
-    run(*pip, "wheel", *offline, "--no-build-isolation", ".", "--wheel-dir", "..", cwd=unpacked)
+    wheel_command = (*pip, "wheel", *offline, "--no-build-isolation", ".", "--wheel-dir", "..")
+    run(*wheel_command, cwd=unpacked, SEAMO_FAST_BUILD="none")
     (wheel,) = folder.glob("*.whl")
     run(*pip, "install", *offline, "--target", folder / "installed", wheel, cwd=folder)
     return Built(folder / "source", sdist, wheel, folder / "installed")
@@ -85,6 +91,7 @@ def test_wheel_holds_the_package_and_nothing_else(built: Built) -> None:
     assert roots == {"seamo_fast", f"seamo_fast-{__version__}.dist-info"}
     expected = python_files(built.source / "seamo_fast", "seamo_fast")
     expected |= python_files(built.source / "kernels", "seamo_fast/kernels")
+    expected |= sources(built.source / "csrc", "seamo_fast/csrc")
     yaml = (built.source / "seamo_fast").rglob("*.yaml")
     expected |= {path.relative_to(built.source).as_posix() for path in yaml}
     expected.add("seamo_fast/py.typed")
@@ -102,7 +109,30 @@ def test_sdist_can_be_tested(built: Built) -> None:
     expected = {"Makefile", "README.md", "LICENSE", ".ci/run", "setup.py", "tests/conftest.py"}
     expected |= python_files(built.source / "tests", "tests")
     expected |= python_files(built.source / "kernels", "kernels")
+    expected |= python_files(built.source / "bench", "bench")
+    expected |= sources(built.source / "csrc", "csrc")
     assert expected <= names
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("c++") is None, reason="needs a C++ compiler")
+def test_wheel_with_torch_at_hand_holds_the_cpu_kernels(built: Built, tmp_path: Path) -> None:
+    shutil.unpack_archive(built.sdist, tmp_path)
+    (unpacked,) = tmp_path.iterdir()
+    pip = (sys.executable, "-m", "pip", "--disable-pip-version-check")
+    offline = ("--no-index", "--no-deps")
+    wheel_command = (*pip, "wheel", *offline, "--no-build-isolation", ".", "--wheel-dir", "..")
+    run(*wheel_command, cwd=unpacked, SEAMO_FAST_BUILD="cpu")
+    (wheel,) = tmp_path.glob("*.whl")
+    assert "py3-none-any" not in wheel.name
+    run(*pip, "install", *offline, "--target", tmp_path / "installed", wheel, cwd=tmp_path)
+    script = "import sys; sys.path.insert(0, sys.argv[1]); from seamo_fast import kernels\n"
+    script += "print({row.backend for row in kernels.explain('cpu') if row.chosen})"
+    environment = {"SEAMO_FAST_CACHE": str(tmp_path / "cache")}
+    out = run(
+        sys.executable, "-I", "-c", script, tmp_path / "installed", cwd=tmp_path, **environment
+    )
+    assert out.splitlines()[-1] == "{'cpu'}"
 
 
 def test_installed_wheel_imports_from_its_own_folder(built: Built) -> None:

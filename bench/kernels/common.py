@@ -1,9 +1,9 @@
-"""What the kernel benchmarks share: model sizes, what this machine can do, and paired timing.
+"""What the kernel benchmarks share: cases, contestants, what this machine can do, paired timing.
 
-``pytest bench/kernels`` runs them. Every test first checks that its contestant agrees with ours,
-then times the two in turn, and records for the contestant: ``ratio`` (its median time over ours of
-the same rounds), GFLOP/s and GB/s with their shares of the machine's measured rates, and the peak
-memory beyond what was allocated before the call.
+A bench names its cases and its contestants, ours first. Every test first checks that its contestant
+agrees with ours, then times the two in turn, and records for the contestant: ``ratio`` (its median
+time over ours in the same rounds), GFLOP/s and GB/s with their shares of the machine's measured
+rates, and the peak memory beyond what was held before the call.
 """
 
 from __future__ import annotations
@@ -11,33 +11,235 @@ from __future__ import annotations
 import ctypes
 import functools
 import gc
+import itertools
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import pytest
 import torch
 from torch import Tensor
 
-# width and heads of the models; the batch keeps a round well under a second
-SIZES = {"tiny": (192, 3), "small": (384, 6), "base": (768, 12)}
+# width and heads of the encoder, width of the decoder
+SIZES = {"tiny": (192, 3, 128), "small": (384, 6, 256), "base": (768, 12, 512)}
+# the batch keeps a round well under a second
 BATCH, SEASONS, MODALITIES, TOKENS = 8, 4, 2, 64
+IMAGE, PATCH = 128, 8
+POSITIONS = (IMAGE // PATCH) ** 2
+
+FORWARD, BOTH = "forward", "forward+backward"
+OURS = "ours"
+COMPILED = " compiled"
 
 _SECONDS = 2.0
 _ROUNDS = (7, 200)
+
+Function = Callable[[Any], Any]
+Results = tuple[Tensor, ...]
+
+
+class Case(NamedTuple):
+    """A call that is timed, with or without its backward pass."""
+
+    size: str  # of the model, or the modality where the model does not matter
+    direction: str = FORWARD
+    dtype: torch.dtype = torch.float32
+    batch: int = BATCH
+    tokens: int = TOKENS  # visible ones of a group
+    nodata: bool = False
+
+    @property
+    def label(self) -> str:
+        """The size, and in what the case differs from the usual."""
+        parts = (
+            (self.size, True),
+            (str(self.dtype).removeprefix("torch."), self.dtype != torch.float32),
+            (f"B={self.batch}", self.batch != BATCH),
+            (f"K={self.tokens}", self.tokens != TOKENS),
+            ("nodata", self.nodata),
+        )
+        return " ".join(part for part, said in parts if said)
 
 
 class Work(NamedTuple):
     """What a call has to do at least."""
 
     operations: float  # floating-point, multiply-add counts as two
-    bytes: float  # inputs read once and outputs written once
+    bytes: float  # of each direction: inputs that are needed read once, outputs written once
+
+
+def whole(function: Function) -> Function:
+    """Compiles a contestant as one graph for the shapes it gets."""
+    compiled: Function = torch.compile(function, dynamic=False, fullgraph=True)
+    return compiled
+
+
+def _everything(inputs: Any, actual: Results, expected: Results) -> tuple[Results, Results]:
+    return actual, expected
+
+
+def _nothing(case: Case) -> None:
+    return None
+
+
+class Contestant(NamedTuple):
+    """A way to the result of an operation."""
+
+    function: Function  # takes the inputs of the bench
+    compiled: Callable[[Function], Function] | None = whole  # None: only as it is
+    eager: bool = True  # False: only compiled
+    grad: str = "grad"  # the input that is the gradient of the result
+    yardstick: bool = False  # does less than ours: a bound, not a rival
+    # what has to agree of its results (with inputs and results of ours)
+    compared: Callable[[Any, Results, Results], tuple[Results, Results]] = _everything
+    obstacle: Callable[[Case], str | None] = _nothing  # why it cannot run
+
+
+@dataclass(frozen=True, eq=False)
+class Bench:
+    """An operation, its contestants and the cases they meet at."""
+
+    op: str
+    cases: Sequence[Case]
+    inputs: Callable[[Case], Any]  # a named tuple
+    work: Callable[[Case], Work]
+    contestants: dict[str, Contestant]
+    leaves: Sequence[str] = ()  # inputs that get a gradient
+    tolerance: float = 1e-4  # in float32, relative to the root mean square
+
+    def names(self, *, compiled: bool = True) -> list[str]:
+        """The contestants, with those that are compiled or without."""
+        found = [name for name, entry in self.contestants.items() if entry.eager]
+        if compiled:
+            entries = self.contestants.items()
+            found += [f"{name}{COMPILED}" for name, entry in entries if entry.compiled]
+        return found
+
+    def contestant(self, name: str) -> Contestant:
+        """The contestant of that name, in either form."""
+        return self.contestants[name.removesuffix(COMPILED)]
+
+
+def cases(
+    sizes: Sequence[str] = tuple(SIZES), directions: Sequence[str] = (FORWARD, BOTH)
+) -> list[Case]:
+    """Each size in float32, and the second or only one in bfloat16 too."""
+    pairs = [(size, torch.float32) for size in sizes] + [(sizes[:2][-1], torch.bfloat16)]
+    return [Case(size, way, dtype) for (size, dtype), way in itertools.product(pairs, directions)]
+
+
+def contest(bench: Bench) -> pytest.MarkDecorator:
+    """Gives a test every contestant of a bench at every case, as ``name`` and ``case``."""
+    return pytest.mark.parametrize(
+        ("name", "case"),
+        [
+            pytest.param(name, case, id=f"{case.label}, {case.direction}, {name}")
+            for case in bench.cases
+            for name in bench.names()
+        ],
+    )
 
 
 def device() -> str:
     """The device that the benchmarks run on."""
     return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def randoms(*shapes: Sequence[int], dtype: torch.dtype = torch.float32) -> list[Tensor]:
+    """Normal numbers, the same in every run."""
+    generator = torch.Generator().manual_seed(0)
+    return [torch.randn(*shape, generator=generator).to(device(), dtype) for shape in shapes]
+
+
+def permutations(case: Case) -> Tensor:
+    """Patch numbers of each image, the visible first, both parts in order; int32 [B, T, N]."""
+    generator = torch.Generator().manual_seed(1)
+    numbers = torch.rand(case.batch, SEASONS, POSITIONS, generator=generator).argsort(-1)
+    parts = numbers.split([case.tokens, POSITIONS - case.tokens], dim=-1)
+    return torch.cat([part.sort(-1).values for part in parts], dim=-1).to(device(), torch.int32)
+
+
+@functools.lru_cache(maxsize=1)
+def _inputs_of(bench: Bench, case: Case) -> Any:
+    return bench.inputs(case)
+
+
+def caller(bench: Bench, name: str, case: Case) -> Callable[[], Results]:
+    """A function that calls a contestant and returns its results and gradients."""
+    entry, inputs = bench.contestant(name), _inputs_of(bench, case)
+    function = entry.function
+    if name.endswith(COMPILED) and entry.compiled is not None:
+        # a program of another case would make this one general, thus slower
+        torch.compiler.reset()
+        function = entry.compiled(function)
+
+    def forward() -> Results:
+        with torch.no_grad():
+            out = function(inputs)
+        return out if isinstance(out, tuple) else (out,)
+
+    def both() -> Results:
+        leaves = {leaf: getattr(inputs, leaf).detach().requires_grad_() for leaf in bench.leaves}
+        out = function(inputs._replace(**leaves))
+        wanted, grad = list(leaves.values()), getattr(inputs, entry.grad)
+        return out.detach(), *torch.autograd.grad(out, wanted, grad, allow_unused=True)
+
+    return forward if case.direction == FORWARD else both
+
+
+def check(bench: Bench, name: str, case: Case) -> None:
+    """Raises AssertionError unless the contestant agrees with ours.
+
+    Skips the test where the contestant cannot run.
+    """
+    entry = bench.contestant(name)
+    obstacle = entry.obstacle(case)
+    if obstacle is not None:
+        pytest.skip(obstacle)
+    results = (caller(bench, each, case)() for each in (name, OURS))
+    found = entry.compared(_inputs_of(bench, case), *results)
+    tolerance = bench.tolerance if case.dtype == torch.float32 else 5e-2
+    for a, b in zip(*found, strict=True):
+        a, b = a.float(), b.float()
+        scale = float(b.square().mean().sqrt())
+        torch.testing.assert_close(a, b, rtol=tolerance, atol=tolerance * scale)
+
+
+def race(benchmark: Any, bench: Bench, name: str, case: Case) -> None:
+    """Times the contestant, with a call of ours before each call of it."""
+    benchmark.group = f"{bench.op}, {case.label}, {case.direction}"
+    check(bench, name, case)
+    contestant, ours = caller(bench, name, case), caller(bench, OURS, case)
+    once = max(clock(contestant), clock(ours), clock(contestant))
+    rounds = max(_ROUNDS[0], min(_ROUNDS[1], int(_SECONDS / once / 2)))
+    memory = peak_extra_memory(contestant)
+    partner: list[float] = []
+    benchmark.pedantic(
+        lambda: clock(contestant),
+        setup=lambda: partner.append(clock(ours)),
+        rounds=rounds,
+        warmup_rounds=2,
+    )
+    if benchmark.stats is None:  # --benchmark-disable
+        return
+    median, work = benchmark.stats.stats.median, bench.work(case)
+    benchmark.extra_info |= {
+        "op": bench.op,
+        "size": case.label,
+        "direction": case.direction,
+        "contestant": name,
+        "yardstick": bench.contestant(name).yardstick,
+        "ratio": median / statistics.median(partner[-rounds:]),
+        "GFLOP/s": work.operations / median / 1e9,
+        "of matmul": work.operations / median / matmul_rate(case.dtype),
+        "GB/s": work.bytes / median / 1e9,
+        "of copy": work.bytes / median / copy_rate(),
+        "extra MiB": None if memory is None else memory / 2**20,
+        "threads": torch.get_num_threads(),
+    }
 
 
 def clock(function: Callable[[], object]) -> float:
@@ -58,7 +260,7 @@ def _wait() -> None:
 def matmul_rate(dtype: torch.dtype) -> float:
     """Floating-point operations a second of a large matrix product, the best of some."""
     size = 2048 if device() == "cpu" else 8192
-    a, b = (torch.randn(size, size, device=device()).to(dtype) for _ in range(2))
+    a, b = randoms((size, size), (size, size), dtype=dtype)
     return 2 * size**3 / min(clock(lambda: a @ b) for _ in range(10))
 
 
@@ -92,42 +294,3 @@ def peak_extra_memory(function: Callable[[], object]) -> int | None:
 def _status(key: str) -> int:
     lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{key}:"))
-
-
-def assert_agree(results: dict[str, tuple[Tensor, ...]], tolerance: float) -> None:
-    """Raises AssertionError unless the results of all contestants are those of the first."""
-    (_, expected), *others = results.items()
-    for name, actual in others:
-        for a, b in zip(actual, expected, strict=True):
-            torch.testing.assert_close(
-                a.float(), b.float(), rtol=tolerance, atol=tolerance, msg=f"{name} differs"
-            )
-
-
-def race(
-    benchmark: Any, contestant: Callable[[], object], ours: Callable[[], object], work: Work
-) -> None:
-    """Times the contestant, with a call of ours before each call of it."""
-    once = max(clock(contestant), clock(ours), clock(contestant))
-    rounds = max(_ROUNDS[0], min(_ROUNDS[1], int(_SECONDS / once / 2)))
-    partner: list[float] = []
-    memory = peak_extra_memory(contestant)
-    benchmark.pedantic(
-        lambda: clock(contestant),
-        setup=lambda: partner.append(clock(ours)),
-        rounds=rounds,
-        warmup_rounds=2,
-    )
-    if benchmark.stats is None:  # --benchmark-disable
-        return
-    median = benchmark.stats.stats.median
-    rate = matmul_rate(torch.float32)
-    benchmark.extra_info |= {
-        "ratio": median / statistics.median(partner[-rounds:]),
-        "GFLOP/s": work.operations / median / 1e9,
-        "of matmul": work.operations / median / rate,
-        "GB/s": work.bytes / median / 1e9,
-        "of copy": work.bytes / median / copy_rate(),
-        "extra MiB": None if memory is None else memory / 2**20,
-        "threads": torch.get_num_threads(),
-    }

@@ -1,0 +1,76 @@
+"""norm_pix_loss against the formula of masked autoencoders.
+
+The width of the model does not matter: sizes are modalities, with 12 and 2 channels a pixel.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from bench.kernels import common
+from seamo_fast.kernels import norm_pix_loss
+
+_CHANNELS = {"s1grd": 2, "s2l2a": 12}
+
+
+class Inputs(NamedTuple):
+    """The hidden patches of one modality; targets are never rounded, as in the model."""
+
+    pred: Tensor  # [B, T, N - K, P]
+    target: Tensor
+    weight: Tensor  # bool [B, T, N - K]
+    grad: None = None  # of a scalar
+
+
+def inputs_of(case: common.Case) -> Inputs:
+    """All patches count, as where nothing is lost."""
+    hidden = (case.batch, common.SEASONS, common.POSITIONS - case.tokens)
+    patches = (*hidden, _CHANNELS[case.size] * common.PATCH**2)
+    pred, target = common.randoms(patches, patches)
+    weight = torch.ones(hidden, dtype=torch.bool, device=pred.device)
+    return Inputs(pred.to(case.dtype), target, weight)
+
+
+def ours(x: Inputs) -> Tensor:
+    """The operation under test."""
+    return norm_pix_loss(x.pred, x.target, x.weight)
+
+
+def eager(x: Inputs) -> Tensor:
+    """The formula, in float32."""
+    mean, variance = x.target.mean(-1, keepdim=True), x.target.var(-1, keepdim=True)
+    target = (x.target - mean) / (variance + 1e-6) ** 0.5
+    loss = ((x.pred - target) ** 2).mean(-1)
+    return (loss * x.weight).sum() / x.weight.sum()
+
+
+def work_of(case: common.Case) -> common.Work:
+    """Predictions and targets are read; the backward pass adds the gradient of the former."""
+    patches = case.batch * common.SEASONS * (common.POSITIONS - case.tokens)
+    values = patches * _CHANNELS[case.size] * common.PATCH**2
+    read = values * (case.dtype.itemsize + 4)
+    if case.direction == common.FORWARD:
+        return common.Work(8 * values, read)
+    return common.Work(17 * values, 2 * read + values * case.dtype.itemsize)
+
+
+BENCH = common.Bench(
+    op="norm_pix_loss",
+    cases=common.cases(tuple(_CHANNELS)),
+    inputs=inputs_of,
+    work=work_of,
+    contestants={
+        common.OURS: common.Contestant(ours, compiled=None),
+        "eager": common.Contestant(eager),
+    },
+    leaves=("pred",),
+)
+
+
+@common.contest(BENCH)
+def test_norm_pix_loss(benchmark: Any, name: str, case: common.Case) -> None:
+    """Ours against one contestant."""
+    common.race(benchmark, BENCH, name, case)

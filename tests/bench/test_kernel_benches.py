@@ -1,0 +1,36 @@
+"""The benchmarks of the kernels: contestants agree with ours, and reports say what was missed."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+
+import pytest
+
+from bench.kernels import common
+
+BENCHES = [
+    importlib.import_module(f"bench.kernels.{path.stem}").BENCH
+    for path in sorted(Path(common.__file__).parent.glob("test_*.py"))
+    if path.stem != "test_boundary"
+]
+
+
+def small_cases(bench: common.Bench) -> list[common.Case]:
+    """What differs in more than size, at few tokens."""
+    cases = (case._replace(size=bench.cases[0].size, batch=2, tokens=8) for case in bench.cases)
+    return list(dict.fromkeys(cases))
+
+
+@pytest.mark.parametrize(
+    ("bench", "case", "name"),
+    [
+        pytest.param(bench, case, name, id=f"{bench.op}, {case.label}, {case.direction}, {name}")
+        for bench in BENCHES
+        for case in small_cases(bench)
+        for name in bench.names(compiled=False)
+        if name != common.OURS
+    ],
+)
+def test_contestants_agree(bench: common.Bench, case: common.Case, name: str) -> None:
+    common.check(bench, name, case)
