@@ -7,8 +7,8 @@ A function may return None for arguments it does not take, such as a dtype: the 
 To add one: write the module and call :func:`implement` in the ``__init__.py`` of the operation.
 
 The way through torch's dispatcher, with autograd in Python, costs more than ten microseconds. In
-eager mode the C++ kernels, which check their arguments themselves, are called without it; see
-:func:`_eager`. A module of the C++ backend may bring an autograd function for this, ``Eager``.
+eager mode the C++ kernels, which check their arguments themselves and know their gradients, are
+called without it; see :func:`_eager`.
 """
 
 from __future__ import annotations
@@ -79,9 +79,9 @@ def define(
     argument of ``schema`` is a tensor or a list of tensors; its device decides the backend. An
     operator without ``backward`` raises when a gradient through it is asked for.
 
-    ``check`` takes the arguments and raises for bad ones. An operator that has it, or that runs in
-    a backward pass, takes the shortcut of :func:`_eager`; its C++ functions must return None for
-    whatever ``check`` refuses.
+    ``check`` takes the arguments and raises for bad ones. An operator that has it takes the
+    shortcut of :func:`_eager`: its C++ function must return None for whatever ``check`` refuses,
+    and bring its own gradient.
     """
     name = schema[: schema.index("(")]
     _library.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
@@ -105,9 +105,7 @@ def define(
         f"seamo::{name}", backward or no_derivative, setup_context=setup_context, lib=_library
     )
     overload = getattr(torch.ops.seamo, name).default
-    if check is None and direction == "forward":
-        return overload
-    return _eager(op, direction, overload, backward, setup_context, check)
+    return overload if check is None else _eager(op, overload, check)
 
 
 def _run(function: Callable[..., Any], op: str, direction: str, arguments: Any) -> Any:
@@ -118,55 +116,19 @@ def _run(function: Callable[..., Any], op: str, direction: str, arguments: Any) 
 
 
 def _eager(
-    op: str,
-    direction: str,
-    overload: Callable[..., Any],
-    backward: Callable[..., Any] | None,
-    setup_context: Callable[..., None] | None,
-    check: Callable[..., None] | None,
+    op: str, overload: Callable[..., Any], check: Callable[..., None]
 ) -> Callable[..., Any]:
     """A function that calls the C++ kernel if it can, else checks and takes the dispatcher."""
-    differentiate = None
-    if backward is not None and setup_context is not None:
-        differentiate = functools.cache(
-            lambda function: _differentiable(op, function, backward, setup_context)
-        )
 
     def call(*arguments: Any) -> Any:
-        function = None if _is_observed() else _native_function(op, direction)
-        if function is not None:
-            if differentiate is not None and torch.is_grad_enabled():
-                function = differentiate(function)
-            result = function(*arguments)
-            if result is not None:
-                return result
-        if check is not None:
-            check(*arguments)
+        function = None if _is_observed() else _native_function(op)
+        result = None if function is None else function(*arguments)
+        if result is not None:
+            return result
+        check(*arguments)
         return overload(*arguments)
 
     return call
-
-
-def _differentiable(
-    op: str,
-    function: Callable[..., Any],
-    backward: Callable[..., Any],
-    setup_context: Callable[..., None],
-) -> Callable[..., Any]:
-    """The C++ function of an operator with autograd around it."""
-    node: Any = getattr(importlib.import_module(_modules[op]["cpu"]), "Eager", None)
-    if node is None:
-
-        def forward(ctx: Any, *arguments: Any) -> Any:
-            result = function(*arguments)
-            if result is not None:
-                setup_context(ctx, arguments, result)
-            return result
-
-        methods = {"forward": staticmethod(forward), "backward": staticmethod(backward)}
-        node = type(op, (torch.autograd.Function,), methods)
-    # what Function.apply does beyond this serves transforms of functions, see _is_observed
-    return super(torch.autograd.Function, node).apply
 
 
 def _is_observed() -> bool:
@@ -181,13 +143,13 @@ def _is_observed() -> bool:
 
 
 @functools.cache
-def _native_function(op: str, direction: str) -> Callable[..., Any] | None:
+def _native_function(op: str) -> Callable[..., Any] | None:
     """The function that runs ``op`` on CPU tensors if it is one in C++."""
     try:
         backend = _select(op, "cpu")
     except ConfigError:
         return None
-    return _function(op, direction, "cpu") if backend == "cpu" else None
+    return _function(op, "forward", "cpu") if backend == "cpu" else None
 
 
 @functools.cache

@@ -92,14 +92,14 @@ def eager(x: Inputs) -> Tensor:
 
 def sdpa_mask(x: Inputs) -> Tensor:
     """One call with a boolean mask."""
-    rows = (_by_head(part) for part in (x.q, x.k, x.v))
-    return _by_group(F.scaled_dot_product_attention(*rows, x.mask), x.q)
+    q, k, v = (_by_head(part) for part in (x.q, x.k, x.v))
+    return _by_group(F.scaled_dot_product_attention(q, k, v, x.mask), x.q)
 
 
 def flex(x: Inputs, attend: Callable[..., Any] = flex_attention) -> Tensor:
     """One call that leaves out the blocks of groups that are not seen."""
-    rows = (_by_head(part) for part in (x.q, x.k, x.v))
-    return _by_group(attend(*rows, block_mask=x.blocks), x.q)
+    q, k, v = (_by_head(part) for part in (x.q, x.k, x.v))
+    return _by_group(attend(q, k, v, block_mask=x.blocks), x.q)
 
 
 def flex_compiled(function: Callable[..., Any]) -> common.Function:
@@ -119,8 +119,8 @@ def _copied(x: Inputs) -> tuple[Tensor, Tensor, Tensor]:
 
 def sdpa_concatenated(x: Inputs) -> Tensor:
     """One call, the groups as its batch."""
-    rows = (part.transpose(1, 2) for part in _copied(x))
-    out = F.scaled_dot_product_attention(*rows)
+    q, k, v = (part.transpose(1, 2) for part in _copied(x))
+    out = F.scaled_dot_product_attention(q, k, v)
     return out.transpose(1, 2).reshape(x.q.shape)
 
 
@@ -129,14 +129,10 @@ def varlen(x: Inputs) -> Tensor:
     from torch.nn.attention.varlen import varlen_attn
 
     q, k, v = _copied(x)
-    ends = torch.arange(len(q) + 1, dtype=torch.int32, device=q.device)
-    out = varlen_attn(
-        *(part.flatten(0, 1) for part in (q, k, v)),
-        ends * q.shape[1],
-        ends * k.shape[1],
-        q.shape[1],
-        k.shape[1],
-    )
+    count, queries, keys = *q.shape[:2], k.shape[1]
+    ends = torch.arange(count + 1, dtype=torch.int32, device=q.device)
+    q, k, v = (part.flatten(0, 1) for part in (q, k, v))
+    out = varlen_attn(q, k, v, ends * queries, ends * keys, queries, keys)
     assert isinstance(out, Tensor)
     return out.reshape(x.q.shape)
 

@@ -68,7 +68,7 @@ class Work(NamedTuple):
     """What a call has to do at least."""
 
     operations: float  # floating-point, multiply-add counts as two
-    bytes: float  # of each direction: inputs that are needed read once, outputs written once
+    bytes: float  # inputs that are needed read once, outputs written once; in each direction
 
 
 def whole(function: Function) -> Function:
@@ -190,29 +190,29 @@ def caller(bench: Bench, name: str, case: Case) -> Callable[[], Results]:
     return forward if case.direction == FORWARD else both
 
 
-def check(bench: Bench, name: str, case: Case) -> None:
-    """Raises AssertionError unless the contestant agrees with ours.
+def check(bench: Bench, name: str, case: Case) -> list[Callable[[], Results]]:
+    """Compares the contestant with ours; returns both, ready to be called.
 
-    Skips the test where the contestant cannot run.
+    Raises AssertionError unless they agree. Skips the test where the contestant cannot run.
     """
     entry = bench.contestant(name)
     obstacle = entry.obstacle(case)
     if obstacle is not None:
         pytest.skip(obstacle)
-    results = (caller(bench, each, case)() for each in (name, OURS))
-    found = entry.compared(_inputs_of(bench, case), *results)
+    callers = [caller(bench, each, case) for each in (name, OURS)]
+    found = entry.compared(_inputs_of(bench, case), *(call() for call in callers))
     tolerance = bench.tolerance if case.dtype == torch.float32 else 5e-2
     for a, b in zip(*found, strict=True):
         a, b = a.float(), b.float()
         scale = float(b.square().mean().sqrt())
         torch.testing.assert_close(a, b, rtol=tolerance, atol=tolerance * scale)
+    return callers
 
 
 def race(benchmark: Any, bench: Bench, name: str, case: Case) -> None:
     """Times the contestant, with a call of ours before each call of it."""
     benchmark.group = f"{bench.op}, {case.label}, {case.direction}"
-    check(bench, name, case)
-    contestant, ours = caller(bench, name, case), caller(bench, OURS, case)
+    contestant, ours = check(bench, name, case)
     once = max(clock(contestant), clock(ours), clock(contestant))
     rounds = max(_ROUNDS[0], min(_ROUNDS[1], int(_SECONDS / once / 2)))
     memory = peak_extra_memory(contestant)

@@ -5,21 +5,14 @@
 #include <vector>
 
 #include "../assemble_tokens.h"
+#include "autograd.h"
 #include "tensors.h"
 
 namespace seamo {
 namespace {
 
-MaybeTensor assemble_forward(const at::Tensor& visible, const at::Tensor& mask_token,
-                             const at::Tensor& table, const at::Tensor& index) {
-  const bool good = are_plain(visible, mask_token, table) && is_index(index) &&
-                    is_stored(visible) && visible.dim() >= 2 && table.dim() == 2 &&
-                    mask_token.is_floating_point() && table.is_floating_point() &&
-                    mask_token.sizes() == visible.sizes().slice(visible.dim() - 1) &&
-                    table.size(1) == visible.size(-1) && index.dim() == visible.dim() - 1 &&
-                    has_sizes(index, visible, 2, {index.size(-1)}) &&
-                    index.size(-1) >= visible.size(-2);
-  if (!good) return std::nullopt;
+at::Tensor run_forward(const at::Tensor& visible, const at::Tensor& mask_token,
+                       const at::Tensor& table, const at::Tensor& index) {
   const at::Tensor tokens = with_rows(visible), mask = as_floats(mask_token);
   const at::Tensor positions = as_floats(table), numbers = index.contiguous();
   std::vector<int64_t> sizes = index.sizes().vec();
@@ -70,6 +63,47 @@ std::optional<std::tuple<at::Tensor, at::Tensor, at::Tensor>> assemble_backward(
   if (needed[2]) x.table_grad = table_grad.data_ptr<float>();
   assemble_tokens_backward(x);
   return std::make_tuple(visible_grad, mask_token_grad, table_grad);
+}
+
+class Assemble : public torch::autograd::Function<Assemble> {
+ public:
+  static at::Tensor forward(AutogradContext* ctx, const at::Tensor& visible,
+                            const at::Tensor& mask_token, const at::Tensor& table,
+                            const at::Tensor& index) {
+    ctx->save_for_backward({index});
+    ctx->saved_data["count"] = visible.size(-2);
+    ctx->saved_data["positions"] = table.size(0);
+    return run_forward(visible, mask_token, table, index);
+  }
+
+  static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
+    return differentiate_once("assemble_tokens", [&]() -> variable_list {
+      const std::vector<bool> needed = {ctx->needs_input_grad(0), ctx->needs_input_grad(1),
+                                        ctx->needs_input_grad(2)};
+      const auto [visible, mask_token, table] =
+          assemble_backward(grads[0], ctx->get_saved_variables()[0],
+                            ctx->saved_data["count"].toInt(), ctx->saved_data["positions"].toInt(),
+                            needed)
+              .value();
+      return {needed[0] ? visible : at::Tensor(), needed[1] ? mask_token : at::Tensor(),
+              needed[2] ? table : at::Tensor(), {}};
+    });
+  }
+};
+
+MaybeTensor assemble_forward(const at::Tensor& visible, const at::Tensor& mask_token,
+                             const at::Tensor& table, const at::Tensor& index) {
+  const bool good = are_plain(visible, mask_token, table) && is_index(index) &&
+                    is_stored(visible) && visible.dim() >= 2 && table.dim() == 2 &&
+                    mask_token.is_floating_point() && table.is_floating_point() &&
+                    mask_token.sizes() == visible.sizes().slice(visible.dim() - 1) &&
+                    table.size(1) == visible.size(-1) && index.dim() == visible.dim() - 1 &&
+                    has_sizes(index, visible, 2, {index.size(-1)}) &&
+                    index.size(-1) >= visible.size(-2);
+  if (!good) return std::nullopt;
+  return wants_gradient(visible, mask_token, table)
+             ? Assemble::apply(visible, mask_token, table, index)
+             : run_forward(visible, mask_token, table, index);
 }
 
 }  // namespace

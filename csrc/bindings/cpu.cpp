@@ -2,12 +2,14 @@
 // whatever the checks in Python refuse.
 
 #include <ATen/Parallel.h>
+#include <ATen/ops/mul.h>
 #include <pybind11/stl.h>
 
 #include <vector>
 
 #include "../gather_patches.h"
 #include "../norm_pix_loss.h"
+#include "autograd.h"
 #include "tensors.h"
 
 #if AT_PARALLEL_OPENMP && !defined(_OPENMP)
@@ -73,21 +75,36 @@ std::tuple<at::Tensor, at::Tensor> run_loss(const at::Tensor& pred, const at::Te
   return {loss, total};
 }
 
+// Finds the gradient in the pass over the patches that finds the loss.
+class Loss : public torch::autograd::Function<Loss> {
+ public:
+  static variable_list forward(AutogradContext* ctx, const at::Tensor& pred,
+                               const at::Tensor& target, const at::Tensor& weight, bool normalize,
+                               double eps) {
+    const at::Tensor pred_grad = empty(pred.sizes(), pred, pred.scalar_type());
+    const auto [loss, total] = run_loss(pred, target, weight, normalize, eps, pred_grad);
+    ctx->save_for_backward({pred_grad});
+    ctx->mark_non_differentiable({total});
+    return {loss, total};
+  }
+
+  static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
+    return differentiate_once("norm_pix_loss", [&]() -> variable_list {
+      const at::Tensor pred_grad = ctx->get_saved_variables()[0];
+      const bool same = *grads[0].const_data_ptr<float>() == 1;
+      return {same ? pred_grad : at::mul(pred_grad, grads[0]), {}, {}, {}, {}};
+    });
+  }
+};
+
 std::optional<std::tuple<at::Tensor, at::Tensor>> loss_forward(const at::Tensor& pred,
                                                                const at::Tensor& target,
                                                                const at::Tensor& weight,
                                                                bool normalize, double eps) {
   if (!LossInputs::are_good(pred, target, weight, normalize)) return std::nullopt;
-  return run_loss(pred, target, weight, normalize, eps, {});
-}
-
-std::optional<std::tuple<at::Tensor, at::Tensor, at::Tensor>> loss_and_gradient(
-    const at::Tensor& pred, const at::Tensor& target, const at::Tensor& weight, bool normalize,
-    double eps) {
-  if (!LossInputs::are_good(pred, target, weight, normalize)) return std::nullopt;
-  at::Tensor pred_grad = empty(pred.sizes(), pred, pred.scalar_type());
-  const auto [loss, total] = run_loss(pred, target, weight, normalize, eps, pred_grad);
-  return std::make_tuple(loss, total, pred_grad);
+  if (!wants_gradient(pred)) return run_loss(pred, target, weight, normalize, eps, {});
+  const variable_list results = Loss::apply(pred, target, weight, normalize, eps);
+  return std::make_tuple(results[0], results[1]);
 }
 
 MaybeTensor loss_backward(const at::Tensor& grad, const at::Tensor& pred, const at::Tensor& target,
@@ -144,6 +161,7 @@ std::optional<std::tuple<at::Tensor, at::Tensor>> gather_forward(
     const std::vector<int64_t>& image_size, int64_t patch_size, std::optional<double> nodata,
     at::ScalarType dtype) {
   const bool good = is_index(index) && index.dim() == 3 && are_plain(boxes, shift, scale) &&
+                    are_constant(boxes, shift, scale) &&
                     has_sizes(boxes, index, 1, {4}) && boxes.is_floating_point() &&
                     is_per_channel(shift, order) && is_per_channel(scale, order) &&
                     image_size.size() == 2 && patch_size > 0 && image_size[0] > 0 &&
@@ -162,7 +180,7 @@ std::optional<std::tuple<at::Tensor, at::Tensor>> gather_forward(
   int64_t channels = 0;
   for (const at::Tensor& band : bands) {
     const std::optional<Pixel> pixel = pixel_of(band.scalar_type());
-    const bool fits = pixel && is_plain(band) && band.dim() == 5 &&
+    const bool fits = pixel && is_plain(band) && are_constant(band) && band.dim() == 5 &&
                       has_sizes(band, index, 1, {band.size(2), band.size(3), band.size(4)}) &&
                       band.size(3) > 0 && band.size(4) > 0 && channels + band.size(2) <= total;
     if (!fits) return std::nullopt;
@@ -212,7 +230,6 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, module) {
   module.def("isa", [] { return static_cast<int>(seamo::isa()); });
   module.def("limit_isa", [](int most) { seamo::limit_isa(static_cast<seamo::Isa>(most)); });
   module.def("norm_pix_loss", &seamo::loss_forward, without_gil());
-  module.def("norm_pix_loss_and_gradient", &seamo::loss_and_gradient, without_gil());
   module.def("norm_pix_loss_backward", &seamo::loss_backward, without_gil());
   module.def("gather_patches", &seamo::gather_forward, without_gil());
   bind_assemble_tokens(module);

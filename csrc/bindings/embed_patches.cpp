@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "../row_sums.h"
+#include "autograd.h"
 #include "tensors.h"
 
 extern "C" int MKL_Set_Num_Threads_Local(int) __attribute__((weak));
@@ -73,18 +74,9 @@ bool is_term(const MaybeTensor& x, const at::Tensor& like, int64_t dropped, int6
   return !x || (is_plain(*x) && x->is_floating_point() && has_sizes(*x, like, dropped, {width}));
 }
 
-MaybeTensor embed_forward(const at::Tensor& patches, const at::Tensor& weight,
-                          const MaybeTensor& bias, const at::Tensor& table, const at::Tensor& index,
-                          const MaybeTensor& offset) {
-  const bool good = are_plain(patches, weight, table) && are_constant(patches) &&
-                    is_index(index) && is_stored(patches) && patches.dim() >= 2 &&
-                    patches.numel() > 0 && weight.dim() == 2 && table.dim() == 2 &&
-                    weight.is_floating_point() && table.is_floating_point() &&
-                    weight.size(1) == patches.size(-1) && table.size(1) == weight.size(0) &&
-                    has_sizes(index, patches, 1, {}) &&
-                    is_term(bias, weight, 2, weight.size(0)) &&
-                    is_term(offset, patches, 2, weight.size(0));
-  if (!good) return std::nullopt;
+at::Tensor run_forward(const at::Tensor& patches, const at::Tensor& weight, const MaybeTensor& bias,
+                       const at::Tensor& table, const at::Tensor& index,
+                       const MaybeTensor& offset) {
   const at::Tensor positions = as_floats(table), numbers = index.contiguous();
   const at::Tensor biases = bias ? as_floats(*bias) : at::Tensor();
   const at::Tensor offsets = offset ? as_floats(*offset) : at::Tensor();
@@ -143,6 +135,55 @@ std::optional<std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor>> embed_
   }
   return std::make_tuple(weight_grad, bias_grad, table_grad,
                          needed[3] ? offset_grad : make(false, {}));
+}
+
+class Embed : public torch::autograd::Function<Embed> {
+ public:
+  static at::Tensor forward(AutogradContext* ctx, const at::Tensor& patches,
+                            const at::Tensor& weight, const MaybeTensor& bias,
+                            const at::Tensor& table, const at::Tensor& index,
+                            const MaybeTensor& offset) {
+    ctx->save_for_backward({patches, index});
+    ctx->saved_data["positions"] = table.size(0);
+    ctx->saved_data["needed"] = requires_grad(weight) + 2 * requires_grad(bias) +
+                                4 * requires_grad(table) + 8 * requires_grad(offset);
+    return run_forward(patches, weight, bias, table, index, offset);
+  }
+
+  static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
+    return differentiate_once("embed_patches", [&]() -> variable_list {
+      const variable_list saved = ctx->get_saved_variables();
+      const int64_t bits = ctx->saved_data["needed"].toInt();
+      const std::vector<bool> needed = {(bits & 1) != 0, (bits & 2) != 0, (bits & 4) != 0,
+                                        (bits & 8) != 0};
+      const auto [weight, bias, table, offset] =
+          embed_backward(grads[0], saved[0], saved[1], ctx->saved_data["positions"].toInt(), needed)
+              .value();
+      return {{},
+              needed[0] ? weight : at::Tensor(),
+              needed[1] ? bias : at::Tensor(),
+              needed[2] ? table : at::Tensor(),
+              {},
+              needed[3] ? offset : at::Tensor()};
+    });
+  }
+};
+
+MaybeTensor embed_forward(const at::Tensor& patches, const at::Tensor& weight,
+                          const MaybeTensor& bias, const at::Tensor& table, const at::Tensor& index,
+                          const MaybeTensor& offset) {
+  const bool good = are_plain(patches, weight, table) && are_constant(patches) &&
+                    is_index(index) && is_stored(patches) && patches.dim() >= 2 &&
+                    patches.numel() > 0 && weight.dim() == 2 && table.dim() == 2 &&
+                    weight.is_floating_point() && table.is_floating_point() &&
+                    weight.size(1) == patches.size(-1) && table.size(1) == weight.size(0) &&
+                    has_sizes(index, patches, 1, {}) &&
+                    is_term(bias, weight, 2, weight.size(0)) &&
+                    is_term(offset, patches, 2, weight.size(0));
+  if (!good) return std::nullopt;
+  return wants_gradient(weight, bias, table, offset)
+             ? Embed::apply(patches, weight, bias, table, index, offset)
+             : run_forward(patches, weight, bias, table, index, offset);
 }
 
 }  // namespace

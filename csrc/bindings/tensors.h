@@ -17,16 +17,14 @@
 
 namespace seamo {
 
-// Whether x is an ordinary tensor on the CPU of which no gradient is wanted here (where one is,
-// autograd calls with gradients switched off). Others reach the kernels through the dispatcher, or
-// are left to the reference.
+// Whether x is an ordinary tensor on the CPU. Others reach the kernels through the dispatcher, or are
+// left to the reference.
 inline bool is_plain(const at::Tensor& x) {
   constexpr c10::DispatchKeySet special{
       c10::DispatchKey::Python,           c10::DispatchKey::FuncTorchBatched,
       c10::DispatchKey::Functionalize,    c10::DispatchKey::FuncTorchGradWrapper,
       c10::DispatchKey::Negative,         c10::DispatchKey::ZeroTensor};
-  return x.is_cpu() && x.layout() == at::kStrided && !x.key_set().has_any(special) &&
-         !(x.requires_grad() && at::GradMode::is_enabled());
+  return x.is_cpu() && x.layout() == at::kStrided && !x.key_set().has_any(special);
 }
 
 template <typename... Tensors>

@@ -5,6 +5,7 @@
 
 #include <tuple>
 
+#include "autograd.h"
 #include "tensors.h"
 
 namespace seamo {
@@ -65,17 +66,14 @@ struct AttentionInputs {
   }
 };
 
-std::optional<std::tuple<at::Tensor, at::Tensor>> attention_forward(const at::Tensor& q,
-                                                                    const at::Tensor& k,
-                                                                    const at::Tensor& v,
-                                                                    const at::Tensor& adjacency,
-                                                                    const at::Tensor& valid) {
-  if (!AttentionInputs::are_good(q, k, v, adjacency, valid)) return std::nullopt;
+std::tuple<at::Tensor, at::Tensor> run_forward(const at::Tensor& q, const at::Tensor& k,
+                                               const at::Tensor& v, const at::Tensor& adjacency,
+                                               const at::Tensor& valid) {
   const AttentionInputs inputs(q, k, v, adjacency, valid);
   at::Tensor out = empty(q.sizes(), q, q.scalar_type());
   at::Tensor lse = empty({q.size(0), q.size(1), q.size(2), q.size(4), q.size(3)}, q, at::kFloat);
   tm_attention(inputs.params(out, lse));
-  return std::make_tuple(out, lse);
+  return {out, lse};
 }
 
 std::optional<std::tuple<at::Tensor, at::Tensor, at::Tensor>> attention_backward(
@@ -101,6 +99,38 @@ std::optional<std::tuple<at::Tensor, at::Tensor, at::Tensor>> attention_backward
   x.v_grad = tokens_of(v_grad);
   tm_attention_backward(x, at::get_num_threads());
   return std::make_tuple(q_grad, k_grad, v_grad);
+}
+
+class Attention : public torch::autograd::Function<Attention> {
+ public:
+  static variable_list forward(AutogradContext* ctx, const at::Tensor& q, const at::Tensor& k,
+                               const at::Tensor& v, const at::Tensor& adjacency,
+                               const at::Tensor& valid) {
+    const auto [out, lse] = run_forward(q, k, v, adjacency, valid);
+    ctx->save_for_backward({q, k, v, out, lse, adjacency, valid});
+    ctx->mark_non_differentiable({lse});
+    return {out, lse};
+  }
+
+  static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
+    const variable_list x = ctx->get_saved_variables();
+    return differentiate_once("tm_attention", [&]() -> variable_list {
+      const auto [q, k, v] =
+          attention_backward(grads[0], x[0], x[1], x[2], x[3], x[4], x[5], x[6]).value();
+      return {q, k, v, {}, {}};
+    });
+  }
+};
+
+std::optional<std::tuple<at::Tensor, at::Tensor>> attention_forward(const at::Tensor& q,
+                                                                    const at::Tensor& k,
+                                                                    const at::Tensor& v,
+                                                                    const at::Tensor& adjacency,
+                                                                    const at::Tensor& valid) {
+  if (!AttentionInputs::are_good(q, k, v, adjacency, valid)) return std::nullopt;
+  if (!wants_gradient(q, k, v)) return run_forward(q, k, v, adjacency, valid);
+  const variable_list results = Attention::apply(q, k, v, adjacency, valid);
+  return std::make_tuple(results[0], results[1]);
 }
 
 }  // namespace

@@ -260,7 +260,6 @@ def test_other_dtypes_are_left_to_the_reference(dtype: torch.dtype) -> None:
         (2, lambda k: k[..., 1:]),
         (2, lambda k: k.bfloat16()),
         (3, lambda v: v[:, :, :, 1:]),
-        (3, lambda v: v.requires_grad_()),
         (4, lambda adjacency: adjacency[1:]),
         (4, lambda adjacency: adjacency.int()),
         (5, lambda valid: valid[:, 1:]),
