@@ -115,9 +115,7 @@ def _run(function: Callable[..., Any], op: str, direction: str, arguments: Any) 
     return result
 
 
-def _eager(
-    op: str, overload: Callable[..., Any], check: Callable[..., None]
-) -> Callable[..., Any]:
+def _eager(op: str, overload: Callable[..., Any], check: Callable[..., None]) -> Callable[..., Any]:
     """A function that calls the C++ kernel if it can, else checks and takes the dispatcher."""
 
     def call(*arguments: Any) -> Any:
