@@ -1,10 +1,11 @@
-"""The shard format: plain `.npy` arrays beside a manifest; anything that numpy reads, reads them.
+"""The shard format: plain arrays beside a manifest; anything that numpy (or a TIFF reader) reads.
 
 A shard set is a folder:
 
     manifest.json            modalities with units and statistics, array shapes, list of shards
     shard-00000/
-        <modality>_<gsd>m.npy    [S, T, Cg, Hg, Wg], stored values in the source's dtype
+        <modality>_<gsd>m.npy    [S, T, Cg, Hg, Wg], stored values in the source's dtype; or
+        <modality>_<gsd>m/       a TIFF file for each sample and season (`seamo_fast.data.folder`)
         records.json             for each sample: id, dates, valid groups, CRC-32 of each array
         report.json              which items of the source the shard was made from
     shard-00001/ ...
@@ -15,27 +16,24 @@ the manifest last, so whatever is visible is whole.
 
 from __future__ import annotations
 
-import json
 import zlib
-from collections import OrderedDict
+from bisect import bisect_right
 from collections.abc import Sequence
-from datetime import date
+from itertools import accumulate
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from seamo_fast.data.manifest import ArraySpec, Manifest, ShardEntry, array_names
+from seamo_fast.data.arrays import MappedArrays
+from seamo_fast.data.manifest import Manifest, array_names
+from seamo_fast.data.records import Records, load_records
+from seamo_fast.data.storage import decode_tiff, tiff_name
 from seamo_fast.data.writing import ShardWriter
 from seamo_fast.errors import DataError
 from seamo_fast.modalities import Modality
-from seamo_fast.tiles import MISSING_DATE
 
 __all__ = ["Sample", "ShardSet", "ShardWriter"]
-
-# Each open array holds a file descriptor; 1024 is the usual limit of a process.
-_MAX_OPEN: Final = 256
-_EPOCH: Final = date(1970, 1, 1).toordinal()
 
 
 class Sample(NamedTuple):
@@ -52,19 +50,10 @@ class Sample(NamedTuple):
     dates: np.ndarray
 
 
-class _Records(NamedTuple):
-    """The records.json of a shard: valid [S, T, M], dates [S, T, M], crc32 [S, arrays]."""
-
-    ids: list[str]
-    valid: np.ndarray
-    dates: np.ndarray
-    crc32: np.ndarray
-
-
 class ShardSet:
-    """Random access to the samples of a shard set.
+    """Random access to the samples of a shard set, from any thread.
 
-    Opening checks the manifest and the header and length of every array file; a record's checksum
+    Opening checks the manifest and the header and length of every `.npy` file; a record's checksum
     is verified when it is first read.
 
     Args:
@@ -77,20 +66,23 @@ class ShardSet:
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
         self.manifest = Manifest.load(self.path)
-        self._ends = np.cumsum([entry.samples for entry in self.manifest.shards])
-        self._arrays = list(self.manifest.arrays)
-        self._verified = np.zeros((len(self), len(self._arrays)), bool)
-        self._records: dict[int, _Records] = {}
-        self._open: OrderedDict[Path, np.ndarray] = OrderedDict()
-        for entry in self.manifest.shards:
-            for name, spec in self.manifest.arrays.items():
-                _check_file(self.path / entry.name / f"{name}.npy", spec, entry.samples)
+        self._ends = list(accumulate(entry.samples for entry in self.manifest.shards))
+        self._arrays = {name: column for column, name in enumerate(self.manifest.arrays)}
+        self._verified = np.zeros((len(self), len(self._arrays), self.seasons), bool)
+        self._records: dict[int, Records] = {}
+        self._selected: dict[tuple[str, ...] | None, list[int]] = {}
+        self._mapped = MappedArrays()
+        if self.manifest.encoding == "npy":
+            for shard, entry in enumerate(self.manifest.shards):
+                for name, spec in self.manifest.arrays.items():
+                    path = self.path / entry.name / f"{name}.npy"
+                    self._mapped.add(shard, name, path, spec, entry.samples)
 
     def __len__(self) -> int:
-        return int(self._ends[-1]) if len(self._ends) else 0
+        return self._ends[-1] if self._ends else 0
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "_open": OrderedDict(), "_records": {}}
+        return {**vars(self), "_records": {}}
 
     @property
     def modalities(self) -> tuple[Modality, ...]:
@@ -141,27 +133,70 @@ class ShardSet:
             DataError: The record is damaged, or a modality is not stored here.
             IndexError: There is no such sample.
         """
-        shard, record = self._locate(index)
-        records = self._load(shard)
-        chosen = self.select(modalities)
-        columns = [self.modalities.index(modality) for modality in chosen]
-        times = slice(None) if seasons is None else list(seasons)
+        times = list(range(self.seasons) if seasons is None else seasons)
+        valid, dates = self.groups(index, modalities)
         bands = {
             modality.name: [
-                self._array(shard, record, name)[times] for name in array_names(modality)
+                self._grid(index, name, times, verify) for name in array_names(modality)
             ]
-            for modality in chosen
+            for modality in self.select(modalities)
         }
-        if verify:
-            for modality in chosen:
-                self._check(index, modality)
-        valid = records.valid[record][times][:, columns]
-        return Sample(bands, valid, records.dates[record][times][:, columns])
+        return Sample(bands, valid[times], dates[times])
 
-    def verify(self) -> list[str]:
-        """Reads every record; returns the message of each damaged one."""
+    def groups(
+        self, index: int, modalities: Sequence[str] | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Returns which groups of a sample are valid, bool [T, M], and their dates, int32 [T, M].
+
+        Raises:
+            DataError: records.json is damaged, or a modality is not stored here.
+            IndexError: There is no such sample.
+        """
+        shard, record = self._locate(index)
+        records = self._load(shard)
+        columns = self._columns(None if modalities is None else tuple(modalities))
+        return records.valid[record][:, columns], records.dates[record][:, columns]
+
+    def tiles(
+        self, index: int, array: str, seasons: Sequence[int], verify: bool = True
+    ) -> list[np.ndarray]:
+        """Returns the tiles of one array (`array_names`) of a sample at some seasons.
+
+        Returns:
+            For each season [Cg, Hg, Wg], read-only; of a `.npy` file views of its memory map.
+
+        Raises:
+            DataError: The record is damaged.
+            IndexError: There is no such sample.
+        """
+        if self.manifest.encoding == "tiff":
+            return [self._decode(index, array, season, verify) for season in seasons]
+        record = self._record(index, array, verify)
+        return [record[season] for season in seasons]
+
+    def file(self, index: int, array: str, season: int, verify: bool = True) -> bytes:
+        """Returns the TIFF file of one tile, if the shards are encoded so.
+
+        Raises:
+            DataError: The file is damaged or cannot be read.
+            IndexError: There is no such sample.
+        """
+        path = self._tiff(index, array, season)
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            raise DataError(
+                f"{path} cannot be read ({error.strerror}); {_mend(path.parents[1])}"
+            ) from error
+        if verify and not self._verified[index, self._arrays[array], season]:
+            self._check(index, array, memoryview(data), season)
+        return data
+
+    def verify(self, shard: int | None = None) -> list[str]:
+        """Reads every record, of one shard or of all; returns the message of each damaged one."""
+        ends = [0, *self._ends]
         bad = []
-        for index in range(len(self)):
+        for index in range(len(self)) if shard is None else range(ends[shard], ends[shard + 1]):
             try:
                 self.read(index)
             except DataError as error:
@@ -171,88 +206,66 @@ class ShardSet:
     def _locate(self, index: int) -> tuple[int, int]:
         if not 0 <= index < len(self):
             raise IndexError(f"sample {index} of {len(self)}")
-        shard = int(np.searchsorted(self._ends, index, side="right"))
-        return shard, index - int(self._ends[shard]) + self.manifest.shards[shard].samples
+        shard = bisect_right(self._ends, index)
+        return shard, index - self._ends[shard] + self.manifest.shards[shard].samples
 
-    def _array(self, shard: int, record: int, name: str) -> np.ndarray:
-        return self._map(self.path / self.manifest.shards[shard].name / f"{name}.npy")[record]
+    def _columns(self, names: tuple[str, ...] | None) -> list[int]:
+        if names not in self._selected:
+            self._selected[names] = [self.modalities.index(each) for each in self.select(names)]
+        return self._selected[names]
 
-    def _check(self, index: int, modality: Modality) -> None:
+    def _grid(self, index: int, array: str, seasons: list[int], verify: bool) -> np.ndarray:
+        if self.manifest.encoding == "npy" and seasons == list(range(self.seasons)):
+            return self._record(index, array, verify)
+        spec = self.manifest.arrays[array]
+        grid = np.empty((len(seasons), *spec.shape[1:]), spec.dtype)
+        for t, tile in enumerate(self.tiles(index, array, seasons, verify)):
+            grid[t] = tile
+        grid.flags.writeable = False
+        return grid
+
+    def _record(self, index: int, array: str, verify: bool) -> np.ndarray:
+        """Returns one record [T, Cg, Hg, Wg] of a `.npy` file."""
         shard, record = self._locate(index)
-        for name in array_names(modality):
-            column = self._arrays.index(name)
-            if self._verified[index, column]:
-                continue
-            data = self._array(shard, record, name).reshape(-1).view(np.uint8).data
-            if zlib.crc32(data) != self._load(shard).crc32[record, column]:
-                raise DataError(
-                    f"{self.describe(index)} fails the checksum of {name}.npy: the file was "
-                    "damaged after packing; delete this shard folder and run the same pack "
-                    "command again"
-                )
-            self._verified[index, column] = True
+        values = self._mapped.get(shard, array)[record]
+        if verify and not self._verified[index, self._arrays[array], 0]:
+            self._check(index, array, values.reshape(-1).view(np.uint8).data, None)
+        return values
 
-    def _map(self, path: Path) -> np.ndarray:
-        if path not in self._open:
-            try:
-                mapped = np.load(path, mmap_mode="r", allow_pickle=False)
-                self._open[path] = np.asarray(mapped)
-            except (OSError, ValueError) as error:
-                raise DataError(f"{path} cannot be read: {error}") from error
-            if len(self._open) > _MAX_OPEN:
-                self._open.popitem(last=False)
-        self._open.move_to_end(path)
-        return self._open[path]
+    def _tiff(self, index: int, array: str, season: int) -> Path:
+        shard, record = self._locate(index)
+        return self.path / self.manifest.shards[shard].name / array / tiff_name(record, season)
 
-    def _load(self, shard: int) -> _Records:
+    def _decode(self, index: int, array: str, season: int, verify: bool) -> np.ndarray:
+        data = self.file(index, array, season, verify)
+        try:
+            return decode_tiff(data, self.manifest.arrays[array])
+        except DataError as error:
+            path = self._tiff(index, array, season)
+            raise DataError(f"{path} {error}; {_mend(path.parents[1])}") from error
+
+    def _check(self, index: int, array: str, data: memoryview, season: int | None) -> None:
+        """Compares the checksum of all seasons, or of one, and remembers that it was right."""
+        shard, record = self._locate(index)
+        column = self._arrays[array]
+        file = f"{array}.npy" if season is None else f"{array}/{tiff_name(record, season)}"
+        expected = self._load(shard).crc32[record, column]
+        if zlib.crc32(data) != (expected if season is None else expected[season]):
+            raise DataError(
+                f"{self.describe(index)} fails the checksum of {file}: the file was damaged "
+                "after packing; delete this shard folder and run the same pack command again"
+            )
+        self._verified[index, column, slice(None) if season is None else season] = True
+
+    def _load(self, shard: int) -> Records:
         if shard not in self._records:
-            self._records[shard] = self._parse(self.manifest.shards[shard])
+            names = [modality.name for modality in self.modalities]
+            entry = self.manifest.shards[shard]
+            self._records[shard] = load_records(
+                self.path, entry, names, list(self._arrays), self.seasons
+            )
         return self._records[shard]
 
-    def _parse(self, entry: ShardEntry) -> _Records:
-        path = self.path / entry.name / "records.json"
-        mend = f"delete {path.parent} and run the same pack command again"
-        try:
-            data = path.read_bytes()
-        except OSError as error:
-            raise DataError(f"{path} cannot be read ({error.strerror}); {mend}") from error
-        if zlib.crc32(data) != entry.crc32:
-            raise DataError(f"{path} fails its checksum: it was changed after packing; {mend}")
-        records = json.loads(data)
-        names = [modality.name for modality in self.modalities]
-        valid = [[record["valid"][name] for name in names] for record in records]
-        days = [[_days(record["dates"][name]) for name in names] for record in records]
-        crc32 = [[record["crc32"][name] for name in self._arrays] for record in records]
-        return _Records(
-            ids=[record["id"] for record in records],
-            valid=np.array(valid, bool).transpose(0, 2, 1),
-            dates=np.array(days, np.int32).transpose(0, 2, 1),
-            crc32=np.array(crc32, np.uint32),
-        )
 
-
-def _days(dates: Sequence[str | None]) -> list[int]:
-    return [date.fromisoformat(day).toordinal() - _EPOCH if day else MISSING_DATE for day in dates]
-
-
-def _check_file(path: Path, spec: ArraySpec, samples: int) -> None:
-    """Raises DataError unless a .npy file has the header and length that the manifest says."""
-    mend = f"delete {path.parent} and run the same pack command again"
-    try:
-        with path.open("rb") as file:
-            np.lib.format.read_magic(file)
-            shape, _, dtype = np.lib.format.read_array_header_1_0(file)
-            expected_size = file.tell() + samples * spec.nbytes
-        size = path.stat().st_size
-    except OSError as error:
-        raise DataError(f"{path} cannot be read ({error.strerror}); {mend}") from error
-    except ValueError as error:
-        raise DataError(f"{path} is not a .npy file ({error}); {mend}") from error
-    expected = (samples, *spec.shape)
-    if shape != expected or dtype != spec.dtype:
-        raise DataError(
-            f"{path} holds {dtype} {list(shape)}, but the manifest says {spec.dtype} "
-            f"{list(expected)}; {mend}"
-        )
-    if size != expected_size:
-        raise DataError(f"{path} has {size} bytes instead of {expected_size}; {mend}")
+def _mend(folder: Path) -> str:
+    return f"delete {folder} and run the same pack command again"
