@@ -8,26 +8,105 @@ the number of workers.
 from __future__ import annotations
 
 import logging
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from itertools import count
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset
 
-from seamo_fast.counter import generator
-from seamo_fast.data.manifest import array_names
-from seamo_fast.data.shards import Sample, ShardSet
+from seamo_fast.data.shards import ShardSet
+from seamo_fast.data.stream import Buffers, Stream, ahead
 from seamo_fast.errors import DataError
-from seamo_fast.tiles import MISSING_DATE, TileBatch
+from seamo_fast.tiles import TileBatch
 
 _LOG = logging.getLogger(__name__)
 
 
-class TileLoader:
-    """Yields `TileBatch`es without end.
+class Loaded(NamedTuple):
+    """A batch and a message for each damaged record in it."""
+
+    batch: TileBatch
+    bad: list[str]
+
+
+class Loader(ABC):
+    """Yields `TileBatch`es without end; `TileLoader` describes the arguments.
+
+    Attributes:
+        bad_records: A message for each damaged record met so far.
+    """
+
+    def __init__(
+        self,
+        shards: ShardSet,
+        *,
+        batch_size: int,
+        seed: int,
+        modalities: Sequence[str],
+        seasons: int,
+        fraction: float = 1.0,
+        workers: int = 0,
+        prefetch: int = 2,
+        start: int = 0,
+        rank: int = 0,
+        world: int = 1,
+        on_bad: str = "skip",
+        verify: bool = True,
+    ) -> None:
+        if on_bad not in ("skip", "stop"):
+            raise ValueError(f"on_bad must be 'skip' or 'stop', but got {on_bad!r}")
+        if workers < 0 or prefetch < 1:
+            raise ValueError(
+                f"workers must be at least 0 and prefetch at least 1, but got {workers} and "
+                f"{prefetch}"
+            )
+        self._stream = Stream(
+            shards,
+            batch_size=batch_size,
+            seed=seed,
+            modalities=modalities,
+            seasons=seasons,
+            fraction=fraction,
+            rank=rank,
+            world=world,
+        )
+        self._workers = workers
+        self._prefetch = prefetch
+        self._start = start
+        self._on_bad = on_bad
+        self._verify = verify
+        self.bad_records: list[str] = []
+
+    @property
+    def samples(self) -> int:
+        """Number of samples an epoch, over all ranks."""
+        return len(self._stream.subset)
+
+    def __iter__(self) -> Iterator[TileBatch]:
+        for batch, bad in self._load():
+            self._report(bad)
+            yield batch
+
+    @abstractmethod
+    def _load(self) -> Iterator[Loaded]:
+        """Yields batches from number `start` on."""
+
+    def _report(self, bad: Sequence[str]) -> None:
+        for message in bad:
+            if self._on_bad == "stop":
+                raise DataError(message)
+            if message not in self.bad_records:
+                self.bad_records.append(message)
+                _LOG.warning("skipped a damaged record: %s", message)
+        if len(self.bad_records) >= self.samples:
+            raise DataError(
+                f"all {self.samples} samples are damaged, the last one: {self.bad_records[-1]}"
+            )
+
+
+class TileLoader(Loader):
+    """Yields `TileBatch`es without end, in page-locked memory where there is a GPU.
 
     Args:
         shards: Where the samples come from.
@@ -37,7 +116,8 @@ class TileLoader:
         seasons: T; if fewer than stored, each draw of a sample chooses some, in their order,
             those with a valid group first.
         fraction: Share of the samples to use, a fixed subset.
-        workers: Processes that read ahead; 0 reads in this one.
+        workers: Threads that read ahead; 0 reads when a batch is asked for.
+        prefetch: Batches that each of them reads ahead.
         start: Number of the first batch.
         rank: Which contiguous part of each batch to yield.
         world: Number of ranks.
@@ -53,203 +133,47 @@ class TileLoader:
         ValueError: Another argument is out of its range.
     """
 
-    def __init__(
-        self,
-        shards: ShardSet,
-        *,
-        batch_size: int,
-        seed: int,
-        modalities: Sequence[str],
-        seasons: int,
-        fraction: float = 1.0,
-        workers: int = 0,
-        start: int = 0,
-        rank: int = 0,
-        world: int = 1,
-        on_bad: str = "skip",
-        verify: bool = True,
-    ) -> None:
-        if on_bad not in ("skip", "stop"):
-            raise ValueError(f"on_bad must be 'skip' or 'stop', but got {on_bad!r}")
-        if not 0 < fraction <= 1:
-            raise ValueError(f"fraction must be in (0, 1], but got {fraction}")
-        if not 0 <= rank < world:
-            raise ValueError(f"rank must be in [0, {world}), but got {rank}")
-        if batch_size < 1 or batch_size % world:
-            raise ValueError(
-                f"batch_size must be a positive multiple of the {world} ranks, but got {batch_size}"
-            )
-        self._batches = _Batches(
-            shards, batch_size, seed, tuple(modalities), seasons, fraction, rank, world, verify
+    def _load(self) -> Iterator[Loaded]:
+        # read ahead, in the making, and in use
+        buffers = Buffers(self._workers * (self._prefetch + 1) + 2)
+        pin = torch.cuda.is_available()
+
+        def make(number: int) -> Loaded:
+            batch, bad = read_batch(self._stream, number, buffers, self._verify)
+            return Loaded(batch.pin_memory() if pin else batch, bad)
+
+        return ahead(make, self._start, self._workers, self._prefetch)
+
+
+def read_batch(stream: Stream, number: int, buffers: Buffers, verify: bool) -> Loaded:
+    """Returns batch `number` of a stream, read in this thread."""
+    part = stream.part(number)
+    specs = stream.shards.manifest.arrays
+    tiles = {
+        array: buffers.take(
+            (len(part.drawn), stream.seasons, *specs[array].shape[1:]), specs[array].dtype
         )
-        self._workers = workers
-        self._start = start
-        self._on_bad = on_bad
-        self.bad_records: list[str] = []
-
-    @property
-    def samples(self) -> int:
-        """Number of samples an epoch, over all ranks."""
-        return len(self._batches.subset)
-
-    def __iter__(self) -> Iterator[TileBatch]:
-        loader: DataLoader[Any] = DataLoader(
-            self._batches,
-            batch_size=None,
-            sampler=count(self._start),
-            num_workers=self._workers,
-            collate_fn=_as_it_is,
-            pin_memory=torch.cuda.is_available(),
-            generator=torch.Generator(),  # leaves the global generator alone
-        )
-        batches = iter(loader)
-        while True:
-            with dead_workers_explained():
-                batch, bad = _receive(batches)
-            self._report(bad)
-            yield batch
-
-    def _report(self, bad: Sequence[str]) -> None:
-        for message in bad:
-            if self._on_bad == "stop":
-                raise DataError(message)
-            if message not in self.bad_records:
-                self.bad_records.append(message)
-                _LOG.warning("skipped a damaged record: %s", message)
-        if len(self.bad_records) >= self.samples:
-            raise DataError(
-                f"all {self.samples} samples are damaged, the last one: {self.bad_records[-1]}"
-            )
-
-
-def _receive(batches: Iterator[tuple[TileBatch, list[str]]]) -> tuple[TileBatch, list[str]]:
-    try:
-        return next(batches)
-    except (ConnectionError, EOFError, FileNotFoundError) as error:
-        # The tensors of a batch are fetched from the process that made it.
-        raise RuntimeError(f"DataLoader worker is gone: {error}") from error
-
-
-@contextmanager
-def dead_workers_explained() -> Iterator[None]:
-    """Turns torch's RuntimeError about a loader worker that died into a DataError.
-
-    torch raises it when the signal of the death arrives, so anywhere in the main thread; a command
-    puts its loop into this context, too.
-    """
-    try:
-        yield
-    except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
-            raise
-        raise DataError(
-            f"a loader worker died ({str(error).splitlines()[0].strip()}); most often memory or "
-            "/dev/shm is full: use fewer workers or a smaller batch"
-        ) from error
-
-
-def _as_it_is(batch: Any) -> Any:
-    return batch
-
-
-class _Batches(Dataset[tuple[TileBatch, list[str]]]):
-    """Map from a batch number to this rank's part of the batch and the damaged records in it."""
-
-    def __init__(
-        self,
-        shards: ShardSet,
-        batch_size: int,
-        seed: int,
-        modalities: tuple[str, ...],
-        seasons: int,
-        fraction: float,
-        rank: int,
-        world: int,
-        verify: bool,
-    ) -> None:
-        shards.select(modalities)
-        if not 1 <= seasons <= shards.seasons:
-            raise DataError(
-                f"{shards.path} holds {shards.seasons} seasons a sample, but {seasons} were asked "
-                "for; set fewer seasons, or pack the data with more"
-            )
-        self.shards = shards
-        self.batch_size = batch_size
-        self.seed = seed
-        self.modalities = modalities
-        self.seasons = seasons
-        self.verify = verify
-        self.part = range(rank * batch_size // world, (rank + 1) * batch_size // world)
-        self.subset = np.arange(len(shards))
-        if fraction < 1:
-            drawn = generator(seed, "fraction").permutation(len(shards))
-            self.subset = np.sort(drawn[: max(1, round(fraction * len(shards)))])
-        self._orders: dict[int, np.ndarray] = {}
-
-    def __getitem__(self, number: int) -> tuple[TileBatch, list[str]]:
-        drawn = [self._draw(number * self.batch_size + place) for place in self.part]
-        bands = self._allocate(len(drawn))
-        valid = np.zeros((len(drawn), self.seasons, len(self.modalities)), bool)
-        dates = np.full(valid.shape, MISSING_DATE, np.int32)
-        bad = []
-        for row, (epoch, index) in enumerate(drawn):
-            rows = {name: [grid[row] for grid in grids] for name, grids in bands.items()}
+        for arrays in stream.arrays.values()
+        for array in arrays
+    }
+    for row, (_, index) in enumerate(part.drawn):
+        seasons = part.seasons[row]
+        if seasons is not None:
             try:
-                sample = self.shards.read(index, self.modalities, verify=self.verify)
+                for array, out in tiles.items():
+                    _copy(stream.shards.tiles(index, array, seasons, verify), out[row])
             except DataError as error:
-                bad.append(str(error))
-                _clear(rows)
-                continue
-            chosen = self._choose(epoch, index, sample)
-            _copy(sample, chosen, rows)
-            valid[row], dates[row] = sample.valid[chosen], sample.dates[chosen]
-        epochs, ids = torch.tensor(drawn, dtype=torch.int64).unbind(dim=1)
-        batch = TileBatch(
-            modalities=self.modalities,
-            bands={name: [torch.from_numpy(grid) for grid in bands[name]] for name in bands},
-            valid=torch.from_numpy(valid),
-            dates=torch.from_numpy(dates),
-            ids=ids.contiguous(),
-            epochs=epochs.contiguous(),
-            complete=bool(valid.all()),
-        )
-        return batch, bad
-
-    def _draw(self, position: int) -> tuple[int, int]:
-        epoch, place = divmod(position, len(self.subset))
-        if epoch not in self._orders:
-            order = generator(self.seed, "order", epoch).permutation(self.subset)
-            self._orders = {e: o for e, o in self._orders.items() if e == epoch - 1}
-            self._orders[epoch] = order
-        return epoch, int(self._orders[epoch][place])
-
-    def _choose(self, epoch: int, index: int, sample: Sample) -> list[int]:
-        stored = self.shards.seasons
-        if self.seasons == stored:
-            return list(range(stored))
-        drawn = generator(self.seed, "seasons", epoch, index).permutation(stored)
-        missing = np.logical_not(sample.valid.any(axis=1))[drawn]
-        return sorted(drawn[np.argsort(missing, kind="stable")][: self.seasons].tolist())
-
-    def _allocate(self, samples: int) -> dict[str, list[np.ndarray]]:
-        specs = self.shards.manifest.arrays
-        return {
-            modality.name: [
-                np.empty((samples, self.seasons, *specs[name].shape[1:]), specs[name].dtype)
-                for name in array_names(modality)
-            ]
-            for modality in self.shards.select(self.modalities)
-        }
+                part.damage(row, str(error))
+        if part.seasons[row] is None:
+            for out in tiles.values():
+                out[row] = 0
+    bands = {
+        name: [torch.from_numpy(tiles[array]) for array in arrays]
+        for name, arrays in stream.arrays.items()
+    }
+    return Loaded(part.batch(stream.modalities, bands), part.bad)
 
 
-def _copy(sample: Sample, seasons: Sequence[int], rows: dict[str, list[np.ndarray]]) -> None:
-    for name, grids in rows.items():
-        for grid, stored in zip(grids, sample.bands[name], strict=True):
-            for t, season in enumerate(seasons):
-                grid[t] = stored[season]
-
-
-def _clear(rows: dict[str, list[np.ndarray]]) -> None:
-    for grids in rows.values():
-        for grid in grids:
-            grid[:] = 0
+def _copy(tiles: Sequence[np.ndarray], out: np.ndarray) -> None:
+    for t, tile in enumerate(tiles):
+        out[t] = tile

@@ -1,0 +1,130 @@
+"""TIFF tiles: what their header says, and whether DALI reads them right."""
+
+from __future__ import annotations
+
+import io
+import struct
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+import numpy as np
+import tifffile
+
+# What DALI's decoder reads to the bit; it refuses int16 and float16, and other codes go untested.
+DALI_DTYPES: Final = ("uint8", "uint16", "float32")
+_DALI_COMPRESSIONS: Final = (1, 5, 8, 32946)  # none, LZW, deflate and its older number
+_KINDS: Final = {1: "uint", 2: "int", 3: "float"}
+_TYPES: Final = {1: "B", 3: "H", 4: "I"}  # BYTE, SHORT, LONG of TIFF 6.0
+_MAX_COUNT: Final = 1024
+
+
+class TiffHeader(NamedTuple):
+    """The first image of a TIFF file, by the tags of TIFF 6.0.
+
+    Attributes:
+        shape: (H, W, bands).
+        dtype: Name of the dtype of all bands, such as "uint16"; "mixed" where they differ.
+        compression: Code of tag 259.
+        photometric: Code of tag 262.
+        planar: The bands lie one after the other instead of pixel by pixel.
+        oriented: Row 0 is the top, column 0 the left.
+        single: The file holds no further image.
+    """
+
+    shape: tuple[int, int, int]
+    dtype: str
+    compression: int
+    photometric: int
+    planar: bool
+    oriented: bool
+    single: bool
+
+
+def probe(data: bytes | np.ndarray) -> TiffHeader:
+    """Returns the header of an encoded classic little-endian TIFF; touches no pixel.
+
+    Raises:
+        ValueError: The bytes are no such file.
+    """
+    view = memoryview(data)
+    if bytes(view[:4]) != b"II*\0":
+        raise ValueError("is no little-endian classic TIFF")
+    try:
+        tags, following = _read_tags(view)
+        bits = set(tags.get(258, (1,)))
+        kinds = set(tags.get(339, (1,)))
+        mixed = len(bits) != 1 or len(kinds) != 1
+        return TiffHeader(
+            shape=(tags[257][0], tags[256][0], _first(tags, 277, 1)),
+            dtype="mixed" if mixed else f"{_KINDS.get(kinds.pop(), 'unknown')}{bits.pop()}",
+            compression=_first(tags, 259, 1),
+            photometric=_first(tags, 262, -1),
+            planar=_first(tags, 284, 1) != 1,
+            oriented=_first(tags, 274, 1) == 1,
+            single=following == 0,
+        )
+    except (struct.error, KeyError) as error:
+        raise ValueError(f"has a damaged TIFF header ({error!r})") from error
+
+
+def _read_tags(view: memoryview) -> tuple[dict[int, tuple[int, ...]], int]:
+    (start,) = struct.unpack_from("<I", view, 4)
+    (entries,) = struct.unpack_from("<H", view, start)
+    tags = {}
+    for number in range(entries):
+        place = start + 2 + 12 * number
+        tag, kind, count = struct.unpack_from("<HHI", view, place)
+        if kind in _TYPES and 0 < count <= _MAX_COUNT:
+            code = f"<{count}{_TYPES[kind]}"
+            inline = struct.calcsize(code) <= 4
+            at = place + 8 if inline else struct.unpack_from("<I", view, place + 8)[0]
+            tags[tag] = struct.unpack_from(code, view, at)
+    (following,) = struct.unpack_from("<I", view, start + 2 + 12 * entries)
+    return tags, following
+
+
+def _first(tags: dict[int, tuple[int, ...]], tag: int, default: int) -> int:
+    return tags[tag][0] if tag in tags else default
+
+
+def why_not_dali(data: bytes | np.ndarray, dtype: str, shape: Sequence[int]) -> str:
+    """Returns why DALI cannot read an encoded tile, or would misread it; empty if it can.
+
+    DALI 2.4 refuses planar float32 and reads planar uint16 of three bands wrongly without an
+    error, so nothing planar is given to it.
+
+    Args:
+        data: The file.
+        dtype: Expected dtype.
+        shape: Expected [Cg, Hg, Wg].
+    """
+    try:
+        header = probe(data)
+    except ValueError as error:
+        return str(error)
+    bands, height, width = shape
+    expectations = {
+        "is planar": not header.planar,
+        f"is {header.dtype}": header.dtype == dtype and dtype in DALI_DTYPES,
+        f"has the shape {list(header.shape)}": header.shape == (height, width, bands),
+        f"has the compression {header.compression}": header.compression in _DALI_COMPRESSIONS,
+        f"has the photometric {header.photometric}": header.photometric in (1, 2),
+        "is turned": header.oriented,
+        "holds several images": header.single,
+    }
+    return next((reason for reason, met in expectations.items() if not met), "")
+
+
+def encode_plain(values: np.ndarray) -> np.ndarray:
+    """Returns a tile [Cg, Hg, Wg] as an uncompressed pixel-interleaved TIFF, uint8 [bytes]."""
+    stream = io.BytesIO()
+    # tifffile refuses a planar configuration of one band
+    pixels = values[0] if len(values) == 1 else np.moveaxis(values, 0, -1)
+    tifffile.imwrite(
+        stream,
+        np.ascontiguousarray(pixels),
+        photometric="minisblack",
+        planarconfig=None if len(values) == 1 else "contig",
+        metadata=None,
+    )
+    return np.frombuffer(stream.getvalue(), np.uint8)
