@@ -10,13 +10,14 @@ import torch
 
 from seamo_fast import views
 from seamo_fast.data.demo import demo_shards
-from seamo_fast.data.loader import TileLoader
+from seamo_fast.data.dali import DaliLoader
+from seamo_fast.data.loader import Loader, TileLoader
 from seamo_fast.data.shards import ShardSet
 from seamo_fast.errors import DataError
 from seamo_fast.model.flops import forward_flops
 from seamo_fast.model.seamo import SeaMo
 from seamo_fast.tiles import TileBatch
-from seamo_fast.training import schedule
+from seamo_fast.training import precision, schedule
 from seamo_fast.training.config import PretrainConfig, to_dict
 from seamo_fast.training.schedule import Plan, Stage
 
@@ -51,22 +52,22 @@ def make_plan(config: PretrainConfig, shards: ShardSet) -> Plan:
     return Plan(tuple(stages), tuple(steps))
 
 
-def make_loader(
-    config: PretrainConfig, shards: ShardSet, stage: Stage, start: int = 0
-) -> TileLoader:
+def make_loader(config: PretrainConfig, shards: ShardSet, stage: Stage, start: int = 0) -> Loader:
     """Returns the batches of a stage from number `start` on."""
-    return TileLoader(
-        shards,
-        batch_size=config.data.batch_size,
-        seed=config.run.seed,
-        modalities=stage.modalities,
-        seasons=stage.seasons,
-        fraction=stage.data_fraction,
-        workers=config.data.workers,
-        start=start,
-        on_bad=config.data.on_bad,
-        verify=config.data.verify,
-    )
+    options: dict[str, Any] = {
+        "batch_size": config.data.batch_size,
+        "seed": config.run.seed,
+        "modalities": stage.modalities,
+        "seasons": stage.seasons,
+        "fraction": stage.data_fraction,
+        "workers": config.data.workers,
+        "start": start,
+        "on_bad": config.data.on_bad,
+        "verify": config.data.verify,
+    }
+    if config.data.loader == "dali":
+        return DaliLoader(shards, device=precision.choose_device(config.run.device), **options)
+    return TileLoader(shards, **options)
 
 
 def make_model(config: PretrainConfig, shards: ShardSet, plan: Plan) -> SeaMo:

@@ -28,7 +28,9 @@ class DataConfig:
     Attributes:
         path: A folder of shards, or `demo` for generated scenes (written once to the cache).
         batch_size: Samples a step, all devices together.
-        workers: Processes that read ahead; 0 reads in the training process.
+        workers: Threads that read ahead; 0 reads when a batch is needed.
+        loader: `torch` reads with numpy and tifffile; `dali` copies and decodes with NVIDIA DALI,
+            on the GPU where there is one. Both yield the same batches.
         on_bad: What a record that fails its checksum does: `skip` counts it and trains without
             it, `stop` ends the run.
         verify: Check each record's checksum when it is read first.
@@ -37,6 +39,7 @@ class DataConfig:
     path: str = "demo"
     batch_size: int = 64
     workers: int = 0
+    loader: Literal["torch", "dali"] = "torch"
     on_bad: Literal["skip", "stop"] = "skip"
     verify: bool = True
 
@@ -201,7 +204,7 @@ class PretrainConfig:
 
 # Settings that a run may change when it goes on: none of them touches what is computed.
 FREE_KEYS: Final = frozenset(
-    {"data.path", "data.workers"}
+    {"data.path", "data.workers", "data.loader"}
     | {
         f"run.{key}"
         for key in (

@@ -9,7 +9,6 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from seamo_fast.data.loader import dead_workers_explained
 from seamo_fast.model.weights import model_metadata
 from seamo_fast.tiles import TileBatch
 from seamo_fast.training import build, checkpoint, optimizer, precision, runfolder, schedule
@@ -75,7 +74,7 @@ class Trainer:
         self.telemetry = Telemetry(self.folder, self.step, self.plan.total, run.tensorboard)
         try:
             self._introduce()
-            with StopRequest() as stop, dead_workers_explained():
+            with StopRequest() as stop:
                 while self.step < self.plan.total and not stop.signal:
                     self._train_stage(stop)
             self._conclude(stop)

@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from seamo_fast.data import ShardSet, ShardWriter
-from seamo_fast.data import shards as shards_module
+from seamo_fast.data import ShardSet, ShardWriter, arrays
 from seamo_fast.errors import DataError
 from seamo_fast.modalities import get_modality
 from seamo_fast.tiles import MISSING_DATE
@@ -103,7 +102,7 @@ def test_statistics_are_those_of_the_valid_pixels(shards: ShardSet, made: Made) 
 def test_more_arrays_than_may_be_open(
     write_shards: Callable[..., Path], made: Made, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shards_module, "_MAX_OPEN", 2)
+    monkeypatch.setattr(arrays, "_MOST", 2)
     shards = ShardSet(write_shards())
     samples = [shards.read(index) for index in (0, 9, 4, 0)]
     for index, sample in zip((0, 9, 4, 0), samples, strict=True):
@@ -111,7 +110,7 @@ def test_more_arrays_than_may_be_open(
         np.testing.assert_array_equal(
             sample.bands["optic"][0][valid], made(index)[0]["optic"][0][valid]
         )
-    assert len(shards._open) == 2
+    assert len(shards._mapped._open) == 2
 
 
 def test_pickled_set_reads_without_carrying_arrays(shards: ShardSet) -> None:
