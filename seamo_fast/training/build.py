@@ -9,8 +9,8 @@ from typing import Any, Final
 import torch
 
 from seamo_fast import views
-from seamo_fast.data.demo import demo_shards
 from seamo_fast.data.dali import DaliLoader
+from seamo_fast.data.demo import demo_shards
 from seamo_fast.data.loader import Loader, TileLoader
 from seamo_fast.data.shards import ShardSet
 from seamo_fast.errors import DataError

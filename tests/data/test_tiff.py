@@ -79,7 +79,10 @@ SOUND = encode(np.ones((5, 7, 3), np.uint16), planarconfig="contig", compression
 
 
 @settings(max_examples=300, deadline=None)
-@given(st.lists(st.tuples(st.integers(0, len(SOUND) - 1), st.integers(0, 255)), max_size=4), st.integers(0, len(SOUND)))  # fmt: skip
+@given(
+    st.lists(st.tuples(st.integers(0, len(SOUND) - 1), st.integers(0, 255)), max_size=4),
+    st.integers(0, len(SOUND)),
+)
 def test_damaged_headers_are_errors(changes: list[tuple[int, int]], length: int) -> None:
     data = bytearray(SOUND)
     for place, value in changes:
