@@ -8,7 +8,7 @@ import imagecodecs
 import numpy as np
 import tifffile
 
-from seamo_fast.tasks.eurosat import Kind
+from seamo_fast.tasks.datasets.eurosat import Kind
 
 CLASSES = ("Forest", "River", "SeaLake")
 

@@ -17,7 +17,7 @@ from seamo_fast.modalities import get_modality
 from seamo_fast.model import PRESETS, SeaMo
 from seamo_fast.model.weights import model_metadata
 from seamo_fast.tasks.classifier import Classifier
-from seamo_fast.tasks.eurosat import EuroSAT, Kind
+from seamo_fast.tasks.datasets.eurosat import EuroSAT, Kind
 from tests.eurosat import CLASSES, make_eurosat
 
 FAST = ("--epochs", "2", "--batch_size", "6")
@@ -82,10 +82,10 @@ def check_saved(output: Path, folder: Path, found: dict[str, Any]) -> None:
     """The saved classifier gives the accuracy that was reported."""
     model = Classifier.load(output / "model.safetensors")
     dataset = EuroSAT(folder, bands=model.backbone.modalities[0].band_names)
-    items = [dataset[number] for number in dataset.split().test]
+    items = [dataset.read(number) for number in dataset.split().test]
     with torch.no_grad():
-        predicted = model(torch.stack([image for image, _ in items])).argmax(1)
-    right = predicted == torch.tensor([label for _, label in items])
+        predicted = model(torch.stack([item.image for item in items])).argmax(1)
+    right = predicted == torch.stack([item.label for item in items])
     assert right.double().mean().item() == pytest.approx(found["test_accuracy"])
 
 

@@ -20,7 +20,7 @@ from seamo_fast.model.inputs import shared_bands
 from seamo_fast.model.weights import Weights, read_weights
 from seamo_fast.tasks.classifier import Classifier, predict
 from seamo_fast.tasks.config import FinetuneConfig
-from seamo_fast.tasks.eurosat import EuroSAT
+from seamo_fast.tasks.datasets.eurosat import EuroSAT
 from seamo_fast.tasks.full import finetune
 from seamo_fast.tasks.metrics import Evaluation, evaluate, plot_confusion
 from seamo_fast.tasks.probe import fit_probe

@@ -6,17 +6,16 @@ import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from seamo_fast.data.statistics import BandStatistics
 from seamo_fast.errors import DataError
 from seamo_fast.modalities import Modality
+from seamo_fast.tasks.datasets.base import LabelledDataset, LabelledTile, OnBad
 
-OnBad = Literal["skip", "stop"]
 _CHUNK = 256
 
 
@@ -39,12 +38,12 @@ class Samples:
 
 
 def load_samples(
-    dataset: Dataset[tuple[Tensor, int]], numbers: Sequence[int], on_bad: OnBad = "skip"
+    dataset: LabelledDataset[Any], numbers: Sequence[int], on_bad: OnBad = "skip"
 ) -> Samples:
     """Reads images into memory: EuroSAT's 27,000 take 0.33 GB as RGB and 2.9 GB as MS.
 
     Args:
-        dataset: Gives (image [C, H, W], class), all of one shape; raises DataError where it cannot.
+        dataset: Gives one image and one class an item, all of one shape.
         numbers: Which items, in this order.
         on_bad: `skip` leaves out what cannot be read and says so in `Samples.skipped`, `stop`
             raises.
@@ -53,9 +52,9 @@ def load_samples(
         DataError: An image cannot be read and `on_bad` is `stop`, or none can be read.
     """
 
-    def read(number: int) -> tuple[Tensor, int] | DataError:
+    def read(number: int) -> LabelledTile | DataError:
         try:
-            return dataset[number]
+            return dataset.read(number)
         except DataError as error:
             return error
 
@@ -69,10 +68,11 @@ def load_samples(
                     raise found
                 skipped.append(str(found))
                 continue
+            assert found.label is not None
             if not labels:
-                images = found[0].new_empty(len(numbers), *found[0].shape)
-            images[len(labels)] = found[0]
-            labels.append(found[1])
+                images = found.image.new_empty(len(numbers), *found.image.shape)
+            images[len(labels)] = found.image
+            labels.append(int(found.label))
     if not labels:
         raise DataError(f"none of {len(numbers)} images can be read: {'; '.join(skipped[:1])}")
     return Samples(images[: len(labels)], torch.tensor(labels), skipped)

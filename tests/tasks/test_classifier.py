@@ -13,7 +13,7 @@ from seamo_fast.modalities import S1GRD
 from seamo_fast.model import PRESETS
 from seamo_fast.model.backbone import SeaMoBackbone, seamo_vit_tiny
 from seamo_fast.tasks.classifier import Classifier, predict
-from seamo_fast.tasks.eurosat import EUROSAT_RGB
+from seamo_fast.tasks.datasets.eurosat import EUROSAT_RGB
 
 RGB = EUROSAT_RGB.with_statistics((90.0, 95.0, 100.0), (40.0, 30.0, 20.0), "test")
 CONFIG = replace(PRESETS["tiny"], depth=2, image_size=16, fusion="none")

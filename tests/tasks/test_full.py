@@ -12,7 +12,7 @@ from seamo_fast.model import PRESETS
 from seamo_fast.model.backbone import SeaMoBackbone
 from seamo_fast.tasks.classifier import Classifier, predict
 from seamo_fast.tasks.config import FinetuneConfig
-from seamo_fast.tasks.eurosat import EUROSAT_MS
+from seamo_fast.tasks.datasets.eurosat import EUROSAT_MS
 from seamo_fast.tasks.full import batches, finetune, parameter_groups
 from seamo_fast.tasks.samples import Samples
 

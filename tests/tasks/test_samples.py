@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from seamo_fast.errors import DataError
-from seamo_fast.tasks.eurosat import EuroSAT
+from seamo_fast.tasks.datasets.eurosat import EuroSAT
 from seamo_fast.tasks.samples import load_samples, measure
 from tests.eurosat import make_eurosat
 
@@ -23,7 +23,7 @@ def test_images_come_in_the_order_asked_for(dataset: EuroSAT) -> None:
     samples = load_samples(dataset, [7, 0, 11])
     assert samples.labels.tolist() == [1, 0, 2]
     for image, number in zip(samples.images, (7, 0, 11), strict=True):
-        assert torch.equal(image, dataset[number][0])
+        assert torch.equal(image, dataset.read(number).image)
     assert samples.skipped == []
 
 
@@ -32,8 +32,8 @@ def test_damaged_images_are_skipped_by_name_or_stop(dataset: EuroSAT) -> None:
     dataset.files[5].write_bytes(b"II*\0")
     samples = load_samples(dataset, range(8))
     assert samples.labels.tolist() == [0, 0, 0, 1, 1, 1]
-    assert torch.equal(samples.images[3], dataset[4][0])
-    assert torch.equal(samples.images[-1], dataset[7][0])
+    assert torch.equal(samples.images[3], dataset.read(4).image)
+    assert torch.equal(samples.images[-1], dataset.read(7).image)
     for number, reason in zip((0, 5), samples.skipped, strict=True):
         assert dataset.files[number].name in reason
     with pytest.raises(DataError, match=dataset.files[0].name):

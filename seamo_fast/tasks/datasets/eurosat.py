@@ -9,17 +9,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Final, Literal, get_args
+from typing import ClassVar, Final, Literal, get_args
 
-import imagecodecs
-import numpy as np
-import torch
-from torch import Tensor
-from torch.utils.data import Dataset
-
-from seamo_fast.data.sources.base import TileError, check_tile, read_tiff
 from seamo_fast.errors import DataError
 from seamo_fast.modalities import S2L1C, Modality
+from seamo_fast.tasks.datasets.base import Contents, FileEntry, LabelledDataset, OnBad, Task
+from seamo_fast.tasks.datasets.images import read_image
+from seamo_fast.tasks.datasets.lists import read_lines
 from seamo_fast.tasks.splits import Split, stratified_split
 
 Kind = Literal["eurosat_rgb", "eurosat_ms"]
@@ -50,94 +46,115 @@ _NESTED: Final = (
     "EuroSAT_MS",
     "ds/images/remote_sensing/otherDatasets/sentinel_2/tif",
 )
-_LISTS: Final = tuple(f"eurosat-{part}.txt" for part in ("train", "val", "test"))
+_PARTS: Final = ("train", "val", "test")
 
 
-class EuroSAT(Dataset[tuple[Tensor, int]]):
-    """Images and labels of EuroSAT, stored values as in the files.
+class EuroSAT(LabelledDataset[FileEntry]):
+    """One image a place: uint8 [1, 3, 64, 64] or uint16 [1, 13, 64, 64], and its class.
 
-    Item i is (image [C, 64, 64] uint8 or uint16, number of its class).
+    The parts are those of `eurosat-{train,val,test}.txt` beside the data (torchgeo's split), one
+    file name a line; suffixes are ignored, and so are images that no list names. Without lists
+    they are a fixed stratified split. There are no dates.
 
     Attributes:
         kind: `eurosat_rgb` or `eurosat_ms`.
-        modality: The bands that items have, without statistics.
-        classes: Names of the classes, sorted.
-        files: Every image, sorted by class and name.
-        labels: Class of every file.
 
     Args:
         root: The folder of the class folders, or one that an archive was unpacked in.
         kind: What it holds; None looks.
         bands: Those to return, in this order; None for all in the order of the files.
+        split: "train", "val" or "test"; None for all.
+        on_bad: See `LabelledDataset`.
+        lists: Which lists: torchgeo has a second split that keeps regions apart.
 
     Raises:
         DataError: There are no class folders with such images, or those of both kinds.
         ValueError: A band is unknown.
     """
 
+    task: ClassVar[Task] = "classes"
+
     def __init__(
-        self, root: Path | str, kind: Kind | None = None, bands: Sequence[str] | None = None
+        self,
+        root: Path | str,
+        kind: Kind | None = None,
+        bands: Sequence[str] | None = None,
+        split: str | None = None,
+        on_bad: OnBad = "stop",
+        lists: Literal["eurosat", "eurosat-spatial"] = "eurosat",
     ) -> None:
         self.root = Path(root)
         folder, self.kind = _find(self.root, kind)
         self._stored = MODALITIES[self.kind]
-        self.modality = self._stored if bands is None else self._stored.subset(bands)
-        self._channels = [self._stored.band_names.index(name) for name in self.modality.band_names]
+        modality = self._stored if bands is None else self._stored.subset(bands)
+        self._channels = [self._stored.band_names.index(name) for name in modality.band_names]
+        self._lists = tuple(f"{lists}-{part}.txt" for part in _PARTS)
         found = _images(folder, self.kind)
-        self.classes = tuple(found)
-        self.files = tuple(path for paths in found.values() for path in paths)
-        self.labels = tuple(
-            label for label, paths in enumerate(found.values()) for _ in range(len(paths))
-        )
+        entries = [
+            FileEntry(path.stem, "", path, label)
+            for label, paths in enumerate(found.values())
+            for path in paths
+        ]
+        super().__init__([modality], tuple(found), entries, None, on_bad)
+        if split is not None or self._folder_of_lists() is not None:
+            parts = {
+                number: part
+                for part, numbers in zip(_PARTS, self.split(), strict=True)
+                for number in numbers
+            }
+            self.entries = tuple(
+                entry._replace(split=parts.get(number, "")) for number, entry in enumerate(entries)
+            )
+        if split is not None:
+            self.entries = self.part(split).entries
 
-    def __len__(self) -> int:
-        return len(self.files)
+    @property
+    def modality(self) -> Modality:
+        """The bands that items have, without statistics."""
+        return self.modalities[0]
 
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        """Reads one image.
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """Every image, sorted by class and name."""
+        return tuple(entry.path for entry in self.entries)
 
-        Raises:
-            DataError: The file is damaged, or is not what EuroSAT holds.
-        """
-        path = self.files[index]
-        expected = (len(self._stored.bands), SIDE, SIDE)
-        try:
-            if self.kind == "eurosat_rgb":
-                image, dtype = _read_jpeg(path), "uint8"
-            else:
-                image, dtype = read_tiff(path), "uint16"
-            check_tile(path.name, image, dtype, expected)
-        except TileError as error:
-            raise DataError(f"{error} (in {path.parent})") from error
-        return torch.from_numpy(np.ascontiguousarray(image[self._channels])), self.labels[index]
+    @property
+    def labels(self) -> tuple[int, ...]:
+        """Class of every image."""
+        return tuple(entry.label for entry in self.entries)
+
+    def _read(self, entry: FileEntry) -> Contents:
+        dtype = "uint8" if self.kind == "eurosat_rgb" else "uint16"
+        image = read_image(entry.path, (dtype,), (len(self._stored.bands), SIDE, SIDE))
+        return Contents({self.modality.name: [image[None, self._channels]]}, {}, entry.label)
 
     def split(self) -> Split:
-        """Returns the official split where its lists lie beside the data, else a fixed one.
-
-        The lists are `eurosat-{train,val,test}.txt`, one file name a line; suffixes are ignored,
-        and so are images that no list names.
+        """Returns the numbers of the images of each part.
 
         Raises:
             DataError: A list is missing, or names no image of the data, or the classes are small.
         """
-        for folder in (self.root, self.root.parent):
-            present = [folder / name for name in _LISTS if (folder / name).is_file()]
-            if present:
-                return self._listed_split(folder, len(present))
-        return stratified_split([self.classes[label] for label in self.labels])
+        folder = self._folder_of_lists()
+        if folder is None:
+            return stratified_split([self.classes[label] for label in self.labels])
+        return self._listed_split(folder)
 
-    def _listed_split(self, folder: Path, present: int) -> Split:
-        if present < len(_LISTS):
-            raise DataError(f"{folder} must hold {', '.join(_LISTS)} or none of them")
+    def _folder_of_lists(self) -> Path | None:
+        folders = (self.root, self.root.parent)
+        return next((f for f in folders if any((f / name).is_file() for name in self._lists)), None)
+
+    def _listed_split(self, folder: Path) -> Split:
+        if not all((folder / name).is_file() for name in self._lists):
+            raise DataError(f"{folder} must hold {', '.join(self._lists)} or none of them")
         numbers = {path.stem: number for number, path in enumerate(self.files)}
         parts = []
-        for name in _LISTS:
-            stems = {Path(line.strip()).stem for line in (folder / name).read_text().splitlines()}
+        for name in self._lists:
+            stems = {Path(line).stem for line in read_lines(folder / name)}
             parts.append(sorted(numbers[stem] for stem in stems if stem in numbers))
             if not parts[-1]:
                 raise DataError(f"{folder / name} names no image below {self.root}")
         if len(set().union(*parts)) < sum(map(len, parts)):
-            raise DataError(f"the lists {', '.join(_LISTS)} in {folder} share images")
+            raise DataError(f"the lists {', '.join(self._lists)} in {folder} share images")
         return Split(*parts)
 
 
@@ -164,16 +181,3 @@ def _images(folder: Path, kind: Kind) -> dict[str, list[Path]]:
         if images:
             found[below.name] = images
     return found
-
-
-def _read_jpeg(path: Path) -> np.ndarray:
-    """Returns [C, H, W], or [H, W] of a grey image."""
-    try:
-        data = path.read_bytes()
-        image: np.ndarray = imagecodecs.jpeg8_decode(data)
-    except Exception as error:  # damaged files raise whatever their decoder meets
-        raise TileError(f"{path.name} cannot be read ({type(error).__name__}: {error})") from error
-    # libjpeg fills what a cut file lacks with grey, and says nothing
-    if b"\xff\xd9" not in data[-1024:]:
-        raise TileError(f"{path.name} was cut short: it has no JPEG end marker")
-    return np.moveaxis(image, -1, 0) if image.ndim == 3 else image

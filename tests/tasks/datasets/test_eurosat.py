@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import tifffile
 import torch
+from torch import Tensor
 
 from seamo_fast.errors import DataError
-from seamo_fast.tasks.eurosat import EUROSAT_MS, EUROSAT_RGB, EuroSAT, Kind
+from seamo_fast.tasks.datasets.eurosat import EUROSAT_MS, EUROSAT_RGB, EuroSAT, Kind
 from tests.eurosat import CLASSES, make_eurosat, make_image, write
 
 
@@ -20,12 +21,18 @@ def real(data_dir: Path, kind: Kind) -> EuroSAT:
     return EuroSAT(data_dir / kind)
 
 
+def item(dataset: EuroSAT, number: int) -> tuple[Tensor, int]:
+    found = dataset.read(number)
+    assert found.label is not None
+    return found.image, int(found.label)
+
+
 def test_jpegs_equal_pillow(data_dir: Path) -> None:
     image = pytest.importorskip("PIL.Image")
     dataset = real(data_dir, "eurosat_rgb")
     assert (len(dataset), len(dataset.classes), dataset.kind) == (2500, 10, "eurosat_rgb")
     for number in range(0, 2500, 125):
-        pixels, label = dataset[number]
+        pixels, label = item(dataset, number)
         path = dataset.files[number]
         assert path.name.startswith(dataset.classes[label])
         expected = np.asarray(image.open(path)).transpose(2, 0, 1)
@@ -38,7 +45,7 @@ def test_geotiffs_equal_rasterio(data_dir: Path) -> None:
     dataset = real(data_dir, "eurosat_ms")
     assert (len(dataset), len(dataset.classes), dataset.kind) == (100, 10, "eurosat_ms")
     for number in range(0, 100, 7):
-        pixels, label = dataset[number]
+        pixels, label = item(dataset, number)
         with rasterio.open(dataset.files[number]) as file:
             expected = file.read()
         assert dataset.files[number].parent.name == dataset.classes[label]
@@ -49,7 +56,7 @@ def test_geotiffs_equal_rasterio(data_dir: Path) -> None:
 def test_b8a_is_last_in_the_files(data_dir: Path) -> None:
     dataset = real(data_dir, "eurosat_ms")
     bands = {
-        name: torch.stack([dataset[number][0][channel] for number in range(100)]).double()
+        name: torch.stack([dataset.read(number).image[channel] for number in range(100)]).double()
         for channel, name in enumerate(EUROSAT_MS.band_names)
     }
     assert list(bands) == [
@@ -76,7 +83,7 @@ def test_items_are_the_images_as_stored(kind: Kind, tmp_path: Path) -> None:
     assert [path.name[:-4] for path in dataset.files[:4]] == [
         "Forest_1", "Forest_10", "Forest_11", "Forest_2",
     ]  # fmt: skip
-    pixels, label = dataset[12]
+    pixels, label = item(dataset, 12)
     assert label == 1
     stored = make_image(kind, 1, 10).transpose(2, 0, 1)
     if kind == "eurosat_ms":
@@ -89,19 +96,19 @@ def test_bands_are_chosen_by_name(tmp_path: Path) -> None:
     root = make_eurosat(tmp_path, "eurosat_ms", images=1)
     full, some = EuroSAT(root), EuroSAT(root, bands=["B8A", "b02", "B9"])
     assert some.modality.band_names == ("B8A", "B2", "B9")
-    assert torch.equal(some[0][0], full[0][0][[12, 1, 8]])
+    assert torch.equal(some.read(0).image, full.read(0).image[[12, 1, 8]])
     with pytest.raises(ValueError, match="no band 'B13'"):
         EuroSAT(root, bands=["B13"])
 
 
 def test_planar_geotiffs_are_read_alike(tmp_path: Path) -> None:
     root = make_eurosat(tmp_path, "eurosat_ms", images=1)
-    before = EuroSAT(root)[0][0]
+    before = EuroSAT(root).read(0).image
     image = make_image("eurosat_ms", 0, 1).transpose(2, 0, 1)
     tifffile.imwrite(
         root / "Forest" / "Forest_1.tif", image, photometric="minisblack", planarconfig="separate"
     )
-    assert torch.equal(EuroSAT(root)[0][0], before)
+    assert torch.equal(EuroSAT(root).read(0).image, before)
 
 
 @pytest.mark.parametrize(
@@ -141,7 +148,7 @@ def test_damaged_files_are_named(kind: Kind, damage: str, tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("image", "came"),
     [
-        (np.zeros((64, 64), np.uint8), r"shape \[64, 64\], expected \[3, 64, 64\]"),
+        (np.zeros((64, 64), np.uint8), r"shape \[1, 64, 64\], expected \[3, 64, 64\]"),
         (np.zeros((32, 64, 3), np.uint8), r"shape \[3, 32, 64\], expected \[3, 64, 64\]"),
         (np.zeros((64, 64, 12), np.uint16), r"shape \[12, 64, 64\], expected \[13, 64, 64\]"),
         (np.zeros((64, 64, 13), np.float32), r"dtype float32, expected uint16"),

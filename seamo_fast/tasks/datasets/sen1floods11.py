@@ -1,0 +1,140 @@
+"""Sen1Floods11: water in 512 x 512 pixel hand-labelled chips of 11 floods (Bonafilia et al., 2020).
+
+    ROOT/v1.1/data/flood_events/HandLabeled/{S1Hand,S2Hand,LabelHand}/<place>_<n>_<folder>.tif
+    ROOT/v1.1/splits/flood_handlabeled/flood_{train,valid,test,bolivia}_data.csv
+    ROOT/v1.1/Sen1Floods11_Metadata.geojson
+
+Sentinel-1 dB (VV, VH; NaN is nodata), Sentinel-2 L1C DN as int16 (13 bands; 0 is nodata), labels
+-1 nodata, 0 no water, 1 water. The files of the repository's sample (S1, S2, Labels) are read too.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import date, datetime
+from pathlib import Path
+from typing import Any, ClassVar, Final
+
+import numpy as np
+
+from seamo_fast.errors import DataError
+from seamo_fast.modalities import S1GRD, S2L1C
+from seamo_fast.tasks.datasets.base import (
+    IGNORE,
+    Contents,
+    FileEntry,
+    LabelledDataset,
+    OnBad,
+    Task,
+)
+from seamo_fast.tasks.datasets.images import read_image, read_mask
+from seamo_fast.tasks.datasets.lists import (
+    check_name,
+    check_parts,
+    find_file,
+    find_folder,
+    read_rows,
+)
+
+SIDE: Final = 512
+SEN1FLOODS11_S2: Final = replace(S2L1C.on_one_grid(10), mean=None, std=None, release="sen1floods11")
+SEN1FLOODS11_S1: Final = replace(S1GRD, mean=None, std=None, nodata=None, release="sen1floods11")
+MODALITIES: Final = {each.name: each for each in (SEN1FLOODS11_S2, SEN1FLOODS11_S1)}
+_DTYPES: Final = {"s2l1c": "int16", "s1grd": "float32"}
+_FOLDERS: Final = {"s2l1c": ("S2Hand", "S2"), "s1grd": ("S1Hand", "S1")}
+_PARTS: Final = {"train": "train", "val": "valid", "test": "test", "bolivia": "bolivia"}
+_CHIPS: Final = ("v1.1/data/flood_events/HandLabeled", "data/flood_events/HandLabeled", ".")
+_MAX_JSON: Final = 2**26
+
+
+class Sen1Floods11(LabelledDataset[FileEntry]):
+    """One radar and one optical image on one grid, and whether there is water in every pixel.
+
+    Dates are those of the flood in `Sen1Floods11_Metadata.geojson`, unknown without that file.
+
+    Args:
+        root: Folder of `v1.1`, or what is in it.
+        split: "train", "val", "test" or "bolivia"; None for all chips on disk.
+        modalities: Of "s2l1c" and "s1grd".
+        on_bad: See `LabelledDataset`.
+
+    Raises:
+        DataError: There are no chips, or no list of this part.
+    """
+
+    task: ClassVar[Task] = "mask"
+
+    def __init__(
+        self,
+        root: Path | str,
+        split: str | None = None,
+        modalities: Sequence[str] = ("s2l1c", "s1grd"),
+        on_bad: OnBad = "stop",
+    ) -> None:
+        root = Path(root)
+        unknown = [name for name in modalities if name not in MODALITIES]
+        if unknown or not modalities:
+            raise ValueError(f"modalities must be some of {list(MODALITIES)}, but got {modalities}")
+        chips = find_folder(root, _CHIPS, "hand-labelled chips")
+        labels = find_folder(chips, ("LabelHand", "Labels"), "labels")
+        self._folders = {name: find_folder(chips, _FOLDERS[name], "images") for name in modalities}
+        places = (root / "v1.1", root, root.parent)
+        parts = _listed(places)
+        names = parts if split else [path.name for path in sorted(labels.glob("*_LabelHand.tif"))]
+        if not names:
+            raise DataError(f"{root} holds no chips, or no lists flood_{split or '*'}_data.csv")
+        entries = [
+            FileEntry(name.removesuffix("_LabelHand.tif"), parts.get(name, ""), labels / name)
+            for name in names
+        ]
+        self._days = _read_days(find_file(places, ("Sen1Floods11_Metadata.geojson",)))
+        chosen = [MODALITIES[name] for name in modalities]
+        super().__init__(chosen, ("No water", "Water"), entries, split, on_bad)
+
+    def _read(self, entry: FileEntry) -> Contents:
+        contents = Contents({}, {})
+        days = self._days.get(entry.id.rsplit("_", 1)[0], {})
+        for modality in self.modalities:
+            name = modality.name
+            path = self._folders[name] / f"{entry.id}_{_FOLDERS[name][0]}.tif"
+            image = read_image(path, (_DTYPES[name],), (len(modality.bands), SIDE, SIDE))
+            contents.bands[name] = [image[None]]
+            contents.dates[name] = [days.get(name)]
+        mask = read_mask(entry.path, (1, SIDE, SIDE))
+        known = (mask == 0) | (mask == 1)
+        return replace(contents, mask=np.where(known, mask, IGNORE))
+
+
+def _listed(folders: Sequence[Path]) -> dict[str, str]:
+    """Returns the part of each label file that the lists name."""
+    parts: dict[str, Sequence[str]] = {}
+    for part, code in _PARTS.items():
+        name = f"splits/flood_handlabeled/flood_{code}_data.csv"
+        path = find_file(folders, (name, Path(name).name))
+        if path is not None:
+            parts[part] = [check_name(label, path) for _, label in read_rows(path, 2)]
+    return check_parts(parts, folders[0])
+
+
+def _read_days(path: Path | None) -> dict[str, dict[str, date]]:
+    """Returns the dates of each place and modality."""
+    if path is None:
+        return {}
+    try:
+        with path.open("rb") as file:
+            features = json.loads(file.read(_MAX_JSON))["features"]
+        return {
+            each["properties"]["location"]: {
+                name: _day(each["properties"][f"{sensor}_date"])
+                for name, sensor in (("s1grd", "s1"), ("s2l1c", "s2"))
+            }
+            for each in features
+        }
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise DataError(f"{path} cannot be read ({type(error).__name__}: {error})") from error
+
+
+def _day(text: Any) -> date:
+    return datetime.strptime(text, "%Y/%m/%d").date()
