@@ -1,0 +1,1 @@
+"""Benchmarks of reading: pytest bench/data --benchmark-only."""
