@@ -12,17 +12,11 @@ import torch
 from bench.data.formats import Arrays, make_sample
 
 
-def pytest_addoption(parser: pytest.Parser) -> None:
-    """Adds how much is read."""
-    group = parser.getgroup("bench/data")
-    group.addoption("--bench-samples", type=int, default=16, help="samples of 5.3 MB")
-    group.addoption("--bench-size", type=int, default=264, help="pixels of a tile's side at 10 m")
-
-
 @pytest.fixture(scope="session")
-def samples(request: pytest.FixtureRequest) -> list[Arrays]:
-    """The samples that every contestant stores."""
-    count, size = (request.config.getoption(f"--bench-{name}") for name in ("samples", "size"))
+def samples() -> list[Arrays]:
+    """The samples that every contestant stores; the environment says how many and how large."""
+    count = int(os.environ.get("SEAMO_FAST_BENCH_SAMPLES", "16"))
+    size = int(os.environ.get("SEAMO_FAST_BENCH_SIZE", "264"))
     return [make_sample(index, size) for index in range(count)]
 
 

@@ -6,6 +6,7 @@ import gc
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ def test_one_core(
     """
     evict = request.getfixturevalue("evict") if cache == "cold" else None
     order = np.random.default_rng(0).permutation(len(samples))
-    make, ours = (lambda key=key: READERS[key](samples, folder / key.split()[-1]) for key in (name, OURS))  # fmt: skip
+    make, ours = (partial(READERS[key], samples, folder / key.split()[-1]) for key in (name, OURS))
     readers = {"other": make(), "ours": ours()}
     if name not in ("torchgeo (S2 alone)", "webdataset"):
         for values, expected in zip(readers["other"](1).values(), samples[1].values(), strict=True):
