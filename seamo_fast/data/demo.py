@@ -17,7 +17,7 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from seamo_fast.counter import generator
-from seamo_fast.data.manifest import writing
+from seamo_fast.data.files import writing
 from seamo_fast.data.scene import OPTICAL_BANDS, RADAR_BANDS, Scene, area_mean, make_scene
 from seamo_fast.data.shards import ShardSet, ShardWriter
 from seamo_fast.errors import DataError

@@ -1,4 +1,22 @@
-"""One shard in the making, and what is written down about it."""
+"""One shard in the making, and what is written down about it.
+
+A shard folder holds one array for each grid of each modality, in one of two encodings, which
+manifest.json names:
+
+    npy     shard-00000/<modality>_<gsd>m.npy
+            [S, T, Cg, Hg, Wg], uncompressed: for memory mapping.
+    tiff    shard-00000/<modality>_<gsd>m/<record>_<season>.tif
+            One file for each record (its number in the shard, 5 digits, from 00000) and season
+            (from 0): [Hg, Wg, Cg] pixel-interleaved (PLANARCONFIG_CONTIG), [Hg, Wg] if Cg is 1;
+            deflate, with the horizontal predictor for integers and none for floats; photometric
+            "minisblack", dtype as in the manifest. A file of zeros stands for an invalid group, so
+            every record has T files. `seamo_fast.data.storage.tiff_name` gives the name.
+
+    records.json    for each record: "id", "place", "position" ([lon, lat] or null), "dates" and
+                    "valid" (modality -> T values) and "crc32" (array -> CRC-32 of the record's
+                    bytes in the .npy file; for TIFF a list of T, each of one whole file)
+    report.json     which items of the source went in, with which settings, and what was left out
+"""
 
 from __future__ import annotations
 
@@ -12,21 +30,21 @@ from dataclasses import asdict, dataclass, field
 from datetime import date
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 
+from seamo_fast.data.files import sync, write_json, writing
 from seamo_fast.data.manifest import (
     ArraySpec,
+    Encoding,
     Remark,
     ShardEntry,
     array_names,
     record_bytes,
-    sync,
-    write_json,
-    writing,
 )
 from seamo_fast.data.statistics import BandStatistics
+from seamo_fast.data.storage import ArrayWriter, array_writer
 from seamo_fast.errors import DataError
 from seamo_fast.modalities import Modality
 
@@ -81,10 +99,12 @@ class ShardFolder:
         modalities: Sequence[Modality],
         arrays: Mapping[str, ArraySpec],
         capacity: int,
+        encoding: Encoding = "npy",
     ) -> None:
         self._target = out / name
         self._modalities = modalities
         self._arrays = arrays
+        self._encoding = encoding
         self._needed = record_bytes(list(arrays.values())) * capacity
         self._records: list[dict[str, Any]] = []
         self._statistics = {
@@ -92,7 +112,7 @@ class ShardFolder:
             for modality in modalities
             if modality.mean is None
         }
-        self._files: dict[str, BinaryIO] = {}
+        self._files: dict[str, ArrayWriter] = {}
         with writing(self._target, self._needed):
             self._partial = Path(tempfile.mkdtemp(prefix=f".{name}.", dir=out))
         try:
@@ -105,8 +125,7 @@ class ShardFolder:
         with writing(self._target, self._needed):
             self._partial.chmod(0o755)
             for array, spec in self._arrays.items():
-                self._files[array] = (self._partial / f"{array}.npy").open("wb")
-                _write_header(self._files[array], spec, 0)
+                self._files[array] = array_writer(self._partial, array, spec, self._encoding)
 
     def __enter__(self) -> ShardFolder:
         return self
@@ -123,7 +142,7 @@ class ShardFolder:
         """Removes the hidden folder; does nothing after `close`."""
         for file in self._files.values():
             with suppress(OSError):  # closing flushes, which fails again on a full disk
-                file.close()
+                file.abandon()
         shutil.rmtree(self._partial, ignore_errors=True)
 
     def __len__(self) -> int:
@@ -135,9 +154,12 @@ class ShardFolder:
         arrays: Mapping[str, Sequence[np.ndarray]],
         dates: Mapping[str, Sequence[date | None]],
         valid: Mapping[str, Sequence[bool]],
+        place: str = "",
+        position: tuple[float, float] | None = None,
     ) -> None:
         """Appends a record; see `ShardWriter.add`."""
-        record: dict[str, Any] = {"id": id, "dates": {}, "valid": {}, "crc32": {}}
+        record: dict[str, Any] = {"id": id, "place": place or id, "position": position}
+        record.update(dates={}, valid={}, crc32={})
         for modality in self._modalities:
             name = modality.name
             groups = np.array(valid[name], bool)
@@ -148,10 +170,8 @@ class ShardFolder:
             if name in self._statistics:
                 self._statistics[name].add(modality, grids, groups)
             for array, values in zip(array_names(modality), grids, strict=True):
-                data = values.reshape(-1).view(np.uint8).data
-                record["crc32"][array] = zlib.crc32(data)
                 with writing(self._target, self._needed):
-                    self._files[array].write(data)
+                    record["crc32"][array] = self._files[array].append(values)
         self._records.append(record)
 
     def _grids(
@@ -186,25 +206,14 @@ class ShardFolder:
         """
         report.statistics = {name: each.to_dict() for name, each in self._statistics.items()}
         with writing(self._target, self._needed):
-            for array, file in self._files.items():
-                _write_header(file, self._arrays[array], len(self))
-                file.flush()
+            for file in self._files.values():
                 file.close()
-                sync(self._partial / f"{array}.npy")
         records = write_json(self._partial / "records.json", self._records)
         write_json(self._partial / "report.json", asdict(report))
         with writing(self._target):
             self._partial.rename(self._target)
             sync(self._target.parent)
         return ShardEntry(self._target.name, len(self), zlib.crc32(records))
-
-
-def _write_header(file: BinaryIO, spec: ArraySpec, samples: int) -> None:
-    # numpy pads a header so that the first axis can grow: the length does not depend on `samples`.
-    file.seek(0)
-    descr = np.lib.format.dtype_to_descr(np.dtype(spec.dtype).newbyteorder("<"))
-    header = {"descr": descr, "fortran_order": False, "shape": (samples, *spec.shape)}
-    np.lib.format.write_array_header_1_0(file, header)
 
 
 def finished_entry(folder: Path) -> ShardEntry:

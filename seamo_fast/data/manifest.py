@@ -1,28 +1,28 @@
-"""What a shard set says about itself (`manifest.json`), and how its files are written whole."""
+"""What a shard set says about itself (`manifest.json`)."""
 
 from __future__ import annotations
 
-import errno
 import json
 import math
-import os
 import re
-import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 import numpy as np
 
 from seamo_fast._version import __version__
+from seamo_fast.data.files import write_json
 from seamo_fast.errors import DataError
 from seamo_fast.modalities import Modality, get_modality, list_modalities
 
 FORMAT: Final = 1
 DTYPES: Final = ("uint8", "uint16", "int16", "float16", "float32")
+Encoding = Literal["npy", "tiff"]
+ENCODINGS: Final[tuple[Encoding, ...]] = ("npy", "tiff")
 _SHARD_NAME: Final = re.compile(r"shard-\d{5,}")
+_LARGEST: Final = 2**40  # of any number in a manifest: 1 TiB a record, 2**40 samples a shard
 
 
 class ArraySpec(NamedTuple):
@@ -65,6 +65,8 @@ class Manifest:
         shards: The shard folders in the order of the sample numbers.
         skipped: What could not be packed.
         noted: What was packed but is unusual.
+        encoding: How the shards hold their arrays (`seamo_fast.data.folder`).
+        statistics: What `python -m seamo_fast.data.stats` measured, by modality.
         created_by: Program and version that wrote the set.
     """
 
@@ -76,6 +78,8 @@ class Manifest:
     shards: tuple[ShardEntry, ...]
     skipped: tuple[Remark, ...] = ()
     noted: tuple[Remark, ...] = ()
+    encoding: Encoding = "npy"
+    statistics: dict[str, Any] = field(default_factory=dict)
     created_by: str = f"seamo_fast {__version__}"
 
     def save(self, folder: Path) -> None:
@@ -96,6 +100,8 @@ class Manifest:
                 "shards": [entry._asdict() for entry in self.shards],
                 "skipped": [remark._asdict() for remark in self.skipped],
                 "noted": [remark._asdict() for remark in self.noted],
+                "encoding": self.encoding,
+                "statistics": self.statistics,
                 "created_by": self.created_by,
             },
         )
@@ -122,17 +128,19 @@ class Manifest:
                 shards=tuple(ShardEntry(**each) for each in data["shards"]),
                 skipped=tuple(Remark(**each) for each in data["skipped"]),
                 noted=tuple(Remark(**each) for each in data["noted"]),
+                encoding=data.get("encoding", "npy"),
+                statistics=dict(data.get("statistics", {})),
                 created_by=data["created_by"],
             )
             for modality in manifest.modalities:
                 check_modality(modality)
+            manifest._check(where)
         except ValueError as error:
             raise DataError(f"{where}: {error}") from error
-        except (AttributeError, KeyError, TypeError) as error:
+        except (AttributeError, KeyError, TypeError, OverflowError) as error:
             raise DataError(
                 f"{where} is not a description of shards ({error!r}); run the pack command again"
             ) from error
-        manifest._check(where)
         return manifest
 
     def _check(self, where: Path) -> None:
@@ -145,7 +153,13 @@ class Manifest:
         for modality in self.modalities:
             for name, grid in zip(array_names(modality), modality.grids, strict=True):
                 self._check_array(where, name, len(grid.bands))
+        if self.encoding not in ENCODINGS:
+            raise DataError(
+                f"{where} has encoding {self.encoding!r}; expected one of {', '.join(ENCODINGS)}"
+            )
         for entry in self.shards:
+            _check_number(where, f"samples of {entry.name!r}", entry.samples, least=0)
+            _check_number(where, f"crc32 of {entry.name!r}", entry.crc32, least=0)
             if not _SHARD_NAME.fullmatch(entry.name):
                 raise DataError(f"{where} names a shard {entry.name!r}; expected shard-00000")
 
@@ -155,11 +169,18 @@ class Manifest:
             raise DataError(
                 f"{where}: array {name} has dtype {spec.dtype}; expected one of {', '.join(DTYPES)}"
             )
+        for size in (*spec.shape, spec.nbytes):
+            _check_number(where, f"a size of array {name}", size, least=1)
         if len(spec.shape) != 4 or spec.shape[:2] != (self.seasons, bands):
             raise DataError(
                 f"{where}: array {name} has records of shape {list(spec.shape)}; expected "
                 f"{self.seasons} seasons and {bands} bands: [{self.seasons}, {bands}, H, W]"
             )
+
+
+def _check_number(where: Path, what: str, value: object, *, least: int) -> None:
+    if type(value) is not int or not least <= value <= _LARGEST:
+        raise DataError(f"{where}: {what} is {value!r}; run the pack command again")
 
 
 def _read_manifest(folder: Path) -> dict[str, Any]:
@@ -168,7 +189,7 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
         data = json.loads(where.read_bytes())
     except (FileNotFoundError, NotADirectoryError):
         raise DataError(_why_no_manifest(folder)) from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{where} cannot be read ({error}); run the pack command again") from error
     found = data.get("format") if isinstance(data, dict) else None
     if found != FORMAT:
@@ -182,6 +203,12 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
 def _why_no_manifest(folder: Path) -> str:
     if not folder.is_dir():
         return f"shard folder {folder} does not exist; make it with `{_COMMAND} SOURCE {folder}`"
+    splits = sorted(each.parent.name for each in folder.glob("*/manifest.json"))
+    if splits:
+        return (
+            f"{folder} holds the shard sets {', '.join(splits)}; name one, such as "
+            f"{folder / splits[0]}"
+        )
     if any(folder.glob("shard-*")):
         return f"{folder} was not packed to its end; run the same pack command again to finish it"
     return (
@@ -219,55 +246,6 @@ def check_modality(modality: Modality) -> None:
             f"modality {modality.name!r} has unit {modality.unit!r}; expected {known.unit!r}; "
             "convert the values, or give the modality another name"
         )
-
-
-@contextmanager
-def writing(path: Path, needed: int = 0) -> Iterator[None]:
-    """Turns an OSError of the body, which writes `path`, into a DataError.
-
-    Args:
-        path: File or folder being written.
-        needed: Bytes that the whole unit of work needs, for the message of a full disk.
-    """
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise DataError(f"cannot write {path}: {error.strerror or error}") from error
-        free = shutil.disk_usage(next(p for p in path.parents if p.exists())).free
-        raise DataError(
-            f"no space left to write {path}: {max(needed, 1) / 1e6:.1f} MB are needed for this "
-            f"shard and {free / 1e6:.1f} MB are free; free some space or choose another folder, "
-            "then run the same command again (finished shards are kept)"
-        ) from error
-
-
-def sync(path: Path) -> None:
-    """Waits until a file, or the entries of a folder, are on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def write_json(path: Path, value: object) -> bytes:
-    """Writes a JSON file whole or not at all; returns its bytes.
-
-    Raises:
-        DataError: The disk is full or the folder cannot be written.
-    """
-    data = json.dumps(value, separators=(",", ":"), allow_nan=False).encode()
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    with writing(path, len(data)):
-        try:
-            partial.write_bytes(data)
-            sync(partial)
-            partial.replace(path)
-            sync(path.parent)
-        finally:
-            partial.unlink(missing_ok=True)
-    return data
 
 
 def record_bytes(arrays: Sequence[ArraySpec]) -> int:

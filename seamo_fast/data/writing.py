@@ -9,16 +9,17 @@ from pathlib import Path
 
 import numpy as np
 
+from seamo_fast.data.files import writing
 from seamo_fast.data.folder import ShardFolder, ShardReport
 from seamo_fast.data.manifest import (
     DTYPES,
     ArraySpec,
+    Encoding,
     Manifest,
     Remark,
     ShardEntry,
     array_names,
     check_modality,
-    writing,
 )
 from seamo_fast.data.statistics import BandStatistics
 from seamo_fast.errors import DataError
@@ -41,6 +42,7 @@ def write_manifest(
     source: str,
     release: str,
     skipped: Sequence[Remark] = (),
+    encoding: Encoding = "npy",
 ) -> Manifest:
     """Completes a shard set: merges the statistics of its shards and writes its manifest.
 
@@ -49,7 +51,8 @@ def write_manifest(
     """
     shards = tuple(entry for entry in entries if entry.samples)
     if not shards:
-        raise DataError(f"no sample of {source} could be packed into {out}")
+        left_out = _unique([*skipped, *(each for report in reports for each in report.skipped)])
+        raise DataError(f"no sample of {source} could be packed into {out}{_reasons(left_out)}")
     measured = []
     for modality in modalities:
         if modality.mean is None:
@@ -67,9 +70,17 @@ def write_manifest(
         shards=shards,
         skipped=_unique([*skipped, *(each for report in reports for each in report.skipped)]),
         noted=_unique([each for report in reports for each in report.noted]),
+        encoding=encoding,
     )
     manifest.save(out)
     return manifest
+
+
+def _reasons(skipped: Sequence[Remark]) -> str:
+    if not skipped:
+        return ": it holds nothing to pack"
+    shown = "; ".join(f"{remark.what}: {remark.why}" for remark in skipped[:3])
+    return f": {shown}" + (f"; and {len(skipped) - 3} more" if len(skipped) > 3 else "")
 
 
 def _unique(remarks: Iterable[Remark]) -> tuple[Remark, ...]:
@@ -87,6 +98,7 @@ class ShardWriter:
         source: What the samples are, for the manifest.
         release: Release name of the source and of measured statistics.
         shard_size: Samples a shard.
+        encoding: How arrays are stored, "npy" or "tiff" (`seamo_fast.data.folder`).
 
     Raises:
         DataError: `path` holds shards already or cannot be written.
@@ -102,6 +114,7 @@ class ShardWriter:
         source: str = "",
         release: str = "",
         shard_size: int = 512,
+        encoding: Encoding = "npy",
     ) -> None:
         self._out = Path(path)
         if (self._out / "manifest.json").exists() or any(self._out.glob("shard-*")):
@@ -116,6 +129,7 @@ class ShardWriter:
         self._source = source
         self._release = release
         self._shard_size = shard_size
+        self._encoding = encoding
         self._arrays: dict[str, ArraySpec] = {}
         self._shard: ShardFolder | None = None
         self._ids: list[str] = []
@@ -128,6 +142,8 @@ class ShardWriter:
         arrays: Mapping[str, Sequence[np.ndarray]],
         dates: Mapping[str, Sequence[date | None]],
         valid: Mapping[str, Sequence[bool]],
+        place: str = "",
+        position: tuple[float, float] | None = None,
     ) -> None:
         """Appends a sample.
 
@@ -137,6 +153,8 @@ class ShardWriter:
                 first sample decides dtypes and sizes; invalid groups are stored as zeros.
             dates: For each modality T acquisition dates, None where unknown.
             valid: For each modality whether each of its T groups exists.
+            place: Name of the place that it shows; `id` if empty.
+            position: Longitude and latitude in degrees, None where unknown.
 
         Raises:
             ValueError: Number of grids, shape or dtype differ from what was expected.
@@ -147,10 +165,15 @@ class ShardWriter:
         if self._shard is None:
             name = f"shard-{len(self._entries):05d}"
             self._shard = ShardFolder(
-                self._out, name, self._modalities, self._arrays, self._shard_size
+                self._out,
+                name,
+                self._modalities,
+                self._arrays,
+                self._shard_size,
+                self._encoding,
             )
         try:
-            self._shard.add(id, arrays, dates, valid)
+            self._shard.add(id, arrays, dates, valid, place, position)
         except BaseException:
             self.abort()
             raise
@@ -175,6 +198,7 @@ class ShardWriter:
             source=self._source,
             release=self._release,
             skipped=skipped,
+            encoding=self._encoding,
         )
 
     def abort(self) -> None:
