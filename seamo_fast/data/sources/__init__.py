@@ -7,16 +7,18 @@ from pathlib import Path
 from typing import Final
 
 from seamo_fast.data.sources.base import Reading, Source
-from seamo_fast.data.sources.mapping import load_mapping
+from seamo_fast.data.sources.mapping import load_mapping, packaged_mappings
 from seamo_fast.data.sources.series import Series
 from seamo_fast.data.sources.ssl4eo import SSL4EO
+from seamo_fast.data.sources.ssl4eo_lmdb import SSL4EOLmdb
+from seamo_fast.data.sources.ssl4eo_zarr import SSL4EOZarr
 from seamo_fast.errors import ConfigError, DataError
 
 __all__ = ["LAYOUTS", "Reading", "Source", "open_source"]
 
-LAYOUTS: Final[dict[str, type[SSL4EO] | type[Series]]] = {
-    each.layout: each for each in (SSL4EO, Series)
-}
+_Fixed = type[SSL4EO] | type[SSL4EOLmdb] | type[SSL4EOZarr]
+_FIXED: Final[dict[str, _Fixed]] = {each.layout: each for each in (SSL4EO, SSL4EOLmdb, SSL4EOZarr)}
+LAYOUTS: Final = (*_FIXED, Series.layout, *packaged_mappings())
 
 
 def open_source(
@@ -44,26 +46,34 @@ def open_source(
         raise ConfigError(f"seasons must be 1 or more, but got {seasons}")
     if not path.exists():
         raise DataError(f"source {path} does not exist")
-    if layout == "auto":
-        layout = _recognise(path, mapping)
-    if layout == SSL4EO.layout:
-        if not SSL4EO.recognises(path):
-            raise DataError(f"{path} is not {layout}; looked for {SSL4EO.looked_for}")
-        return SSL4EO(path, seasons or 4, modalities)
-    if layout == Series.layout:
-        if mapping is None:
-            raise DataError(
-                "a time series needs --mapping: a .yaml file or a name like worldcereal"
-            )
+    if mapping is not None and layout in ("auto", Series.layout):
         return Series(path, load_mapping(mapping), seasons, modalities)
+    if layout == "auto":
+        layout = _recognise(path)
+    if layout in _FIXED:
+        kind = _FIXED[layout]
+        if not kind.recognises(path):
+            raise DataError(f"{path} is not {layout}; looked for {kind.looked_for}")
+        return kind(path, seasons or 4, modalities)
+    if layout == Series.layout:
+        raise DataError(
+            "a time series needs --mapping: a .yaml file or one of "
+            f"{', '.join(packaged_mappings())}"
+        )
+    if layout in packaged_mappings():
+        return Series(path, load_mapping(layout), seasons, modalities)
     raise DataError(f"unknown layout {layout!r}; expected auto, {', '.join(LAYOUTS)}")
 
 
-def _recognise(path: Path, mapping: str | None) -> str:
-    if mapping is not None:
-        return Series.layout
-    if SSL4EO.recognises(path):
-        return SSL4EO.layout
-    looked_for = "; ".join(f"{name}: {each.looked_for}" for name, each in LAYOUTS.items())
+def _recognise(path: Path) -> str:
+    for name, kind in _FIXED.items():
+        if kind.recognises(path):
+            return name
+    for name in packaged_mappings():
+        for pattern in load_mapping(name).recognise:
+            if path.is_dir() and next(path.glob(pattern), None) is not None:
+                return name
+    looked_for = [f"{name}: {each.looked_for}" for name, each in _FIXED.items()]
+    looked_for.append(f"{Series.layout}: {Series.looked_for}")
     state = "is empty" if path.is_dir() and not any(path.iterdir()) else "has no known layout"
-    raise DataError(f"{path} {state}; looked for {looked_for}")
+    raise DataError(f"{path} {state}; looked for {'; '.join(looked_for)}")
