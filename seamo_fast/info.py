@@ -14,11 +14,12 @@ import torch
 from seamo_fast import kernels
 from seamo_fast._version import __version__
 from seamo_fast.data.demo import cache_folder
+from seamo_fast.data.tiff import DALI_DTYPES
 from seamo_fast.errors import SeaMoError
 from seamo_fast.training.precision import choose_device, choose_dtype, cpu_facts
 
 _NEEDED = ("numpy", "safetensors", "jsonargparse", "tifffile", "matplotlib", "tensorboard")
-_OPTIONAL = ("triton", "h5py", "flash-attn", "xformers", "nvidia-dali-cuda120", "timm", "wandb")
+_OPTIONAL = ("triton", "h5py", "flash-attn", "xformers", "nvidia-dali-cuda130", "timm", "wandb")
 _CPU_FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "neon", "asimd", "bf16")
 
 
@@ -27,6 +28,7 @@ def report() -> str:
     sections = {
         "versions": _versions(),
         "devices": _devices(),
+        "data loaders": _loaders(),
         "paths": [
             ("package", str(Path(__file__).parent)),
             ("cache", f"{cache_folder()} (SEAMO_FAST_CACHE moves it)"),
@@ -51,6 +53,18 @@ def _version(distribution: str) -> str | None:
         return metadata.version(distribution)
     except metadata.PackageNotFoundError:
         return None
+
+
+def _loaders() -> list[tuple[str, str]]:
+    dali = _version("nvidia-dali-cuda130") or _version("nvidia-dali-cuda120")
+    missing = "not installed: pip install 'seamo_fast[dali]'"
+    dtypes = ", ".join(DALI_DTYPES)
+    return [
+        ("torch", "threads: .npy by memory map, TIFF by tifffile"),
+        ("dali", f"DALI {dali}: data.loader dali" if dali else missing),
+        ("tiff through dali", f"pixel-interleaved {dtypes}, uncompressed, LZW or deflate"),
+        ("tiff past dali", "planar, BigTIFF, other dtypes and compressions: by tifffile"),
+    ]
 
 
 def _devices() -> list[tuple[str, str]]:

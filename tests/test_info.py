@@ -21,6 +21,13 @@ def test_it_names_versions_devices_and_each_operation(capsys: pytest.CaptureFixt
         assert line.split()[2] == ("yes" if row.chosen else "no")
 
 
+def test_it_says_which_tiff_files_dali_reads(capsys: pytest.CaptureFixture[str]) -> None:
+    assert info.main() == 0
+    told = capsys.readouterr().out
+    for expected in ("data loaders", "pixel-interleaved uint8, uint16, float32", "by tifffile"):
+        assert expected in told
+
+
 def test_it_says_where_the_cache_is(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
