@@ -78,6 +78,8 @@ def decode_tiff(data: bytes, spec: ArraySpec) -> np.ndarray:
     try:
         with tifffile.TiffFile(io.BytesIO(data)) as file:
             page = file.pages.first
+            planar = page.shape != expected and page.axes == "SYX"  # rewritten by another program
+            expected = (bands, height, width) if planar else expected
             if page.shape != expected or page.dtype != spec.dtype:
                 raise DataError(
                     f"holds {page.dtype} {list(page.shape)}, but the manifest says {spec.dtype} "
@@ -88,7 +90,9 @@ def decode_tiff(data: bytes, spec: ArraySpec) -> np.ndarray:
         raise
     except Exception as error:  # damaged files raise whatever their decoder meets
         raise DataError(f"cannot be decoded ({type(error).__name__}: {error})") from error
-    return np.ascontiguousarray(np.moveaxis(values.reshape(height, width, bands), -1, 0))
+    if not planar:
+        values = np.moveaxis(values.reshape(height, width, bands), -1, 0)
+    return np.ascontiguousarray(values)
 
 
 class _NpyFile:
