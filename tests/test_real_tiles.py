@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from seamo_fast.data.loader import TileLoader
-from seamo_fast.data.pack import pack
+from seamo_fast.data.packing import pack
 from seamo_fast.data.shards import ShardSet
 from seamo_fast.data.sources import open_source
 from seamo_fast.model import ModelConfig, SeaMo

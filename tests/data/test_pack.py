@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import signal
 import subprocess
@@ -17,7 +18,9 @@ import yaml
 
 from seamo_fast.data import ShardSet
 from seamo_fast.data.manifest import ArraySpec, Remark
-from seamo_fast.data.pack import Shard, main, pack
+from seamo_fast.data.pack import main
+from seamo_fast.data.packing import Shard, pack
+from seamo_fast.data.room import Room
 from seamo_fast.data.sources import Reading, open_source
 from seamo_fast.errors import ConfigError, DataError
 from seamo_fast.modalities import Band, Modality
@@ -47,6 +50,9 @@ class Made:
     bad: tuple[int, ...] = ()
     broken: tuple[int, ...] = ()
     read_items: list[str] = field(default_factory=list)
+
+    def estimate(self) -> int:
+        return self.count
 
     def items(self) -> list[str]:
         return [str(number) for number in range(self.count)]
@@ -140,9 +146,10 @@ def test_folder_that_the_packer_did_not_write(tmp_path: Path) -> None:
         pack(Made(), tmp_path)
 
 
-@pytest.mark.parametrize("options", [{"shard_size": 0}, {"workers": 0}])
-def test_impossible_settings(tmp_path: Path, options: dict[str, Any]) -> None:
-    with pytest.raises(ConfigError, match=r"shard_size and workers must be 1 or more"):
+@pytest.mark.parametrize("option", ["shard_size", "workers"])
+def test_impossible_settings(tmp_path: Path, option: str) -> None:
+    options: dict[str, Any] = {option: 0}
+    with pytest.raises(ConfigError, match=rf"{option} must be 1 or more, but got 0"):
         pack(Made(), tmp_path, **options)
     with pytest.raises(ConfigError, match=r"seasons must be 1 or more, but got 0"):
         open_source(tmp_path, seasons=0)
@@ -168,6 +175,9 @@ def test_result_does_not_depend_on_the_workers(
 ) -> None:
     assert main(command(series, tmp_path / "one", "--shard_size", "2", "--workers", "1")) == 0
     lines = capsys.readouterr().out.splitlines()
+    assert re.fullmatch(
+        r"packing 5 items: about 15 samples, [\d.]+ kB to write, .* free", lines.pop(0)
+    )
     assert lines[:5] == [
         "packed shard-00000: 6 samples",
         "packed shard-00001: 3 samples, 1 skipped",
@@ -187,12 +197,12 @@ def test_killed_pack_is_continued(series: Path, tmp_path: Path) -> None:
 import os, signal
 from seamo_fast.data.pack import main
 from seamo_fast.data.sources.series import Series
-window = Series._window
+sample = Series._sample
 def killed(self, id, *rest):
     if id == "2/t001":
         os.kill(os.getpid(), signal.SIGKILL)
-    return window(self, id, *rest)
-Series._window = killed
+    return sample(self, id, *rest)
+Series._sample = killed
 main({arguments!r})
 """
     process = subprocess.run([sys.executable, "-c", script], check=False, stdout=subprocess.PIPE)
@@ -213,6 +223,7 @@ def test_full_disk_stops_the_pack_and_room_lets_it_go_on(
     small_disk: Callable[[int], Path],
     write_cube: Callable[..., None],
     capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     for place in range(4):
         cube = np.random.default_rng(place).integers(0, 9999, (4, 80, 80)).astype(np.uint16)
@@ -221,6 +232,12 @@ def test_full_disk_stops_the_pack_and_room_lets_it_go_on(
     options = ("--shard_size", "1", "--workers", "1")
     disk = small_disk(256)
     out = disk / "out"
+    assert main(command(tmp_path / "series", out, *options)) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: about 12 samples take 319.5 kB in ")
+    assert "free; free some space, choose another folder" in error
+    assert not out.exists()
+    monkeypatch.setattr(Room, "check", lambda self, out: None)  # as if another program wrote
     assert main(command(tmp_path / "series", out, *options)) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1

@@ -14,7 +14,7 @@ import tifffile
 import yaml
 
 from seamo_fast.data import ShardSet
-from seamo_fast.data.pack import pack
+from seamo_fast.data.packing import pack
 from seamo_fast.data.sources import open_source
 from seamo_fast.errors import DataError
 
@@ -300,5 +300,5 @@ def test_wrong_mapping(
 
 
 def test_unknown_mapping(cubes: Path) -> None:
-    with pytest.raises(DataError, match=r"no mapping 'x'; give a .yaml file or one of worldcereal"):
+    with pytest.raises(DataError, match=r"no mapping 'x'; give a .yaml file or one of sen12ms, sen"):
         open_source(cubes, mapping="x")

@@ -12,7 +12,7 @@ import pytest
 import tifffile
 
 from seamo_fast.data import ShardSet
-from seamo_fast.data.pack import pack
+from seamo_fast.data.packing import pack
 from seamo_fast.data.sources import open_source
 from seamo_fast.errors import DataError
 from seamo_fast.modalities import get_modality

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from seamo_fast.data import ShardSet, ShardWriter
 from seamo_fast.data import folder as folder_module
+from seamo_fast.data import storage
 from seamo_fast.data.statistics import BandStatistics
 from seamo_fast.errors import DataError
 from seamo_fast.modalities import Band, Modality, get_modality
@@ -124,7 +125,8 @@ def test_full_disk_is_explained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
         raise OSError(errno.ENOSPC, "No space left on device")
 
     writer = ShardWriter(tmp_path, [ONE], 2, shard_size=3000)
-    monkeypatch.setattr(folder_module, {"open": "_write_header", "close": "sync"}[when], full)
+    module, name = {"open": (folder_module, "array_writer"), "close": (storage, "sync")}[when]
+    monkeypatch.setattr(module, name, full)
     message = r"no space left to write .*shard-00000: 0\.8 MB are needed .* MB are free; free some"
     with pytest.raises(DataError, match=message):  # noqa: PT012 (either call may fail)
         add(writer, ramp())

@@ -27,6 +27,8 @@ class Reading:
         valid: For each modality T flags.
         skipped: Tiles that could not be used; their groups are invalid.
         noted: Tiles that are kept or missing in an unusual way.
+        place: Name of the place; samples that share ground share it. `id` if empty.
+        position: Longitude and latitude of the place in degrees, None where unknown.
     """
 
     id: str
@@ -35,6 +37,8 @@ class Reading:
     valid: dict[str, list[bool]]
     skipped: list[Remark] = field(default_factory=list)
     noted: list[Remark] = field(default_factory=list)
+    place: str = ""
+    position: tuple[float, float] | None = None
 
     @property
     def empty(self) -> bool:
@@ -67,6 +71,10 @@ class Source(Protocol):
         """Returns the names of the pieces that are read one by one, in a fixed order."""
         ...
 
+    def estimate(self) -> int:
+        """Returns about how many samples the items yield, judged by the first of them."""
+        ...
+
     def read(self, item: str) -> Iterator[Reading]:
         """Yields the samples of an item.
 
@@ -80,8 +88,12 @@ class TileError(ValueError):
     """A tile that cannot be used; the message says why."""
 
 
-def read_tiff(path: Path) -> np.ndarray:
+def read_tiff(path: Path, most: int = 2**28) -> np.ndarray:
     """Returns the image [H, W] or [bands, H, W] of a TIFF file, values as stored.
+
+    Args:
+        path: The file.
+        most: Bytes of an image beyond which the file counts as damaged.
 
     Raises:
         TileError: The file cannot be read or is no such image.
@@ -89,9 +101,13 @@ def read_tiff(path: Path) -> np.ndarray:
     try:
         with tifffile.TiffFile(path) as file:
             series = file.series[0]
+            if not 0 < series.nbytes <= most:
+                raise TileError(f"{path.name} says that it holds {series.nbytes} bytes of pixels")
             values, axes = series.asarray(), series.axes
     except FileNotFoundError:
         raise TileError(f"{path.name} is missing") from None
+    except TileError:
+        raise
     except Exception as error:  # damaged files raise whatever their decoder meets
         raise TileError(f"{path.name} cannot be read ({type(error).__name__}: {error})") from error
     if values.ndim not in (2, 3) or "Y" not in axes or "X" not in axes:

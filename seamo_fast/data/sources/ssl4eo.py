@@ -26,6 +26,7 @@ from seamo_fast.data.sources.base import (
     list_folders,
     read_tiff,
 )
+from seamo_fast.data.sources.geo import tiff_position
 from seamo_fast.data.sources.pairing import season_slots
 from seamo_fast.errors import DataError
 from seamo_fast.modalities import Modality, canonical_band, get_modality
@@ -80,7 +81,10 @@ class SSL4EO:
     @classmethod
     def recognises(cls, path: Path) -> bool:
         """Whether a folder looks like this layout."""
-        return any((path / folder).is_dir() for folder in _FOLDERS.values())
+        folders = [path / folder for folder in _FOLDERS.values()]
+        return any(
+            each.is_dir() for folder in folders if folder.is_dir() for each in folder.iterdir()
+        )
 
     def items(self) -> list[str]:
         """Returns the locations that any of the modalities has."""
@@ -90,6 +94,10 @@ class SSL4EO:
             for location in list_folders(self.path / _FOLDERS[modality.name])
         }
         return sorted(found)
+
+    def estimate(self) -> int:
+        """Returns the number of locations."""
+        return len(self.items())
 
     def read(self, item: str) -> Iterator[Reading]:
         """Yields the sample of a location."""
@@ -133,6 +141,7 @@ class SSL4EO:
                 reading.skipped.append(Remark(what, str(error)))
                 continue
             dates[t] = tile[0]
+            reading.position = reading.position or _position(tile[1])
             if nan_pixels:
                 reading.noted.append(Remark(what, f"{nan_pixels} values are NaN or infinite"))
         reading.arrays[modality.name] = grids
@@ -169,6 +178,11 @@ def _band_files(modality: Modality, folder: Path) -> dict[str, Path]:
             f"missing: {', '.join(missing) or 'none'}; unknown: {', '.join(unknown) or 'none'}"
         )
     return files
+
+
+def _position(folder: Path) -> tuple[float, float] | None:
+    file = next(iter(sorted(folder.glob("*.tif"))), None)
+    return None if file is None else tiff_position(file)
 
 
 def _present(path: Path) -> list[str]:
