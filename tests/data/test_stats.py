@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -63,7 +64,7 @@ def test_profile_equals_numpy(parts: int) -> None:
 
 def test_floats_have_no_percentiles_and_nan_is_unmeasured() -> None:
     radar = get_modality("s1grd")
-    values = RNG.normal(-12, 3, (2, 2, 8, 8)).astype(np.float32)
+    values = RNG.normal(-15, 3, (2, 2, 8, 8)).astype(np.float32)
     values[0, 1, 0, 0] = np.nan
     found = profile(radar, values)
     assert found.percentile(1) is None
@@ -101,8 +102,6 @@ REFLECTANCE = Modality("r", (Band("A", 10),), "reflectance")
     ],
 )
 def test_flags(modality: Modality, values: np.ndarray, flag: str | None) -> None:
-    import re
-
     found = suspicions(modality, profile(modality, values))
     if flag is None:
         assert found == []
