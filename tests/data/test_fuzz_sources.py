@@ -1,0 +1,15 @@
+"""Damaged files of every layout: a named error or a counted skip, never a crash or a hang."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.data import fuzzing
+
+
+@pytest.mark.parametrize("kind", list(fuzzing.KINDS))
+def test_damaged_files_are_named_errors(tmp_path: Path, kind: str) -> None:
+    count = 15 if kind == "ssl4eo-v1.0" else 60
+    assert fuzzing.run(kind, 0, count, tmp_path) == []
