@@ -166,7 +166,7 @@ def choose(names: Sequence[str]) -> list[Modality]:
     return [MODALITIES[name] for name in names]
 
 
-def flags(labels: Sequence[str], classes: tuple[str, ...], where: str) -> np.ndarray:
+def flags(labels: Sequence[object], classes: tuple[str, ...], where: str) -> np.ndarray:
     """Returns int64 [classes], 1 where a patch has the class.
 
     Args:
