@@ -92,7 +92,9 @@ def write_cubes(root: Path) -> None:
         rng = np.random.default_rng(0)
         for band in ("B2", "B3", "B4", "B5", "B6", "B7", "B8", "B11", "B12", "VV", "VH"):
             values = rng.integers(1, 9000, (12, 8, 8)).astype(np.int16)
-            options: dict[str, Any] = {"compression": "gzip", "shuffle": True} if band < "B5" else {}
+            options: dict[str, Any] = (
+                {"compression": "gzip", "shuffle": True} if band < "B5" else {}
+            )
             file.create_dataset(band, data=values, **options)
             file[band].attrs["_Unsigned"] = np.bytes_("true")
 
@@ -184,7 +186,9 @@ def _replace_digits(rng: np.random.Generator, data: bytearray) -> None:
 
 def _tricks(rng: np.random.Generator, data: bytes, path: Path) -> bytes:
     """Adds members with names and kinds that an unpacker should not follow."""
-    name = str(rng.choice(["../../escaped", "/tmp/escaped", "a/../../../escaped", "S2L2A/..", "\n"]))
+    name = str(
+        rng.choice(["../../escaped", "/tmp/escaped", "a/../../../escaped", "S2L2A/..", "\n"])
+    )
     buffer = io.BytesIO(data)
     try:
         if path.suffix == ".tar":

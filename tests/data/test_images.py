@@ -212,12 +212,18 @@ def test_dtype_of_the_mapping(tmp_path: Path, write_mapping: Callable[..., str])
 @pytest.mark.parametrize(
     ("edit", "message"),
     [
-        (lambda s: s.update(sample="{til}"), r"sample is '\{til\}', but the pattern of modality 'o"),
+        (
+            lambda s: s.update(sample="{til}"),
+            r"sample is '\{til\}', but the pattern of modality 'o",
+        ),
         (lambda s: s.update(pairing="days"), r"pairing must be steps or seasons, but got 'days'"),
         (lambda s: s["modalities"]["opt"].update(gsd={"B4": 10}), r"gsd has no value for band B8"),
         (lambda s: s["modalities"]["opt"].update(gsd={"B4": 10, "B8": 20}), r"of one file lie on"),
         (lambda s: s["modalities"]["opt"].update(dtype="int64"), r"dtype must be one of uint8, "),
-        (lambda s: s["modalities"]["opt"].update(files="S2/.*"), r"files must be a pattern with on"),
+        (
+            lambda s: s["modalities"]["opt"].update(files="S2/.*"),
+            r"files must be a pattern with on",
+        ),
     ],
 )
 def test_wrong_mapping(

@@ -36,7 +36,10 @@ def source(tmp_path: Path) -> Path:
     for place in range(8):
         values = rng.integers(1, 200, (40, 40, 2)).astype(np.uint16)
         tifffile.imwrite(
-            tmp_path / "source" / "S2" / f"p{place}.tif", values, photometric="minisblack", planarconfig="contig"
+            tmp_path / "source" / "S2" / f"p{place}.tif",
+            values,
+            photometric="minisblack",
+            planarconfig="contig",
         )
     (tmp_path / "mapping.yaml").write_text(yaml.safe_dump(MAPPING))
     return tmp_path / "source"
@@ -119,7 +122,9 @@ def test_failed_pack_does_not_block_its_folder(run: Run, source: Path, tmp_path:
     contents = {file: file.read_bytes() for file in files}
     for file in files[1:]:
         file.write_bytes(b"damaged")
-    tifffile.imwrite(files[0], np.zeros((40, 40, 2), np.uint16), photometric="minisblack", planarconfig="contig")
+    tifffile.imwrite(
+        files[0], np.zeros((40, 40, 2), np.uint16), photometric="minisblack", planarconfig="contig"
+    )
     status, _, error = run(tmp_path / "out", "--shard_size", "2")
     assert status == 2
     assert "no sample of series: source could be packed into" in error

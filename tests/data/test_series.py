@@ -300,5 +300,7 @@ def test_wrong_mapping(
 
 
 def test_unknown_mapping(cubes: Path) -> None:
-    with pytest.raises(DataError, match=r"no mapping 'x'; give a .yaml file or one of sen12ms, sen"):
+    with pytest.raises(
+        DataError, match=r"no mapping 'x'; give a .yaml file or one of sen12ms, sen"
+    ):
         open_source(cubes, mapping="x")

@@ -10,10 +10,10 @@ import pytest
 import tifffile
 
 from seamo_fast.data import ShardSet, ShardWriter
+from seamo_fast.data.manifest import DTYPES, ArraySpec
 from seamo_fast.data.packing import pack
 from seamo_fast.data.sources import open_source
 from seamo_fast.data.storage import decode_tiff, encode_tiff, tiff_name
-from seamo_fast.data.manifest import DTYPES, ArraySpec
 from seamo_fast.errors import DataError
 from tests.data.conftest import (
     OPTICAL,

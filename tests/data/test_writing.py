@@ -15,9 +15,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from seamo_fast.data import ShardSet, ShardWriter
+from seamo_fast.data import ShardSet, ShardWriter, storage
 from seamo_fast.data import folder as folder_module
-from seamo_fast.data import storage
 from seamo_fast.data.statistics import BandStatistics
 from seamo_fast.errors import DataError
 from seamo_fast.modalities import Band, Modality, get_modality

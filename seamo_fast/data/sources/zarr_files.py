@@ -166,7 +166,9 @@ def _dates(group: ZarrZip, count: int, times: int) -> list[list[date | None]]:
         flat = _days(values.reshape(-1), array)
     except ValueError as error:
         raise DataError(f"{group.name}: {name}: {error}") from error
-    return [list(flat[row * times : (row + 1) * times]) for row in range(count)] if flat else unknown
+    return (
+        [list(flat[row * times : (row + 1) * times]) for row in range(count)] if flat else unknown
+    )
 
 
 def _days(values: np.ndarray, array: ZarrArray) -> Sequence[date | None]:
