@@ -44,8 +44,13 @@ _CITIES: Final = {
 # Which value means change, by the values in the file. Ones alone are no change: the files have 1
 # and 2, whatever the dataset's text says.
 _CODINGS: Final = {
-    (0,): 1, (1,): 2, (2,): 2, (255,): 255,
-    (0, 1): 1, (1, 2): 2, (0, 255): 255,
+    (0,): 1,
+    (1,): 2,
+    (2,): 2,
+    (255,): 255,
+    (0, 1): 1,
+    (1, 2): 2,
+    (0, 255): 255,
 }
 _TOLERANCE: Final = 0.01  # pixels
 _REACH: Final = 0.1  # of the size that the other date may lack; its edge is repeated
