@@ -11,10 +11,12 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable, Iterator
+from importlib import import_module
 from typing import Any, Final, NamedTuple
 
 import numpy as np
 import torch
+from torch.utils.dlpack import from_dlpack
 
 from seamo_fast.data.loader import Loaded, Loader, read_batch
 from seamo_fast.data.shards import ShardSet
@@ -56,7 +58,7 @@ class DaliLoader(Loader):
         self, shards: ShardSet, *, device: torch.device | str = "cpu", **options: Any
     ) -> None:
         super().__init__(shards, **options)
-        _need_dali()
+        import_dali()
         self._device = torch.device(device)
         self._encoded = shards.manifest.encoding == "tiff"
         self._specs = {
@@ -141,7 +143,7 @@ class DaliLoader(Loader):
 
     def _bands(self, outputs: Any) -> dict[str, list[torch.Tensor]]:
         grids = {
-            array: torch.from_dlpack(output.as_tensor()).unflatten(0, (-1, self._stream.seasons))
+            array: from_dlpack(output.as_tensor()).unflatten(0, (-1, self._stream.seasons))
             for array, output in zip(self._specs, outputs, strict=True)
         }
         return {
@@ -149,11 +151,10 @@ class DaliLoader(Loader):
         }
 
     def _pipeline(self, source: Callable[[], list[list[np.ndarray]]]) -> Any:
-        from nvidia.dali import fn, types
-        from nvidia.dali.pipeline import Pipeline
-
+        dali = import_dali()
+        fn, types = dali.fn, dali.types
         gpu = self._device.type == "cuda"
-        pipeline = Pipeline(
+        pipeline = dali.Pipeline(
             batch_size=len(self._stream.rows) * self._stream.seasons,
             num_threads=max(1, self._workers),
             device_id=(self._device.index or 0) if gpu else None,
@@ -209,10 +210,10 @@ class DaliLoader(Loader):
 
     def _file(self, index: int, array: str, season: int) -> np.ndarray:
         shards, spec = self._stream.shards, self._specs[array]
-        data = np.frombuffer(shards.file(index, array, season, self._verify), np.uint8)
+        data = shards.file(index, array, season, self._verify)
         reason = why_not_dali(data, spec.dtype, spec.shape[1:])
         if not reason:
-            return data
+            return np.frombuffer(data, np.uint8)
         if (array, reason) not in self._told:
             self._told.add((array, reason))
             _LOG.warning(
@@ -226,9 +227,14 @@ def _dali_type(types: Any, dtype: str) -> Any:
     return getattr(types, _TYPES.get(dtype, dtype.upper()))
 
 
-def _need_dali() -> None:
+def import_dali() -> Any:
+    """Returns the package `nvidia.dali`, which has no types.
+
+    Raises:
+        ConfigError: It is not installed.
+    """
     try:
-        import nvidia.dali  # noqa: F401
+        return import_module("nvidia.dali")
     except ImportError as error:
         raise ConfigError(
             f"data.loader dali needs NVIDIA DALI ({error}); install it with "

@@ -40,7 +40,7 @@ class TiffHeader(NamedTuple):
     single: bool
 
 
-def probe(data: bytes | np.ndarray) -> TiffHeader:
+def probe(data: bytes) -> TiffHeader:
     """Returns the header of an encoded classic little-endian TIFF; touches no pixel.
 
     Raises:
@@ -87,7 +87,7 @@ def _first(tags: dict[int, tuple[int, ...]], tag: int, default: int) -> int:
     return tags[tag][0] if tag in tags else default
 
 
-def why_not_dali(data: bytes | np.ndarray, dtype: str, shape: Sequence[int]) -> str:
+def why_not_dali(data: bytes, dtype: str, shape: Sequence[int]) -> str:
     """Returns why DALI cannot read an encoded tile, or would misread it; empty if it can.
 
     DALI 2.4 refuses planar float32 and reads planar uint16 of three bands wrongly without an

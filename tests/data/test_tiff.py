@@ -70,7 +70,7 @@ def test_unexpected_content() -> None:
 def test_plain_files_are_read_back(bands: int) -> None:
     values = np.random.default_rng(0).integers(0, 60000, (bands, 5, 7)).astype(np.uint16)
     data = encode_plain(values)
-    assert why_not_dali(data, "uint16", values.shape) == ""
+    assert why_not_dali(data.tobytes(), "uint16", values.shape) == ""
     image = tifffile.imread(io.BytesIO(data.tobytes())).reshape(5, 7, bands)
     np.testing.assert_array_equal(np.moveaxis(image, -1, 0), values)
 
