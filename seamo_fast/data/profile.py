@@ -89,7 +89,7 @@ class BandProfile:
         """Returns what is known of each band, JSON-able."""
         low, high = self.percentile(1), self.percentile(99)
         share = self.unmeasured / np.maximum(self.moments.count + self.unmeasured, 1)
-        found = {}
+        found: dict[str, dict[str, float]] = {}
         for channel, name in enumerate(modality.band_names):
             if not self.moments.count[channel]:
                 found[name] = {"count": 0}

@@ -83,9 +83,8 @@ def test_draw_depends_on_the_place_alone_and_keeps_the_shares() -> None:
 
 def test_cells_keep_neighbours_together() -> None:
     splits = Splits((0.5, 0.5), cell=2)
-    kinds = {
-        splits.choose(f"{x}{y}", (x, y)) for x in np.arange(0, 2, 0.3) for y in np.arange(-2, 0, 0.3)
-    }  # fmt: skip
+    inside = [(x, y) for x in np.arange(0, 2, 0.3) for y in np.arange(-2, 0, 0.3)]
+    kinds = {splits.choose(f"{x}{y}", (x, y)) for x, y in inside}
     assert len(kinds) == 1
     assert {splits.choose("a", (x, y)) for x in range(0, 60, 2) for y in (0, 2)} == {"train", "val"}
 

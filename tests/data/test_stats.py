@@ -133,12 +133,13 @@ def test_shards_get_the_result(
         stored = [ShardSet(path).read(n) for n in range(10)]
         column = before.modalities.index(modality)
         for channel, name in enumerate(modality.band_names):
-            g, position = next((g, grid.bands.index(channel))
-                               for g, grid in enumerate(modality.grids) if channel in grid.bands)  # fmt: skip
-            values = np.concatenate([
+            g = next(g for g, grid in enumerate(modality.grids) if channel in grid.bands)
+            position = modality.grids[g].bands.index(channel)
+            parts = [
                 each.bands[modality.name][g][each.valid[:, column], position].reshape(-1)
                 for each in stored
-            ]).astype(float)  # fmt: skip
+            ]
+            values = np.concatenate(parts).astype(float)
             assert found[name]["mean"] == pytest.approx(values.mean(), rel=1e-12)
             assert found[name]["count"] == values.size
     flags = [each.what for each in after.noted]

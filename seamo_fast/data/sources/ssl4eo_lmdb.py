@@ -182,9 +182,9 @@ def _unpickled(data: bytes) -> tuple[Any, ...]:
         elif code.name == "MARK":
             marks.append(len(stack))
         elif code.name in ("MEMOIZE", "BINPUT", "LONG_BINPUT"):
-            memo[len(memo) if argument is None else argument] = stack[-1]
+            memo[len(memo) if argument is None else int(argument)] = stack[-1]
         elif code.name in ("BINGET", "LONG_BINGET"):
-            stack.append(memo[argument])
+            stack.append(memo[int(argument or 0)])
         elif code.name not in ("PROTO", "FRAME", "STOP"):
             raise ValueError(f"opcode {code.name}")
     if len(stack) != 1 or not isinstance(stack[0], tuple):

@@ -168,8 +168,8 @@ class ZarrArray:
                 for step, size, start in zip(self._chunks[1:], self.shape[1:], starts, strict=True)
             ]
             place = tuple(slice(a, a + size) for a, size in zip(starts, sizes, strict=True))
-            inner = tuple(slice(size) for size in sizes)
-            out[place] = self._chunk((first, *rest))[(index % self._chunks[0], *inner)]
+            chunk = self._chunk((first, *rest))[index % self._chunks[0], ...]
+            out[place] = chunk[tuple(slice(size) for size in sizes)]
         return out
 
     def all(self) -> np.ndarray:
