@@ -131,13 +131,14 @@ def test_modes_see_the_operator(case: Case) -> None:
 
 
 def test_half_precision_gradients_are_rounded_once(backend: str) -> None:
+    torch.manual_seed(0)
     pred = torch.randn(64, 192, dtype=torch.bfloat16, requires_grad=True)
     target, weight = torch.randn(64, 192), torch.rand(64)
     (grad,) = torch.autograd.grad(kernels.norm_pix_loss(pred, target, weight) * 0.3, pred)
     exact = pred.detach().double().requires_grad_()
     (expected,) = torch.autograd.grad(kernels.norm_pix_loss(exact, target, weight) * 0.3, exact)
-    # half of the distance between neighbours, and what float32 loses
-    assert ((grad.double() - expected).abs() <= 0.0021 * expected.abs() + 1e-10).all()
+    # rounded twice, a quarter of them would differ
+    assert (grad != expected.to(grad.dtype)).float().mean() < 0.01
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])
