@@ -8,6 +8,7 @@ compile after the installation. See kernels/_native.py for what is compiled when
 from __future__ import annotations
 
 import runpy
+from pathlib import Path
 
 from setuptools import find_packages, setup
 
@@ -21,5 +22,5 @@ setup(
         "seamo_fast.csrc",
     ],
     package_dir={"seamo_fast.kernels": "kernels", "seamo_fast.csrc": "csrc"},
-    **native["setup_arguments"](),
+    **native["setup_arguments"](Path("csrc")),
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import importlib.util
 import os
+import shutil
 
 import torch
 
@@ -17,7 +18,7 @@ def obstacle(backend: str) -> str | None:
     if backend == "cpu":
         return _text(_native.load())
     if backend == "cuda":
-        return _text(_cuda.load())
+        return _old_device() or _text(_cuda.load())
     if backend == "triton":
         return _no_triton()
     return None
@@ -31,6 +32,13 @@ def interpreting() -> bool:
 def _no_triton() -> str | None:
     if importlib.util.find_spec("triton") is None:
         return "triton is not installed: it comes with torch on Linux, or pip install triton"
+    compilers = (os.environ.get("CC"), "gcc", "clang", "cc")
+    if not interpreting() and not any(name and shutil.which(name) for name in compilers):
+        return "it compiles its launchers: install gcc or clang, or set CC"
+    return _old_device()
+
+
+def _old_device() -> str | None:
     if torch.version.hip is None and torch.cuda.is_available():
         major, minor = torch.cuda.get_device_capability()
         if major < 8:

@@ -28,6 +28,7 @@ import shutil
 import sys
 import sysconfig
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -56,14 +57,16 @@ class BuildError(RuntimeError):
 
 def cache_folder(part: str) -> Path:
     """Where ``python -m seamo_fast.build`` puts CPU or CUDA compiled from these sources."""
-    root = Path(os.environ.get("SEAMO_FAST_CACHE") or "~/.cache/seamo_fast").expanduser()
+    root = Path(os.environ.get("SEAMO_FAST_CACHE") or "~/.cache/seamo_fast")
+    with suppress(RuntimeError):  # a user without a home
+        root = root.expanduser()
     return root / "native" / f"{part}-{fingerprint(part)}"
 
 
 @functools.cache
 def fingerprint(part: str) -> str:
     """Names the sources of a part together with what runs them."""
-    digest = hashlib.sha256(f"{platform.machine()}\n".encode())
+    digest = hashlib.sha256(f"{platform.machine()} {_FLAGS}\n".encode())
     if part == CPU:
         import torch
 
@@ -110,15 +113,19 @@ def load() -> ModuleType | str:
 
 def _read_record(folder: Path, part: str) -> dict[str, Any] | None:
     try:
-        return json.loads((folder / f"_{part}.json").read_text(encoding="utf-8"))
+        record = json.loads((folder / f"_{part}.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
+    complete = isinstance(record, dict) and {"fingerprint", "failure"} <= record.keys()
+    return record if complete else None
 
 
 def _write_record(folder: Path, part: str, failure: str | None) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     record = {"fingerprint": fingerprint(part), "failure": failure}
-    (folder / f"_{part}.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    partial = folder / f"_{part}.json.{os.getpid()}"
+    partial.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    partial.replace(folder / f"_{part}.json")
 
 
 def build(verbose: bool = False) -> dict[str, str | None]:
@@ -132,7 +139,7 @@ def build(verbose: bool = False) -> dict[str, str | None]:
     """
     from setuptools import Distribution  # type: ignore[import-untyped]
 
-    arguments = setup_arguments()
+    arguments = setup_arguments(_SOURCES)
     if not arguments:
         return {}
     native = cache_folder(CPU).parent
@@ -153,25 +160,34 @@ def build(verbose: bool = False) -> dict[str, str | None]:
 
 
 def _move(source: Path, target: Path, part: str) -> None:
-    """Moves a part and its record; the record last, since it says that the part is there."""
+    """Moves a part and its record; the record last, since it says that the part is there.
+
+    A failure, such as that of a machine without a GPU, does not take away what another one made.
+    """
+    if not (source / _FILES[part]).exists() and (target / _FILES[part]).exists():
+        return
     target.mkdir(parents=True, exist_ok=True)
     for name in (_FILES[part], f"_{part}.json"):
         if (source / name).exists():
             (source / name).replace(target / name)
 
 
-def setup_arguments() -> dict[str, Any]:
-    """Arguments of ``setuptools.setup`` that compile what SEAMO_FAST_BUILD asks for."""
+def setup_arguments(sources: Path) -> dict[str, Any]:
+    """Arguments of ``setuptools.setup`` that compile what SEAMO_FAST_BUILD asks for.
+
+    Args:
+        sources: the folder csrc: relative in setup.py, as setuptools wants it; absolute elsewhere,
+            or objects would land outside of the folder for temporary files.
+    """
     wanted = _wanted()
     if wanted == "none" or (wanted == "auto" and importlib.util.find_spec("torch") is None):
         return {}
     from torch.utils.cpp_extension import CppExtension
 
-    sources = [*(_SOURCES / "bindings").glob("*.cpp"), *(_SOURCES / "cpu").glob("*.cpp")]
+    files = [*(sources / "bindings").glob("*.cpp"), *(sources / "cpu").glob("*.cpp")]
     extension = CppExtension(
         _MODULE,
-        # setuptools wants paths relative to setup.py
-        [os.path.relpath(path) for path in sorted(sources)],
+        [str(path) for path in sorted(files)],
         extra_compile_args={"cxx": list(_FLAGS)},
         optional=True,
     )

@@ -20,6 +20,8 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
+from torch.autograd import forward_ad
+from torch.overrides import has_torch_function
 
 from ..errors import ConfigError
 from . import _backends
@@ -27,7 +29,7 @@ from . import _backends
 VARIABLE = "SEAMO_FAST_KERNELS"
 REFERENCE = "reference"
 
-# the order "auto" tries: Triton tunes itself to the GPU at hand and needs no compiler
+# the order "auto" tries: Triton tunes itself to the GPU at hand
 BACKENDS = ("triton", "cuda", "cpu", REFERENCE)
 
 _DEVICES = {"cuda": "cuda", "triton": "cuda", "cpu": "cpu"}
@@ -42,6 +44,7 @@ _NOT_BUILT = {
 _dispatch_modes = torch._C._len_torch_dispatch_stack
 _transforms = torch._C._functorch.peek_interpreter_stack
 _is_profiled = torch._C._autograd._profiler_enabled
+_function_modes = torch._C._len_torch_function_stack
 
 _library = torch.library.Library("seamo", "DEF")
 _modules: dict[str, dict[str, str]] = {}
@@ -119,7 +122,9 @@ def _eager(op: str, overload: Callable[..., Any], check: Callable[..., None]) ->
     """A function that calls the C++ kernel if it can, else checks and takes the dispatcher."""
 
     def call(*arguments: Any) -> Any:
-        function = None if _is_observed() else _native_function(op)
+        if _has_level():
+            _refuse_tangents(op, arguments)
+        function = None if _is_observed(arguments) else _native_function(op)
         result = None if function is None else function(*arguments)
         if result is not None:
             return result
@@ -129,13 +134,26 @@ def _eager(op: str, overload: Callable[..., Any], check: Callable[..., None]) ->
     return call
 
 
-def _is_observed() -> bool:
+def _has_level() -> bool:
+    return forward_ad._current_level >= 0
+
+
+def _refuse_tangents(op: str, arguments: Any) -> None:
+    """Operators of torch.library drop tangents in silence."""
+    for x in torch.utils._pytree.tree_leaves(arguments):
+        if isinstance(x, torch.Tensor) and forward_ad.unpack_dual(x).tangent is not None:
+            raise NotImplementedError(f"seamo::{op} has no forward-mode derivative")
+
+
+def _is_observed(arguments: Any) -> bool:
     """Whether something beside autograd has to see the calls of operators."""
     return (
         torch.compiler.is_compiling()
         or _dispatch_modes() > 0
         or _transforms() is not None
         or _is_profiled()
+        or _function_modes() > 0
+        or has_torch_function(arguments)
         or torch._C._is_tracing()
     )
 

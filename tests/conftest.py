@@ -37,6 +37,9 @@ def fixed_seeds() -> None:
 @pytest.fixture(scope="session", autouse=True)
 def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Keeps demo data out of the user's cache; made once a session. Compiled kernels stay."""
+    loaded = _native.load()
+    if os.environ.get("SEAMO_FAST_TEST_REQUIRE") == _native.CPU and isinstance(loaded, str):
+        pytest.exit(f"the C++ kernels are required, but {loaded}", returncode=1)
     native = _native.cache_folder(_native.CPU).parent.resolve()
     with pytest.MonkeyPatch.context() as patch:
         cache = tmp_path_factory.mktemp("cache")

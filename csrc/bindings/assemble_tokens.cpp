@@ -80,13 +80,23 @@ class Assemble : public torch::autograd::Function<Assemble> {
     return differentiate_once("assemble_tokens", [&]() -> variable_list {
       const std::vector<bool> needed = {ctx->needs_input_grad(0), ctx->needs_input_grad(1),
                                         ctx->needs_input_grad(2)};
-      const auto [visible, mask_token, table] =
-          assemble_backward(grads[0], ctx->get_saved_variables()[0],
-                            ctx->saved_data["count"].toInt(), ctx->saved_data["positions"].toInt(),
-                            needed)
-              .value();
-      return {needed[0] ? visible : at::Tensor(), needed[1] ? mask_token : at::Tensor(),
-              needed[2] ? table : at::Tensor(), {}};
+      const at::Tensor index = ctx->get_saved_variables()[0];
+      const int64_t count = ctx->saved_data["count"].toInt();
+      const int64_t positions = ctx->saved_data["positions"].toInt();
+      variable_list found;
+      if (is_plain(grads[0])) {
+        const auto [visible, mask_token, table] =
+            assemble_backward(grads[0], index, count, positions, needed).value();
+        found = {visible, mask_token, table};
+      } else {
+        found = call_operator("seamo::_assemble_tokens_backward",
+                              {grads[0], index, count, positions, needed});
+      }
+      for (size_t i = 0; i < needed.size(); ++i) {
+        if (!needed[i]) found[i] = at::Tensor();
+      }
+      found.emplace_back();
+      return found;
     });
   }
 };

@@ -2,12 +2,14 @@
 
 #pragma once
 
+#include <ATen/core/dispatch/Dispatcher.h>
 #include <torch/csrc/autograd/custom_function.h>
 #include <torch/csrc/autograd/functions/basic_ops.h>
 
 #include <memory>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "tensors.h"
 
@@ -23,6 +25,14 @@ inline bool requires_grad(const MaybeTensor& x) { return x && x->requires_grad()
 template <typename... Tensors>
 bool wants_gradient(const Tensors&... tensors) {
   return at::GradMode::is_enabled() && (... || requires_grad(tensors));
+}
+
+// Calls an operator through the dispatcher, for gradients that are no ordinary tensors.
+inline variable_list call_operator(const char* name, std::vector<c10::IValue> stack) {
+  c10::Dispatcher::singleton().findSchemaOrThrow(name, "").callBoxed(stack);
+  variable_list results;
+  for (const c10::IValue& value : stack) results.push_back(value.toTensor());
+  return results;
 }
 
 // The gradients that `body` returns; they raise an error if they are differentiated themselves.

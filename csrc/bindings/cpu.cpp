@@ -3,6 +3,7 @@
 
 #include <ATen/Parallel.h>
 #include <ATen/ops/mul.h>
+#include <torch/csrc/autograd/engine.h>
 #include <pybind11/stl.h>
 
 #include <vector>
@@ -75,38 +76,6 @@ std::tuple<at::Tensor, at::Tensor> run_loss(const at::Tensor& pred, const at::Te
   return {loss, total};
 }
 
-// Finds the gradient in the pass over the patches that finds the loss.
-class Loss : public torch::autograd::Function<Loss> {
- public:
-  static variable_list forward(AutogradContext* ctx, const at::Tensor& pred,
-                               const at::Tensor& target, const at::Tensor& weight, bool normalize,
-                               double eps) {
-    const at::Tensor pred_grad = empty(pred.sizes(), pred, pred.scalar_type());
-    const auto [loss, total] = run_loss(pred, target, weight, normalize, eps, pred_grad);
-    ctx->save_for_backward({pred_grad});
-    ctx->mark_non_differentiable({total});
-    return {loss, total};
-  }
-
-  static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
-    return differentiate_once("norm_pix_loss", [&]() -> variable_list {
-      const at::Tensor pred_grad = ctx->get_saved_variables()[0];
-      const bool same = *grads[0].const_data_ptr<float>() == 1;
-      return {same ? pred_grad : at::mul(pred_grad, grads[0]), {}, {}, {}, {}};
-    });
-  }
-};
-
-std::optional<std::tuple<at::Tensor, at::Tensor>> loss_forward(const at::Tensor& pred,
-                                                               const at::Tensor& target,
-                                                               const at::Tensor& weight,
-                                                               bool normalize, double eps) {
-  if (!LossInputs::are_good(pred, target, weight, normalize)) return std::nullopt;
-  if (!wants_gradient(pred)) return run_loss(pred, target, weight, normalize, eps, {});
-  const variable_list results = Loss::apply(pred, target, weight, normalize, eps);
-  return std::make_tuple(results[0], results[1]);
-}
-
 MaybeTensor loss_backward(const at::Tensor& grad, const at::Tensor& pred, const at::Tensor& target,
                           const at::Tensor& weight, const at::Tensor& total, bool normalize,
                           double eps) {
@@ -120,6 +89,61 @@ MaybeTensor loss_backward(const at::Tensor& grad, const at::Tensor& pred, const 
   x.forward.pred_grad = pred_grad.data_ptr();
   norm_pix_loss_backward(x);
   return pred_grad;
+}
+
+// Finds the gradient in the pass over the patches that finds the loss, and rounds it once: where it
+// may be scaled afterwards in half precision, it is found in the backward pass.
+class Loss : public torch::autograd::Function<Loss> {
+ public:
+  static variable_list forward(AutogradContext* ctx, const at::Tensor& pred,
+                               const at::Tensor& target, const at::Tensor& weight, bool normalize,
+                               double eps) {
+    at::Tensor pred_grad;
+    if (!is_half(pred)) pred_grad = empty(pred.sizes(), pred, pred.scalar_type());
+    const auto [loss, total] = run_loss(pred, target, weight, normalize, eps, pred_grad);
+    if (is_half(pred)) {
+      ctx->save_for_backward({pred, target, weight, total});
+      ctx->saved_data["normalize"] = normalize;
+      ctx->saved_data["eps"] = eps;
+    } else {
+      ctx->save_for_backward({pred_grad});
+    }
+    ctx->mark_non_differentiable({total});
+    return {loss, total};
+  }
+
+  static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
+    return differentiate_once("norm_pix_loss", [&]() -> variable_list {
+      const variable_list saved = ctx->get_saved_variables();
+      return {saved.size() == 1 ? scaled(saved[0], grads[0]) : found(ctx, saved, grads[0]),
+              {}, {}, {}, {}};
+    });
+  }
+
+ private:
+  // The saved tensor itself only where nothing else can get it.
+  static at::Tensor scaled(const at::Tensor& pred_grad, const at::Tensor& grad) {
+    if (!is_plain(grad) || *grad.const_data_ptr<float>() != 1) return at::mul(pred_grad, grad);
+    return torch::autograd::get_current_graph_task_keep_graph() ? pred_grad.clone() : pred_grad;
+  }
+
+  static at::Tensor found(AutogradContext* ctx, const variable_list& x, const at::Tensor& grad) {
+    const bool normalize = ctx->saved_data["normalize"].toBool();
+    const double eps = ctx->saved_data["eps"].toDouble();
+    if (is_plain(grad)) return loss_backward(grad, x[0], x[1], x[2], x[3], normalize, eps).value();
+    return call_operator("seamo::_norm_pix_loss_backward",
+                         {grad, x[0], x[1], x[2], x[3], normalize, eps})[0];
+  }
+};
+
+std::optional<std::tuple<at::Tensor, at::Tensor>> loss_forward(const at::Tensor& pred,
+                                                               const at::Tensor& target,
+                                                               const at::Tensor& weight,
+                                                               bool normalize, double eps) {
+  if (!LossInputs::are_good(pred, target, weight, normalize)) return std::nullopt;
+  if (!wants_gradient(pred)) return run_loss(pred, target, weight, normalize, eps, {});
+  const variable_list results = Loss::apply(pred, target, weight, normalize, eps);
+  return std::make_tuple(results[0], results[1]);
 }
 
 std::optional<Pixel> pixel_of(at::ScalarType dtype) {
@@ -149,6 +173,8 @@ Grid grid_of(const at::Tensor& band, Pixel pixel, const std::optional<double>& n
   if (pixel == Pixel::f16) grid.nodata = static_cast<float>(static_cast<at::Half>(grid.nodata));
   return grid;
 }
+
+constexpr int64_t kMostPixels = 1 << 24;  // of a side: positions are floats
 
 bool is_per_channel(const at::Tensor& x, const std::vector<int64_t>& order) {
   return x.dim() == 1 && x.size(0) == static_cast<int64_t>(order.size()) && x.is_floating_point();
@@ -182,7 +208,8 @@ std::optional<std::tuple<at::Tensor, at::Tensor>> gather_forward(
     const std::optional<Pixel> pixel = pixel_of(band.scalar_type());
     const bool fits = pixel && is_plain(band) && are_constant(band) && band.dim() == 5 &&
                       has_sizes(band, index, 1, {band.size(2), band.size(3), band.size(4)}) &&
-                      band.size(3) > 0 && band.size(4) > 0 && channels + band.size(2) <= total;
+                      band.size(3) > 0 && band.size(4) > 0 &&
+                      band.size(3) <= kMostPixels && band.size(4) <= kMostPixels && channels + band.size(2) <= total;
     if (!fits) return std::nullopt;
     kept.push_back(band.stride(4) == 1 ? band : band.contiguous());
     grids.push_back(grid_of(kept.back(), *pixel, nodata));

@@ -156,15 +156,20 @@ class Embed : public torch::autograd::Function<Embed> {
       const int64_t bits = ctx->saved_data["needed"].toInt();
       const std::vector<bool> needed = {(bits & 1) != 0, (bits & 2) != 0, (bits & 4) != 0,
                                         (bits & 8) != 0};
-      const auto [weight, bias, table, offset] =
-          embed_backward(grads[0], saved[0], saved[1], ctx->saved_data["positions"].toInt(), needed)
-              .value();
-      return {{},
-              needed[0] ? weight : at::Tensor(),
-              needed[1] ? bias : at::Tensor(),
-              needed[2] ? table : at::Tensor(),
-              {},
-              needed[3] ? offset : at::Tensor()};
+      const int64_t positions = ctx->saved_data["positions"].toInt();
+      variable_list found;
+      if (is_plain(grads[0])) {
+        const auto [weight, bias, table, offset] =
+            embed_backward(grads[0], saved[0], saved[1], positions, needed).value();
+        found = {weight, bias, table, offset};
+      } else {
+        found = call_operator("seamo::_embed_patches_backward",
+                              {grads[0], saved[0], saved[1], positions, needed});
+      }
+      for (size_t i = 0; i < needed.size(); ++i) {
+        if (!needed[i]) found[i] = at::Tensor();
+      }
+      return {{}, found[0], found[1], found[2], {}, found[3]};
     });
   }
 };
@@ -174,7 +179,7 @@ MaybeTensor embed_forward(const at::Tensor& patches, const at::Tensor& weight,
                           const MaybeTensor& offset) {
   const bool good = are_plain(patches, weight, table) && are_constant(patches) &&
                     is_index(index) && is_stored(patches) && patches.dim() >= 2 &&
-                    patches.numel() > 0 && weight.dim() == 2 && table.dim() == 2 &&
+                    patches.numel() > 0 && weight.dim() == 2 && weight.size(0) > 0 && table.dim() == 2 &&
                     weight.is_floating_point() && table.is_floating_point() &&
                     weight.size(1) == patches.size(-1) && table.size(1) == weight.size(0) &&
                     has_sizes(index, patches, 1, {}) &&

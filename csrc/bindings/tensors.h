@@ -21,7 +21,8 @@ namespace seamo {
 // left to the reference.
 inline bool is_plain(const at::Tensor& x) {
   constexpr c10::DispatchKeySet special{
-      c10::DispatchKey::Python,           c10::DispatchKey::FuncTorchBatched,
+      c10::DispatchKey::Python,       c10::DispatchKey::Batched,
+      c10::DispatchKey::FuncTorchBatched,
       c10::DispatchKey::Functionalize,    c10::DispatchKey::FuncTorchGradWrapper,
       c10::DispatchKey::Negative,         c10::DispatchKey::ZeroTensor};
   return x.is_cpu() && x.layout() == at::kStrided && !x.key_set().has_any(special);

@@ -115,6 +115,12 @@ class Attention : public torch::autograd::Function<Attention> {
   static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
     const variable_list x = ctx->get_saved_variables();
     return differentiate_once("tm_attention", [&]() -> variable_list {
+      if (!is_plain(grads[0])) {
+        variable_list found = call_operator("seamo::_tm_attention_backward",
+                                            {grads[0], x[0], x[1], x[2], x[3], x[4], x[5], x[6]});
+        found.resize(5);
+        return found;
+      }
       const auto [q, k, v] =
           attention_backward(grads[0], x[0], x[1], x[2], x[3], x[4], x[5], x[6]).value();
       return {q, k, v, {}, {}};

@@ -6,7 +6,7 @@ namespace seamo {
 namespace {
 
 inline float weight_of(const NormPixLoss& x, int64_t row) {
-  return x.weight_is_bool ? static_cast<const bool*>(x.weight)[row]
+  return x.weight_is_bool ? static_cast<const uint8_t*>(x.weight)[row] != 0
                           : static_cast<const float*>(x.weight)[row];
 }
 

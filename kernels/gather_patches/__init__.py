@@ -10,6 +10,7 @@ from torch import Tensor
 from .. import _checks
 from .._registry import define, implement
 
+_MOST_PIXELS = 2**24  # of a side
 _BAND_DTYPES = (
     torch.uint16,
     torch.int16,
@@ -75,6 +76,11 @@ def _check_tensors(
             raise TypeError(f"{name} must be one of {expected}, but got {band.dtype}")
         if band.shape[3] == 0 or band.shape[4] == 0:
             raise ValueError(f"{name} must have pixels, but got shape {list(band.shape)}")
+        if max(band.shape[3:]) > _MOST_PIXELS:
+            raise ValueError(
+                f"{name} must have at most {_MOST_PIXELS} pixels a side (positions are float32), "
+                f"but got shape {list(band.shape)}"
+            )
         channels += band.shape[2]
     _checks.shape("boxes", boxes, "B, T, 4", (batch, seasons, 4))
     _checks.shape("index", index, "B, T, K", (batch, seasons, None))

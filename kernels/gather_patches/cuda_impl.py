@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -34,7 +34,7 @@ def forward(
     lost = torch.zeros(index.shape, dtype=torch.int32, device=index.device)
     if patches.numel() == 0:
         return patches, lost == 0
-    places = output_channels(tuple(order), index.device)
+    places = _output_channels(order, index.device)
     shared = {
         "boxes": _cuda.floats(boxes),
         "index": index.contiguous(),
@@ -60,10 +60,10 @@ def forward(
     return patches, lost == 0
 
 
-@functools.cache
-def output_channels(order: tuple[int, ...], device: torch.device) -> Tensor:
-    """Where each channel of the concatenated grids goes; copied to the device once."""
-    return torch.tensor(order, device=device).argsort().to(torch.int32)
+def _output_channels(order: Sequence[int], device: torch.device) -> Tensor:
+    """Where each channel of the concatenated grids goes."""
+    places = sorted(range(len(order)), key=order.__getitem__)
+    return torch.tensor(places, device=device).to(torch.int32)
 
 
 def _sample(band: Tensor, place: Tensor, nodata: float | None, shared: dict[str, Any]) -> None:

@@ -216,7 +216,11 @@ Region* checked_region(const void* memory, size_t bytes, Access access, const vo
   Region* region = find(address, bytes);
   if (region == nullptr) out_of_bounds(address, bytes, access, pc);
   if (region == &image) return nullptr;
-  if (region->cells == nullptr) region->cells = new_cells(region->end - region->begin);
+  if (region->cells == nullptr) {
+    // a later launch may take more dynamic shared memory than this one
+    const bool grows = region == &dynamic_region;
+    region->cells = new_cells(grows ? kLargestBlock : region->end - region->begin);
+  }
   return region;
 }
 
