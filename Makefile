@@ -33,7 +33,7 @@ export check_python
 help:
 	@echo 'make pretrain   install, then pretrain on the embedded demo data (ARGS="--key value ...")'
 	@echo 'make test       install, then check format, lint and types, and run the tests'
-	@echo 'make test-all   the same, slow tests included'
+	@echo 'make test-all   the same, slow tests included, with new random examples'
 	@echo 'make test-sanitize   the tests of the C++ kernels, compiled with address and undefined sanitizers'
 	@echo 'make lint       format, lint and types alone'
 	@echo 'make format     format the code and mend what the linter can'
@@ -49,7 +49,7 @@ test: lint $(native)
 	$(require) $(python) -m pytest $(ARGS)
 
 test-all: lint $(native)
-	$(require) $(python) -m pytest -m "not gpu" $(ARGS)
+	$(require) $(python) -m pytest -m "not gpu" --hypothesis-profile=default $(ARGS)
 
 # Python itself is not instrumented: the sanitizers' libraries must be loaded before it, and what it
 # leaks at its end is its own affair.

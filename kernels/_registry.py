@@ -122,7 +122,7 @@ def _eager(op: str, overload: Callable[..., Any], check: Callable[..., None]) ->
     """A function that calls the C++ kernel if it can, else checks and takes the dispatcher."""
 
     def call(*arguments: Any) -> Any:
-        if _has_level():
+        if forward_ad._current_level >= 0:
             _refuse_tangents(op, arguments)
         function = None if _is_observed(arguments) else _native_function(op)
         result = None if function is None else function(*arguments)
@@ -132,10 +132,6 @@ def _eager(op: str, overload: Callable[..., Any], check: Callable[..., None]) ->
         return overload(*arguments)
 
     return call
-
-
-def _has_level() -> bool:
-    return forward_ad._current_level >= 0
 
 
 def _refuse_tangents(op: str, arguments: Any) -> None:

@@ -11,12 +11,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import settings
 
 from seamo_fast.kernels import _native
 
 # before anything imports triton: without a GPU its kernels run in its interpreter
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")
+
+# the same examples each time; --hypothesis-profile=default (make test-all) draws new ones
+settings.register_profile("repeatable", derandomize=True)
+settings.load_profile("repeatable")
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 

@@ -1,7 +1,8 @@
-"""Reads what the kernel benchmarks recorded: ``python -m bench.kernels.report FILE.json``.
+"""Reads what the kernel benchmarks recorded: ``python -m bench.kernels.report FILE.json ...``.
 
-Prints tables in Markdown, the worst ratio of each operation first, ours last. With ``--check`` it
-also says on stderr which thresholds of the acceptance were missed, and then exits 1.
+Prints tables in Markdown, the worst ratio of each operation first, ours last. With ``--best`` ours
+and the fastest rival of each race alone. With ``--check`` it also says on stderr which thresholds
+were missed, and then exits 1.
 """
 
 from __future__ import annotations
@@ -50,6 +51,7 @@ THRESHOLDS = (
     Threshold("embed_patches", ("small",), BOTH, ("all patches",), 3),
     Threshold("embed_patches", ("small",), BOTH, ("bare product",), 0.95),
 )
+_RACE = ("op", "size", "direction")
 # nothing is slower than any rival, at any size
 NEVER_BELOW = 1.0
 BOUNDARY_US = 5.0
@@ -76,6 +78,15 @@ def _boundaries(records: Iterable[Record]) -> list[Record]:
 
 def _is_rival(record: Record) -> bool:
     return record["contestant"] != OURS and not record["yardstick"]
+
+
+def best(records: Sequence[Record]) -> list[Record]:
+    """Ours and the fastest rival of each race, and the boundary."""
+    fastest: dict[tuple[str, ...], Record] = {}
+    for record in filter(_is_rival, _races(records)):
+        fastest.setdefault(tuple(record[part] for part in _RACE), record)
+    ours = [record for record in records if record.get("contestant") == OURS]
+    return [*fastest.values(), *ours, *_boundaries(records)]
 
 
 def tables(records: Sequence[Record]) -> str:
@@ -162,11 +173,12 @@ def _name(record: Record) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m bench.kernels.report", description=__doc__)
-    parser.add_argument("file", type=Path, help="what pytest wrote to --benchmark-json")
+    parser.add_argument("files", type=Path, nargs="+", help="what pytest wrote to --benchmark-json")
+    parser.add_argument("--best", action="store_true", help="ours and the fastest rivals alone")
     parser.add_argument("--check", action="store_true", help="exit 1 if a threshold was missed")
     options = parser.parse_args(arguments)
-    records = read(options.file)
-    sys.stdout.write(f"{tables(records)}\n")
+    records = [record for path in options.files for record in read(path)]
+    sys.stdout.write(f"{tables(best(records) if options.best else records)}\n")
     wrong = missed(records) if options.check else []
     sys.stderr.writelines(f"missed: {line}\n" for line in wrong)
     return 1 if wrong else 0

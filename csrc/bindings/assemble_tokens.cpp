@@ -92,11 +92,8 @@ class Assemble : public torch::autograd::Function<Assemble> {
         found = call_operator("seamo::_assemble_tokens_backward",
                               {grads[0], index, count, positions, needed});
       }
-      for (size_t i = 0; i < needed.size(); ++i) {
-        if (!needed[i]) found[i] = at::Tensor();
-      }
-      found.emplace_back();
-      return found;
+      found = only(needed, found);
+      return {found[0], found[1], found[2], {}};
     });
   }
 };

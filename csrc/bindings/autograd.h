@@ -35,6 +35,14 @@ inline variable_list call_operator(const char* name, std::vector<c10::IValue> st
   return results;
 }
 
+// Undefined where a gradient is not needed.
+inline variable_list only(const std::vector<bool>& needed, variable_list grads) {
+  for (size_t i = 0; i < needed.size(); ++i) {
+    if (!needed[i]) grads[i] = at::Tensor();
+  }
+  return grads;
+}
+
 // The gradients that `body` returns; they raise an error if they are differentiated themselves.
 template <typename Body>
 variable_list differentiate_once(const char* op, const Body& body) {

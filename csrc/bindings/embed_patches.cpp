@@ -166,9 +166,7 @@ class Embed : public torch::autograd::Function<Embed> {
         found = call_operator("seamo::_embed_patches_backward",
                               {grads[0], saved[0], saved[1], positions, needed});
       }
-      for (size_t i = 0; i < needed.size(); ++i) {
-        if (!needed[i]) found[i] = at::Tensor();
-      }
+      found = only(needed, found);
       return {{}, found[0], found[1], found[2], {}, found[3]};
     });
   }

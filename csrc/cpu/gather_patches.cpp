@@ -25,10 +25,10 @@ inline float to_float(f16 value) {
   return result;
 }
 
-// The neighbours of a pixel along one axis; fraction is the weight of `high`.
-struct Tap {
-  int32_t low, high;
-  float fraction;
+// The neighbours of pixels along one axis; fraction is the weight of `high`.
+struct Taps {
+  int32_t *low, *high;
+  float* fraction;
 };
 
 // The neighbours of a row of pixels, as offsets of rows.

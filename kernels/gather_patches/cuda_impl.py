@@ -34,7 +34,7 @@ def forward(
     lost = torch.zeros(index.shape, dtype=torch.int32, device=index.device)
     if patches.numel() == 0:
         return patches, lost == 0
-    places = _output_channels(order, index.device)
+    places = reference.output_channels(tuple(order), index.device)
     shared = {
         "boxes": _cuda.floats(boxes),
         "index": index.contiguous(),
@@ -58,12 +58,6 @@ def forward(
             _sample(band, places[first:], reference.as_stored(nodata, band.dtype), shared)
         first += band.shape[2]
     return patches, lost == 0
-
-
-def _output_channels(order: Sequence[int], device: torch.device) -> Tensor:
-    """Where each channel of the concatenated grids goes."""
-    places = sorted(range(len(order)), key=order.__getitem__)
-    return torch.tensor(places, device=device).to(torch.int32)
 
 
 def _sample(band: Tensor, place: Tensor, nodata: float | None, shared: dict[str, Any]) -> None:

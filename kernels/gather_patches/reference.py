@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -91,6 +92,13 @@ def _sample(
                 lost |= bad & (weight != 0)
             value.addcmul_(tap, weight)
     return value, lost
+
+
+@functools.cache
+def output_channels(order: tuple[int, ...], device: torch.device) -> Tensor:
+    """Where each channel of the concatenated grids goes, int32; copied to the device once."""
+    places = sorted(range(len(order)), key=order.__getitem__)
+    return torch.tensor(places, dtype=torch.int32).to(device, copy=True)
 
 
 def as_stored(nodata: float | None, dtype: torch.dtype) -> float | None:

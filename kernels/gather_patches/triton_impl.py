@@ -135,7 +135,7 @@ def forward(
     valid = torch.ones(index.shape, dtype=torch.bool, device=index.device)
     if patches.numel() == 0:
         return patches, valid
-    channel = _output_channels(tuple(order), index.device)
+    channel = reference.output_channels(tuple(order), index.device)
     shared = [x.contiguous() for x in (boxes, index, shift, scale)]
     first = 0
     with _triton.device_of(index):
@@ -154,13 +154,6 @@ def forward(
 @functools.cache
 def _tuned() -> Any:
     return _triton.tuned(_forward_kernel, _CONFIGS, ("K", "CHANNELS", "PATCH"))
-
-
-@functools.cache
-def _output_channels(order: tuple[int, ...], device: torch.device) -> Tensor:
-    """Where each channel of the concatenated grids goes; copied to the device once."""
-    places = sorted(range(len(order)), key=order.__getitem__)
-    return torch.tensor(places, dtype=torch.int32, device=device)
 
 
 def _grid(images: int, pixels: int, channels: int) -> Callable[[dict[str, Any]], tuple[int, int]]:

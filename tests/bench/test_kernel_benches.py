@@ -59,6 +59,16 @@ def test_table_has_worst_ratio_first_and_ours_last() -> None:
     assert lines[0].endswith("| eager compiled | 2.00 | 1.500 | 10% | 70% | 2.0 |")
 
 
+def test_best_keeps_ours_and_the_fastest_rival_of_each_race() -> None:
+    bound = race("bare product", 0.9, op="embed_patches", yardstick=True)
+    one = [race("eager", 5.0), race("ours", 1.0), race("eager compiled", 2.0)]
+    other = [race("eager", 3.0, size="s1grd"), race("ours", 1.0, size="s1grd"), bound]
+    kept = [(x["size"], x["contestant"]) for x in report.best([*one, *other])]
+    assert sorted(kept) == [
+        ("s1grd", "eager"), ("s1grd", "ours"), ("s2l2a", "eager compiled"), ("s2l2a", "ours")
+    ]  # fmt: skip
+
+
 def test_missed_names_each_threshold() -> None:
     good = [race("eager", 4.0), race("eager compiled", 1.5)]
     assert not any("norm_pix_loss" in line for line in report.missed(good))

@@ -32,22 +32,24 @@ def assert_within_budget(
     actual: dict[str, Tensor],
     exact: dict[str, Tensor],
     *others: dict[str, Tensor],
-    terms: float = 1.0,
+    terms: dict[str, float] | None = None,
 ) -> None:
     """|actual - exact| <= |best of others - exact| + eps for each named tensor.
 
-    eps is two rounding errors, of the result or of float32 terms of size ``terms`` that cancel. The
-    norm has to keep it, and with more room the worst element, which a norm can hide.
+    eps is two rounding errors, of the result or of float32 terms that cancel, of size 1 or what
+    ``terms`` says. The norm has to keep it, and with more room the worst element, which a norm can
+    hide.
     """
     for name, value in actual.items():
+        size = (terms or {}).get(name, 1.0)
         assert value.shape == exact[name].shape, name
         assert value.is_contiguous(), name
         best = min(distance(other[name], exact[name]) for other in others if name in other)
         rounding = torch.finfo(value.dtype).eps * float(exact[name].double().norm())
-        cancelling = torch.finfo(torch.float32).eps * value.numel() ** 0.5 * terms
+        cancelling = torch.finfo(torch.float32).eps * value.numel() ** 0.5 * size
         eps = 2 * max(rounding, cancelling)
         assert distance(value, exact[name]) <= best + eps, name
         worst = min(largest(other[name], exact[name]) for other in others if name in other)
-        scale = max(terms, float(exact[name].double().abs().max())) if value.numel() else terms
+        scale = max(size, float(exact[name].double().abs().max())) if value.numel() else size
         room = (4 if value.dtype in HALF else 64) * torch.finfo(value.dtype).eps * scale
         assert largest(value, exact[name]) <= 2 * worst + room, name

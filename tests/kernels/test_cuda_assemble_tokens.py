@@ -15,11 +15,12 @@ from seamo_fast.kernels.assemble_tokens import cuda_impl, reference
 from tests.kernels import cuda_host
 from tests.kernels.budget import HALF, assert_within_budget, moved
 from tests.kernels.cuda_host import cuda_device  # noqa: F401 (a fixture)
+from tests.kernels.directions import assemble_tokens as both_directions
+from tests.kernels.directions import gradient_of_tokens as gradient
 
 pytestmark = pytest.mark.usefixtures("poisoned", "cuda_device")
 
 DTYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
-NAMES = ("out", "visible", "mask_token", "table")
 
 cuda = cuda_host.Guarded(cuda_impl)
 
@@ -37,20 +38,6 @@ def inputs_of(
     floats = [torch.randn(*lead, k, d), torch.randn(d), torch.randn(n, d)]
     index = torch.randint(0, n, (*lead, length), device=cuda_host.device())
     return [*moved(floats, cuda_host.device(), dtype), index]
-
-
-def both_directions(implementation: Any, inputs: list[Any], grad: Tensor) -> dict[str, Tensor]:
-    visible, _, table, index = inputs
-    out = implementation.forward(*inputs)
-    grads = implementation.backward(
-        grad, index, visible.shape[-2], table.shape[0], [True, True, True]
-    )
-    return dict(zip(NAMES, (out, *grads), strict=True))
-
-
-def gradient(inputs: list[Any]) -> Tensor:
-    shape = (*inputs[3].shape, inputs[0].shape[-1])
-    return torch.randn(shape, device=inputs[0].device).to(inputs[0].dtype)
 
 
 def check(inputs: list[Any], grad: Tensor | None = None) -> None:

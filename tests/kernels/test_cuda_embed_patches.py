@@ -9,13 +9,14 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
-from torch.nn import functional as F
 
 from seamo_fast.kernels import _cuda, _cuda_rows
 from seamo_fast.kernels.embed_patches import cuda_impl, reference
 from tests.kernels import cuda_host
 from tests.kernels.budget import HALF, assert_within_budget, distance, moved
 from tests.kernels.cuda_host import cuda_device  # noqa: F401 (a fixture)
+from tests.kernels.directions import embed_patches as both_directions
+from tests.kernels.directions import with_linear
 from tests.kernels.test_embed_patches import random_inputs
 
 pytestmark = pytest.mark.usefixtures("poisoned", "cuda_device")
@@ -31,19 +32,6 @@ def inputs_of(dtype: torch.dtype = torch.float32, **sizes: int) -> list[Any]:
     inputs = random_inputs(dtype, **sizes)
     names = ("patches", "weight", "bias", "table", "index", "offset")
     return [moved(inputs[name].detach(), cuda_host.device()) for name in names]
-
-
-def both_directions(implementation: Any, inputs: list[Any], grad: Tensor) -> dict[str, Tensor]:
-    out = implementation.forward(*inputs)
-    patches, table, index = inputs[0], inputs[3], inputs[4]
-    grads = implementation.backward(grad, patches, index, table.shape[0], [True] * 4)
-    return dict(zip(NAMES, (out, *grads), strict=True))
-
-
-def with_linear(inputs: list[Any]) -> dict[str, Tensor]:
-    patches, weight, bias, table, index, offset = inputs
-    out = F.linear(patches, weight.to(patches.dtype), bias.to(patches.dtype))
-    return {"out": out + table[index.long()] + offset[..., None, :]}
 
 
 def gradient(inputs: list[Any]) -> Tensor:

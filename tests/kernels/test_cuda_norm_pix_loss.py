@@ -14,6 +14,7 @@ from seamo_fast.kernels.norm_pix_loss import cuda_impl, reference
 from tests.kernels import cuda_host
 from tests.kernels.budget import HALF, assert_within_budget, moved
 from tests.kernels.cuda_host import cuda_device  # noqa: F401 (a fixture)
+from tests.kernels.directions import norm_pix_loss as both_directions
 
 pytestmark = pytest.mark.usefixtures("poisoned", "cuda_device")
 
@@ -30,13 +31,6 @@ def inputs_of(
     weight = torch.rand(lead) * (torch.rand(lead) < 0.7)
     device = cuda_host.device()
     return [*moved([pred, target], device, dtype), weight.to(device), True, 1e-6]
-
-
-def both_directions(implementation: Any, inputs: list[Any]) -> dict[str, Tensor]:
-    loss, total = implementation.forward(*inputs)
-    grad = torch.full_like(loss, 0.7)
-    pred_grad = implementation.backward(grad, *inputs[:3], total, *inputs[3:])
-    return {"loss": loss, "total": total, "pred": pred_grad}
 
 
 def check(inputs: list[Any]) -> dict[str, Tensor]:

@@ -117,6 +117,27 @@ def assert_matches(case: dict[str, Any]) -> None:
     assert torch.equal(valid, expected_valid)
 
 
+def small_case(
+    stored: torch.dtype = torch.uint16, *, t: int = 2, k: int = 3, p: int = 4, grid: int = 11
+) -> dict[str, Any]:
+    """Two grids, the second half as fine; the image is 3 x 4 patches."""
+    channels, sides = 3, (grid, max(1, grid // 2))
+    return {
+        "bands": [
+            random_band((1, t, count, side, side + 1), stored)
+            for count, side in zip((2, 1), sides, strict=True)
+        ],
+        "boxes": random_boxes(1, t),
+        "index": random_index(1, t, k, 12),
+        "shift": torch.rand(channels) * 100,
+        "scale": torch.rand(channels) + 0.5,
+        "order": [2, 0, 1],
+        "image_size": (3 * p, 4 * p),
+        "patch_size": p,
+        "nodata": None,
+    }
+
+
 def native_case(dtype: torch.dtype = torch.uint16) -> dict[str, Any]:
     """Four, six and two bands on grids of 10, 20 and 60 m; the image is not square."""
     batch, seasons, channels = 2, 3, 12

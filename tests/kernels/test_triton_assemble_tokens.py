@@ -13,6 +13,8 @@ from torch import Tensor
 
 from seamo_fast.kernels.assemble_tokens import reference
 from tests.kernels.budget import HALF, assert_within_budget, moved
+from tests.kernels.directions import assemble_tokens as both_directions
+from tests.kernels.directions import gradient_of_tokens as gradient
 
 triton_impl = pytest.importorskip("seamo_fast.kernels.assemble_tokens.triton_impl")
 
@@ -35,20 +37,6 @@ def inputs_of(
     """visible, mask_token, table, index."""
     floats = [torch.randn(*lead, k, d), torch.randn(d), torch.randn(n, d)]
     return [*moved(floats, device, dtype), torch.randint(0, n, (*lead, length), device=device)]
-
-
-def both_directions(implementation: Any, inputs: list[Any], grad: Tensor) -> dict[str, Tensor]:
-    visible, _, table, index = inputs
-    out = implementation.forward(*inputs)
-    grads = implementation.backward(
-        grad, index, visible.shape[-2], table.shape[0], [True, True, True]
-    )
-    return dict(zip(NAMES, (out, *grads), strict=True))
-
-
-def gradient(inputs: list[Any]) -> Tensor:
-    shape = (*inputs[3].shape, inputs[0].shape[-1])
-    return torch.randn(shape, device=inputs[0].device).to(inputs[0].dtype)
 
 
 def check(inputs: list[Any], grad: Tensor | None = None) -> None:

@@ -9,11 +9,11 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from torch import Tensor
-from torch.nn import functional as F
 
 from seamo_fast.kernels.embed_patches import reference
 from tests.kernels.budget import HALF, assert_within_budget, moved
+from tests.kernels.directions import embed_patches as both_directions
+from tests.kernels.directions import with_linear
 from tests.kernels.test_embed_patches import random_inputs
 
 triton_impl = pytest.importorskip("seamo_fast.kernels.embed_patches.triton_impl")
@@ -29,19 +29,6 @@ def inputs_of(device: str, dtype: torch.dtype = torch.float32, **sizes: int) -> 
     inputs = random_inputs(dtype, **sizes)
     names = ("patches", "weight", "bias", "table", "index", "offset")
     return [moved(inputs[name].detach(), device) for name in names]
-
-
-def both_directions(implementation: Any, inputs: list[Any], grad: Tensor) -> dict[str, Tensor]:
-    out = implementation.forward(*inputs)
-    patches, table, index = inputs[0], inputs[3], inputs[4]
-    grads = implementation.backward(grad, patches, index, table.shape[0], [True] * 4)
-    return dict(zip(NAMES, (out, *grads), strict=True))
-
-
-def with_linear(inputs: list[Any]) -> dict[str, Tensor]:
-    patches, weight, bias, table, index, offset = inputs
-    out = F.linear(patches, weight.to(patches.dtype), bias.to(patches.dtype))
-    return {"out": out + table[index.long()] + offset[..., None, :]}
 
 
 def check(inputs: list[Any]) -> None:

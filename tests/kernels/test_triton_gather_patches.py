@@ -17,8 +17,7 @@ from tests.kernels.test_gather_patches import (
     native_case,
     oracle,
     random_band,
-    random_boxes,
-    random_index,
+    small_case,
 )
 
 triton_impl = pytest.importorskip("seamo_fast.kernels.gather_patches.triton_impl")
@@ -26,27 +25,6 @@ triton_impl = pytest.importorskip("seamo_fast.kernels.gather_patches.triton_impl
 pytestmark = pytest.mark.usefixtures("poisoned", "triton_device")
 
 STORED = (torch.uint16, torch.int16, torch.uint8, torch.float16, torch.float32)
-
-
-def small_case(
-    stored: torch.dtype = torch.uint16, *, t: int = 2, k: int = 3, p: int = 4, grid: int = 11
-) -> dict[str, Any]:
-    """Two grids, the second half as fine; the image is 3 x 4 patches."""
-    channels, sides = 3, (grid, max(1, grid // 2))
-    return {
-        "bands": [
-            random_band((1, t, count, side, side + 1), stored)
-            for count, side in zip((2, 1), sides, strict=True)
-        ],
-        "boxes": random_boxes(1, t),
-        "index": random_index(1, t, k, 12),
-        "shift": torch.rand(channels) * 100,
-        "scale": torch.rand(channels) + 0.5,
-        "order": [2, 0, 1],
-        "image_size": (3 * p, 4 * p),
-        "patch_size": p,
-        "nodata": None,
-    }
 
 
 def run(

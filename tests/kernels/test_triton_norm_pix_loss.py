@@ -12,6 +12,7 @@ from torch import Tensor
 
 from seamo_fast.kernels.norm_pix_loss import reference
 from tests.kernels.budget import HALF, assert_within_budget, moved
+from tests.kernels.directions import norm_pix_loss as both_directions
 
 triton_impl = pytest.importorskip("seamo_fast.kernels.norm_pix_loss.triton_impl")
 
@@ -27,13 +28,6 @@ def inputs_of(
     pred, target = torch.randn(*lead, p), torch.randn(*lead, p) * 3 + 1
     weight = torch.rand(lead) * (torch.rand(lead) < 0.7)
     return [*moved([pred, target], device, dtype), weight.to(device), True, 1e-6]
-
-
-def both_directions(implementation: Any, inputs: list[Any]) -> dict[str, Tensor]:
-    loss, total = implementation.forward(*inputs)
-    grad = torch.full_like(loss, 0.7)
-    pred_grad = implementation.backward(grad, *inputs[:3], total, *inputs[3:])
-    return {"loss": loss, "total": total, "pred": pred_grad}
 
 
 def check(inputs: list[Any]) -> dict[str, Tensor]:
