@@ -28,13 +28,14 @@ endef
 export check_python
 
 .DELETE_ON_ERROR:
-.PHONY: help pretrain test test-all test-sanitize lint format clean
+.PHONY: help pretrain test test-all test-sanitize fuzz lint format clean
 
 help:
 	@echo 'make pretrain   install, then pretrain on the embedded demo data (ARGS="--key value ...")'
 	@echo 'make test       install, then check format, lint and types, and run the tests'
 	@echo 'make test-all   the same, slow tests included, with new random examples'
 	@echo 'make test-sanitize   the tests of the C++ kernels, compiled with address and undefined sanitizers'
+	@echo 'make fuzz       read damaged files in every way they can be read (CASES=10000 of sources and shards, and as many of readers)'
 	@echo 'make lint       format, lint and types alone'
 	@echo 'make format     format the code and mend what the linter can'
 	@echo 'make clean      remove what was built, and .venv'
@@ -62,6 +63,11 @@ test-sanitize: $(installed_dev)
 	$(require) SEAMO_FAST_CACHE=$(sanitized) LD_PRELOAD="$$(c++ -print-file-name=libasan.so) $$(c++ -print-file-name=libubsan.so)" \
 		ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 \
 		$(python) -m pytest tests/kernels -k "cpu and not compile" --timeout 900 $(ARGS)
+
+CASES ?= 10000
+fuzz: $(installed_dev)
+	SEAMO_FAST_FUZZ=$(CASES) $(python) -m pytest tests/data/test_fuzz_sources.py \
+		tests/tasks/datasets/test_fuzz.py --timeout 0 $(ARGS)
 
 # mypy knows neither package_dir nor editable installs, so it is shown the package as it is installed.
 lint: $(installed_dev)

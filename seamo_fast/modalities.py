@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Final, NamedTuple
 
 UNITS: Final = ("dn", "db", "reflectance", "uint8")
+MISSING_DATE: Final = -(2**31)  # days since 1970-01-01 of a group whose date is unknown
 
 
 @dataclass(frozen=True)

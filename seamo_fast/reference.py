@@ -22,9 +22,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from seamo_fast.modalities import Modality
+from seamo_fast.modalities import MISSING_DATE, Modality
 from seamo_fast.model.config import ModelConfig
-from seamo_fast.tiles import MISSING_DATE, TileBatch
+from seamo_fast.tiles import TileBatch
 from seamo_fast.views import Views
 
 NORM_EPS = 1e-6

@@ -9,7 +9,6 @@ from typing import Final
 import torch
 from torch import Tensor
 
-MISSING_DATE: Final = -(2**31)
 TILE_DTYPES: Final = (
     torch.uint8,
     torch.uint16,
@@ -29,7 +28,7 @@ class TileBatch:
         bands: For each modality its grids in ascending ground sampling distance, each
             [B, T, Cg, Hg, Wg] of stored values (one of `TILE_DTYPES`, unit by the Modality).
         valid: bool [B, T, M], whether a group exists in a sample.
-        dates: int32 [B, T, M], days since 1970-01-01, `MISSING_DATE` where unknown.
+        dates: int32 [B, T, M], days since 1970-01-01, `modalities.MISSING_DATE` where unknown.
         ids: int64 [B], sample numbers in the shard set.
         epochs: int64 [B], how often each sample has been drawn before; keys its views.
         complete: Every group is valid. Known on the host, so that attention can go without a

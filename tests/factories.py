@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from seamo_fast.counter import generator
-from seamo_fast.modalities import Modality, get_modality
+from seamo_fast.modalities import MISSING_DATE, Modality, get_modality
 from seamo_fast.model.config import ModelConfig
-from seamo_fast.tiles import MISSING_DATE, TileBatch
+from seamo_fast.tiles import TileBatch
 from seamo_fast.views import ViewConfig, Views, sample
 
 S2 = get_modality("s2l2a")

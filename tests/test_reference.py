@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from seamo_fast.modalities import Modality
+from seamo_fast.modalities import MISSING_DATE, Modality
 from seamo_fast.model import SeaMo
 from seamo_fast.model.config import PRESETS, ModelConfig
 from seamo_fast.reference import (
@@ -29,7 +29,6 @@ from seamo_fast.reference import (
     patchify,
     sin_cos_positions,
 )
-from seamo_fast.tiles import MISSING_DATE
 from seamo_fast.views import ViewConfig
 from tests.factories import MODALITIES, RGB, S1, S2, Group, make_batch, make_views, whole_tiles
 

@@ -5,7 +5,19 @@ python -m seamo_fast.data.pack SOURCE OUT
 
 from __future__ import annotations
 
-from seamo_fast.data.loader import TileLoader
+from typing import TYPE_CHECKING, Any
+
 from seamo_fast.data.shards import Sample, ShardSet, ShardWriter
 
+if TYPE_CHECKING:
+    from seamo_fast.data.loader import TileLoader
+
 __all__ = ["Sample", "ShardSet", "ShardWriter", "TileLoader"]
+
+
+def __getattr__(name: str) -> Any:
+    if name != "TileLoader":  # which needs torch; packing does not
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from seamo_fast.data.loader import TileLoader
+
+    return TileLoader

@@ -194,7 +194,7 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
     found = data.get("format") if isinstance(data, dict) else None
     if found != FORMAT:
         raise DataError(
-            f"{folder} has shard format {found!r}, but this version reads format {FORMAT}; "
+            f"{where} has shard format {found!r}, but this version reads format {FORMAT}; "
             "pack the data again"
         )
     return data

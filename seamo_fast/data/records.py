@@ -13,7 +13,7 @@ import numpy as np
 
 from seamo_fast.data.manifest import ShardEntry
 from seamo_fast.errors import DataError
-from seamo_fast.tiles import MISSING_DATE
+from seamo_fast.modalities import MISSING_DATE
 
 _EPOCH: Final = date(1970, 1, 1).toordinal()
 

@@ -19,7 +19,8 @@ from seamo_fast.counter import generator
 from seamo_fast.data.manifest import array_names
 from seamo_fast.data.shards import ShardSet
 from seamo_fast.errors import DataError
-from seamo_fast.tiles import MISSING_DATE, TileBatch
+from seamo_fast.modalities import MISSING_DATE
+from seamo_fast.tiles import TileBatch
 
 T = TypeVar("T")
 

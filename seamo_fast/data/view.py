@@ -20,8 +20,7 @@ from seamo_fast.data.shards import ShardSet
 from seamo_fast.data.sources import open_source
 from seamo_fast.data.statistics import BandStatistics
 from seamo_fast.errors import ConfigError, DataError, SeaMoError
-from seamo_fast.modalities import Modality
-from seamo_fast.tiles import MISSING_DATE
+from seamo_fast.modalities import MISSING_DATE, Modality
 
 _INCH: Final = 2.6  # of a tile on the sheet
 _DPI: Final = 100

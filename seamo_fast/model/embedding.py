@@ -8,9 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from seamo_fast import kernels
-from seamo_fast.modalities import Modality
+from seamo_fast.modalities import MISSING_DATE, Modality
 from seamo_fast.model.layers import compute_dtype
-from seamo_fast.tiles import MISSING_DATE
 
 
 class PatchEmbed(nn.Module):

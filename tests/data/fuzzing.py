@@ -222,7 +222,13 @@ def _tricks(rng: np.random.Generator, data: bytes, path: Path) -> bytes:
     return buffer.getvalue()
 
 
-def _campaign(kind: str, seed: int, count: int, folder: Path, failures: Any) -> None:
+def _names(message: str, damaged: list[Path]) -> bool:
+    """Whether an error names a damaged file, or the folder or archive that it lies in."""
+    parts = {part for path in damaged for part in (*path.parts, path.stem)}
+    return any(part in message for part in parts)
+
+
+def _campaign(kind: str, seed: int, count: int, folder: Path, reports: Any) -> None:
     logging.getLogger("tifffile").disabled = True
     write, read = KINDS[kind]
     pristine, damaged = folder / "pristine", folder / "damaged"
@@ -236,44 +242,49 @@ def _campaign(kind: str, seed: int, count: int, folder: Path, failures: Any) -> 
         chosen = [files[int(rng.integers(len(files)))] for _ in range(int(rng.integers(1, 3)))]
         done = [(str(each), mutate(rng, damaged / each, [pristine / f for f in files]))
                 for each in chosen]  # fmt: skip
-        failures.put(("started", number, str(done)))
+        reports.send(("started", number, str(done)))
         try:
             read(damaged, folder / "out")
-        except DataError:
-            pass
+        except DataError as error:
+            if not _names(str(error), chosen):
+                reports.send(("failed", number, f"{done}: {error} does not name it"))
         except BaseException as error:  # noqa: BLE001 (anything else is a failure)
-            failures.put(("failed", number, f"{done}: {type(error).__name__}: {error}"))
+            reports.send(("failed", number, f"{done}: {type(error).__name__}: {error}"))
         extra = {each.name for each in folder.iterdir()} - {"pristine", "damaged", "out"}
         if extra:
-            failures.put(("failed", number, f"{done}: wrote {extra}"))
+            reports.send(("failed", number, f"{done}: wrote {extra}"))
         shutil.rmtree(damaged)
         shutil.rmtree(folder / "out", ignore_errors=True)
 
 
 def run(kind: str, seed: int, count: int, folder: Path, timeout: float = 60.0) -> list[str]:
-    """Runs one campaign of `count` damaged datasets in an empty folder; returns its failures."""
+    """Runs one campaign of `count` damaged datasets in an empty folder; returns its failures.
+
+    A case that takes more than `timeout` seconds hangs.
+    """
     context = multiprocessing.get_context("fork")
-    queue = context.SimpleQueue()
+    receiver, sender = context.Pipe(duplex=False)
     inside = folder / "here"
     inside.mkdir(parents=True)
-    process = context.Process(target=_campaign, args=(kind, seed, count, inside, queue))
+    process = context.Process(target=_campaign, args=(kind, seed, count, inside, sender))
     process.start()
-    seen: list[tuple[str, int, str]] = []
-    waited = 0.0
-    while process.is_alive() and waited < timeout:
-        process.join(0.05)
-        waited += 0.05
-        while not queue.empty():
-            seen.append(queue.get())
-    while not queue.empty():
-        seen.append(queue.get())
-    failures = [f"{kind} seed {seed} number {n}: {text}" for state, n, text in seen
-                if state == "failed"]  # fmt: skip
-    if process.is_alive():
-        process.kill()
-        failures.append(f"{kind} hangs at {seen[-1] if seen else 'the start'}")
-    elif process.exitcode:
-        failures.append(f"{kind} died ({process.exitcode}) at {seen[-1] if seen else 'the start'}")
+    sender.close()
+    failures, last = [], "the start"
+    while True:
+        try:
+            if not receiver.poll(timeout):
+                process.kill()
+                failures.append(f"{kind} hangs at {last}")
+                break
+            state, number, text = receiver.recv()
+        except EOFError:
+            break
+        last = f"number {number}: {text}"
+        if state == "failed":
+            failures.append(f"{kind} seed {seed} {last}")
+    process.join()
+    if process.exitcode and not failures:
+        failures.append(f"{kind} died ({process.exitcode}) at {last}")
     if [each.name for each in folder.iterdir()] != ["here"]:
         failures.append(f"{kind} wrote {sorted(each.name for each in folder.iterdir())}")
     return failures

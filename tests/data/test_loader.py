@@ -16,7 +16,8 @@ from seamo_fast.counter import generator
 from seamo_fast.data import ShardSet, TileLoader
 from seamo_fast.data.stream import Buffers, ahead
 from seamo_fast.errors import DataError
-from seamo_fast.tiles import MISSING_DATE, TileBatch
+from seamo_fast.modalities import MISSING_DATE
+from seamo_fast.tiles import TileBatch
 
 MODALITIES = ["s1grd", "optic"]
 

@@ -14,8 +14,7 @@ import pytest
 
 from seamo_fast.data import ShardSet, ShardWriter, arrays
 from seamo_fast.errors import DataError
-from seamo_fast.modalities import get_modality
-from seamo_fast.tiles import MISSING_DATE
+from seamo_fast.modalities import MISSING_DATE, get_modality
 
 Made = Callable[[int], tuple[Any, Any, Any]]
 

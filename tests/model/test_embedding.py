@@ -9,9 +9,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from seamo_fast.modalities import get_modality
+from seamo_fast.modalities import MISSING_DATE, get_modality
 from seamo_fast.model.embedding import DateEmbedding, PatchEmbed, day_of_year, sincos_positions
-from seamo_fast.tiles import MISSING_DATE
 
 
 def test_day_of_year_equals_the_calendar() -> None:

@@ -16,7 +16,7 @@ from collections.abc import Mapping as MappingType
 from dataclasses import asdict, replace
 from datetime import date
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -151,7 +151,7 @@ class Series:
                             specs[modality.name] = self._spec(modality, cube)
                     break
             except DataError as error:
-                problem = str(error)
+                problem = f"{item}: {error}"
         else:
             raise DataError(f"{self.path} has no place that can be read: {problem}")
         return {
@@ -161,10 +161,12 @@ class Series:
         }
 
     def _spec(self, modality: Modality, cube: Cube) -> list[ArraySpec]:
+        problem = "no file of it"
         for day in cube.days(modality.name):
             try:
                 grids = self._tile(modality.name, cube, day)
-            except TileError:
+            except TileError as error:
+                problem = str(error)
                 continue
             if grids is None:
                 continue
@@ -176,7 +178,9 @@ class Series:
                     )
             seasons = self._mapping.seasons
             return [ArraySpec(values.dtype.name, (seasons, *values.shape)) for values in grids]
-        raise DataError(f"modality {modality.name!r} cannot be read at any time step")
+        raise DataError(
+            f"modality {modality.name!r} cannot be read at any time step, the last: {problem}"
+        )
 
     def _tile(self, name: str, cube: Cube, day: date | None) -> list[np.ndarray] | None:
         grids = cube.read(name, day)
@@ -236,11 +240,17 @@ def _converted(values: np.ndarray, dtype: str) -> np.ndarray:
     if values.dtype == dtype:
         return values
     target = np.dtype(dtype)
-    if target.kind in "iu" and values.size:
-        limits = np.iinfo(target)
+    if not values.size:
+        return values.astype(target)
+    if target.kind in "iu":
+        limits: Any = np.iinfo(target)
+        found = values
         whole = values.dtype.kind in "iu" or bool(np.all(values == np.floor(values)))
-        if not whole or values.min() < limits.min or values.max() > limits.max:
-            raise TileError(f"{values.min()}..{values.max()} cannot be stored as {dtype}")
+    else:
+        limits, whole = np.finfo(target), True
+        found = values[np.isfinite(values)]
+    if not whole or found.min(initial=0) < limits.min or found.max(initial=0) > limits.max:
+        raise TileError(f"{values.min()}..{values.max()} cannot be stored as {dtype}")
     return values.astype(target)
 
 

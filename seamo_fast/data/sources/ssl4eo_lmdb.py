@@ -65,7 +65,7 @@ class SSL4EOLmdb:
             data = None if key is None else file.get(key, _MOST)
         if data is None:
             raise DataError(f"{path} holds no sample")
-        found = {_modality(each).name: each for each in _arrays(data)}
+        found = {_modality(each).name: each for each in _arrays(data, str(path))}
         names = list(found) if modalities is None else list(modalities)
         for name in names:
             if name not in found:
@@ -105,7 +105,8 @@ class SSL4EOLmdb:
             data = file.get(item.encode(), _MOST)
         if data is None:
             raise DataError(f"{self.path} has no key {item!r}")
-        found = {_modality(each).name: each for each in _arrays(data)}
+        where = f"{self.path} key {item!r}"
+        found = {_modality(each).name: each for each in _arrays(data, where)}
         reading = Reading(item, {}, {}, {})
         for modality in self.modalities:
             name = modality.name
@@ -143,16 +144,16 @@ def _modality(array: np.ndarray) -> Modality:
     )
 
 
-def _arrays(data: bytes) -> list[np.ndarray]:
+def _arrays(data: bytes, where: str) -> list[np.ndarray]:
     """Returns the arrays of a pickled (bytes, shape, bytes, shape, ...) tuple."""
     try:
         parts = _unpickled(data)
         pairs = list(zip(parts[::2], parts[1::2], strict=True))
         arrays = [_array(raw, shape) for raw, shape in pairs]
     except Exception as error:  # damaged values raise whatever the parser meets
-        raise DataError(f"a value is no pickled (bytes, shape) tuple ({error})") from error
+        raise DataError(f"{where} holds no pickled (bytes, shape) tuple ({error})") from error
     if not arrays or len({_BANDS[each.shape[1]] for each in arrays}) != len(arrays):
-        raise DataError("a value holds no array, or two of one sensor")
+        raise DataError(f"{where} holds no array, or two of one sensor")
     return arrays
 
 

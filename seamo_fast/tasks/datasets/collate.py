@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from seamo_fast.errors import DataError
+from seamo_fast.modalities import MISSING_DATE
 from seamo_fast.tasks.datasets.base import LabelledTile, SkippedTile
-from seamo_fast.tiles import MISSING_DATE, TileBatch
+from seamo_fast.tiles import TileBatch
 
 _EPOCH: Final = date(1970, 1, 1)
 

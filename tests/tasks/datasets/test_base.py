@@ -11,6 +11,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from seamo_fast.errors import DataError
+from seamo_fast.modalities import MISSING_DATE
 from seamo_fast.tasks.datasets import (
     BigEarthNet,
     ClassFolder,
@@ -20,7 +21,6 @@ from seamo_fast.tasks.datasets import (
     collate,
 )
 from seamo_fast.tasks.samples import load_samples
-from seamo_fast.tiles import MISSING_DATE
 from tests.eurosat import make_eurosat
 from tests.tasks.datasets.layouts import PATCHES, write_bigearthnet, write_segmunich, write_tif
 
