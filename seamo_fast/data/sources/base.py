@@ -12,6 +12,7 @@ import numpy as np
 import tifffile
 
 from seamo_fast.data.manifest import ArraySpec, Remark
+from seamo_fast.data.tiff import read_plain
 from seamo_fast.errors import DataError
 from seamo_fast.modalities import Modality
 
@@ -99,6 +100,9 @@ def read_tiff(path: Path, most: int = 2**28) -> np.ndarray:
         TileError: The file cannot be read or is no such image.
     """
     try:
+        plain = read_plain(path, most)
+        if plain is not None:
+            return plain
         with tifffile.TiffFile(path) as file:
             series = file.series[0]
             if not 0 < series.nbytes <= most:
