@@ -232,7 +232,7 @@ def lmdb_records(samples: list[Arrays], folder: Path) -> Read:
         for index, sample in enumerate(samples):
             data = b"".join(sample[name].tobytes() for name in ARRAYS)
             transaction.put(f"{index:07d}".encode(), data, overwrite=False)
-    store = lmdb.open(str(folder), readonly=True, lock=False, readahead=False)
+    store = lmdb.open(str(folder), readonly=True, lock=False)
     transaction = store.begin(buffers=True)
     template = {name: (values.shape, values.dtype) for name, values in samples[0].items()}
     out = {name: np.zeros_like(values) for name, values in samples[0].items()}

@@ -33,8 +33,11 @@ def test_one_core(
 ) -> None:
     """Each reader in turn with ours; `times_ours` is the ratio of the medians of the rounds.
 
-    A cold memory map holds its pages, so ours and LMDB are opened anew for each cold round.
+    A cold memory map holds its pages, so all are opened anew for each cold round; ours then
+    compares checksums again.
     """
+    if (name, cache) == (OURS, "cold"):
+        pytest.skip("two readers of one file share its pages")
     evict = request.getfixturevalue("evict") if cache == "cold" else None
     order = np.random.default_rng(0).permutation(len(samples))
     make, ours = (partial(READERS[key], samples, folder / key.split()[-1]) for key in (name, OURS))
