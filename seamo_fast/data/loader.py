@@ -134,8 +134,8 @@ class TileLoader(Loader):
     """
 
     def _load(self) -> Iterator[Loaded]:
-        # read ahead, in the making, and in use
-        buffers = Buffers(self._workers * (self._prefetch + 1) + 2)
+        # read ahead, in the making, waiting for or with views, and in use
+        buffers = Buffers(self._workers * (self._prefetch + 1) + 4)
         pin = torch.cuda.is_available()
 
         def make(number: int) -> Loaded:

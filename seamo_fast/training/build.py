@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import zlib
+from collections.abc import Iterator
 from typing import Any, Final
 
 import torch
@@ -13,6 +14,7 @@ from seamo_fast.data.dali import DaliLoader
 from seamo_fast.data.demo import demo_shards
 from seamo_fast.data.loader import Loader, TileLoader
 from seamo_fast.data.shards import ShardSet
+from seamo_fast.data.stream import ahead
 from seamo_fast.errors import DataError
 from seamo_fast.model.flops import forward_flops
 from seamo_fast.model.seamo import SeaMo
@@ -92,6 +94,19 @@ def draw_views(config: PretrainConfig, batch: TileBatch, stage: int) -> views.Vi
         num_patches=config.model.num_patches,
         config=config.views,
     )
+
+
+def with_views(
+    config: PretrainConfig, loader: Loader, stage: int
+) -> Iterator[tuple[TileBatch, views.Views]]:
+    """Yields the batches of a loader and their views, drawn ahead if it reads ahead."""
+    batches = iter(loader)
+
+    def prepare(_: int) -> tuple[TileBatch, views.Views]:
+        batch = next(batches)
+        return batch, draw_views(config, batch, stage)
+
+    return ahead(prepare, 0, min(config.data.workers, 1), 1)
 
 
 def step_flops(config: PretrainConfig, shards: ShardSet, stage: Stage) -> int:

@@ -28,7 +28,8 @@ class DataConfig:
     Attributes:
         path: A folder of shards, or `demo` for generated scenes (written once to the cache).
         batch_size: Samples a step, all devices together.
-        workers: Threads that read ahead; 0 reads when a batch is needed.
+        workers: Threads that read ahead, with one more that draws views; 0 does both when a batch
+            is needed.
         loader: `torch` reads with numpy and tifffile; `dali` copies and decodes with NVIDIA DALI,
             on the GPU where there is one. Both yield the same batches.
         on_bad: What a record that fails its checksum does: `skip` counts it and trains without
@@ -38,7 +39,7 @@ class DataConfig:
 
     path: str = "demo"
     batch_size: int = 64
-    workers: int = 0
+    workers: int = 1
     loader: Literal["torch", "dali"] = "torch"
     on_bad: Literal["skip", "stop"] = "skip"
     verify: bool = True

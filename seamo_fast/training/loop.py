@@ -18,6 +18,7 @@ from seamo_fast.training.report import Report
 from seamo_fast.training.schedule import Stage
 from seamo_fast.training.signals import StopRequest
 from seamo_fast.training.telemetry import LOG, Meter, Telemetry
+from seamo_fast.views import Views
 
 
 def pretrain(config: PretrainConfig) -> None:
@@ -105,7 +106,7 @@ class Trainer:
         steps = self.plan.steps[stage.number]
         loader = build.make_loader(self.config, self.shards, stage, start=first)
         meter = Meter(build.step_flops(self.config, self.shards, stage), self.rate, self.device)
-        batches = iter(loader)
+        batches = build.with_views(self.config, loader, stage.number)
         for number in range(first, steps):
             lr = schedule.learning_rate(
                 number, steps, self.config.optim, self.config.data.batch_size
@@ -120,12 +121,11 @@ class Trainer:
                 return
 
     def _train_step(
-        self, batches: Iterator[TileBatch], stage: Stage, lr: float, meter: Meter
+        self, batches: Iterator[tuple[TileBatch, Views]], stage: Stage, lr: float, meter: Meter
     ) -> None:
         start = time.perf_counter()
-        batch = next(batches)
+        batch, views = next(batches)
         ids = batch.ids
-        views = build.draw_views(self.config, batch, stage.number)
         waited = time.perf_counter() - start
         batch = batch.to(self.device, non_blocking=True)
         views = views.to(self.device, non_blocking=True)

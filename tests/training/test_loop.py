@@ -337,7 +337,7 @@ def test_steps_without_finite_gradient_are_passed_over_and_counted(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spoil({4, 5}, monkeypatch)
-    config = settings(run__max_nonfinite=3)
+    config = settings(run__max_nonfinite=3, data__workers=0)  # batches are counted as drawn
     loop.pretrain(config)
     lines = metrics(config.run.folder)
     assert [line["loss"] is None for line in lines] == [step in (4, 5) for step in range(TOTAL)]
@@ -350,7 +350,7 @@ def test_a_run_without_finite_gradients_ends(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spoil({5, 6, 7, 8}, monkeypatch)
-    config = settings(run__max_nonfinite=3)
+    config = settings(run__max_nonfinite=3, data__workers=0)  # batches are counted as drawn
     message = r"3 steps in a row had no finite gradient, up to step 8 \(its samples: \["
     with pytest.raises(SeaMoError, match=message):
         loop.pretrain(config)
