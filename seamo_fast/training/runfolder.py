@@ -26,8 +26,7 @@ _CONTENTS: Final = (
 def locked(folder: Path) -> Iterator[None]:
     """Makes the folder and keeps other processes out of it.
 
-    The operating system drops the lock with the process, so a killed run leaves none behind, and
-    loader workers that outlive it for a moment do not hold it.
+    The operating system drops the lock with the process, so a killed run leaves none behind.
 
     Raises:
         ConfigError: Another process writes this run folder, or it cannot be made.

@@ -62,10 +62,10 @@ class SSL4EOLmdb:
         self.seasons = seasons
         with LmdbFile(path) as file:
             key = next(file.keys(), None)
-            data = None if key is None else file.get(key, _MOST)
+            data, where = None if key is None else file.get(key, _MOST), str(file.path)
         if data is None:
             raise DataError(f"{path} holds no sample")
-        found = {_modality(each).name: each for each in _arrays(data, str(path))}
+        found = {_modality(each).name: each for each in _arrays(data, where)}
         names = list(found) if modalities is None else list(modalities)
         for name in names:
             if name not in found:
@@ -102,10 +102,9 @@ class SSL4EOLmdb:
             DataError: Its value is damaged.
         """
         with LmdbFile(self.path) as file:
-            data = file.get(item.encode(), _MOST)
+            data, where = file.get(item.encode(), _MOST), f"{file.path} key {item!r}"
         if data is None:
             raise DataError(f"{self.path} has no key {item!r}")
-        where = f"{self.path} key {item!r}"
         found = {_modality(each).name: each for each in _arrays(data, where)}
         reading = Reading(item, {}, {}, {})
         for modality in self.modalities:
