@@ -24,10 +24,10 @@ _LOG = logging.getLogger(__name__)
 
 
 class Loaded(NamedTuple):
-    """A batch and a message for each damaged record in it."""
+    """A batch, and for each damaged record in it the sample's number and a message."""
 
     batch: TileBatch
-    bad: list[str]
+    bad: list[tuple[int, str]]
 
 
 class Loader(ABC):
@@ -77,6 +77,7 @@ class Loader(ABC):
         self._on_bad = on_bad
         self._verify = verify
         self.bad_records: list[str] = []
+        self._damaged: set[int] = set()
 
     @property
     def samples(self) -> int:
@@ -92,14 +93,15 @@ class Loader(ABC):
     def _load(self) -> Iterator[Loaded]:
         """Yields batches from number `start` on."""
 
-    def _report(self, bad: Sequence[str]) -> None:
-        for message in bad:
+    def _report(self, bad: Sequence[tuple[int, str]]) -> None:
+        for index, message in bad:
+            self._damaged.add(index)
             if self._on_bad == "stop":
                 raise DataError(message)
             if message not in self.bad_records:
                 self.bad_records.append(message)
                 _LOG.warning("skipped a damaged record: %s", message)
-        if len(self.bad_records) >= self.samples:
+        if len(self._damaged) >= self.samples:
             raise DataError(
                 f"all {self.samples} samples are damaged, the last one: {self.bad_records[-1]}"
             )

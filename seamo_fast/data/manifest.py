@@ -217,6 +217,12 @@ def _why_no_manifest(folder: Path) -> str:
     )
 
 
+def is_packed(folder: Path) -> bool:
+    """Whether `python -m seamo_fast.data.pack` wrote here: a set, several, or part of one."""
+    patterns = ("manifest.json", "*/manifest.json", "shard-*")
+    return folder.is_dir() and any(next(folder.glob(each), None) for each in patterns)
+
+
 _COMMAND: Final = "python -m seamo_fast.data.pack"
 
 

@@ -61,6 +61,8 @@ def command(
         verify: Read everything back after writing and compare the checksums.
         overwrite: Delete the shards that OUT holds before packing.
     """
+    if workers < 1:
+        raise ConfigError(f"workers must be 1 or more, but got {workers}")
     if out.resolve() == source.resolve() or source.resolve() in out.resolve().parents:
         raise ConfigError(f"{out} lies in the source {source}; name a folder outside of it")
     if split_cell and splits is None:
@@ -159,9 +161,21 @@ def say(line: str) -> None:
 
 
 def run_command(
-    function: Callable[..., None], prog: str, arguments: Sequence[str] | None, description: str
+    function: Callable[..., None],
+    prog: str,
+    arguments: Sequence[str] | None,
+    description: str,
+    interrupted: str = "",
 ) -> int:
-    """Runs a command; a failure that the user can mend is one line and exit status 2."""
+    """Runs a command; a failure that the user can mend is one line and exit status 2.
+
+    Args:
+        function: Its parameters are the arguments and options of the command.
+        prog: What the user types.
+        arguments: What follows it; those of this process if None.
+        description: What `--help` says first.
+        interrupted: What Ctrl-C leaves to do.
+    """
     parser = ArgumentParser(prog=prog, description=description)
     parser.add_function_arguments(function, as_group=False, as_positional=True)
     given = _switched(function, sys.argv[1:] if arguments is None else arguments)
@@ -172,7 +186,7 @@ def run_command(
         sys.stderr.write(f"error: {error}\n")
         return 2
     except KeyboardInterrupt:
-        sys.stderr.write("interrupted; run the same command again to continue\n")
+        sys.stderr.write(f"interrupted{interrupted}\n")
         return 130
     return 0
 
@@ -193,7 +207,13 @@ def _switched(function: Callable[..., None], arguments: Sequence[str]) -> list[s
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs `python -m seamo_fast.data.pack`."""
-    return run_command(command, "python -m seamo_fast.data.pack", arguments, __doc__ or "")
+    return run_command(
+        command,
+        "python -m seamo_fast.data.pack",
+        arguments,
+        __doc__ or "",
+        "; run the same command (without --overwrite) again to continue",
+    )
 
 
 if __name__ == "__main__":

@@ -65,7 +65,12 @@ class Plan:
     def settings(self, source: Source) -> dict[str, Any]:
         """Returns what decides the content of a shard, besides its items."""
         splits = self.splits and [list(self.splits.shares), self.splits.cell]
-        settings = {**source.settings, "encoding": self.encoding, "splits": splits}
+        settings = {
+            "source": source.path.resolve().name,
+            **source.settings,
+            "encoding": self.encoding,
+            "splits": splits,
+        }
         return json.loads(json.dumps(settings))
 
 
@@ -122,12 +127,12 @@ class _Job:
             }
 
     def _readings(self, reports: Mapping[str, ShardReport]) -> Iterator[tuple[str, Reading]]:
-        first = next(iter(reports.values()))
+        first = next(iter(reports))
         for item in self.items:
             try:
                 for reading in self.source.read(item):
                     count()
-                    split = self._split(reading)
+                    split = first if reading.empty else self._split(reading)
                     for remark in reading.skipped:
                         self._skip(remark, reports[split])
                     reports[split].noted += reading.noted
@@ -138,7 +143,7 @@ class _Job:
                         yield split, reading
             except DataError as error:
                 count()
-                self._skip(Remark(item, str(error)), first)
+                self._skip(Remark(item, str(error)), reports[first])
 
     def _split(self, reading: Reading) -> str:
         splits = self.plan.splits
@@ -156,6 +161,8 @@ class _Job:
                 f"{target} was packed from other items or with other settings; choose another "
                 "folder, or give --overwrite to delete the shards in this one"
             )
+        if report.skipped and self.plan.on_bad == "stop":
+            raise _StopError(f"{report.skipped[0].what}: {report.skipped[0].why}")
         return Shard(finished_entry(target), report, kept=True)
 
 
@@ -220,12 +227,16 @@ def _finish(source: Source, plan: Plan, found: dict[str, list[Shard]]) -> dict[s
     filled = [
         split for split, shards in found.items() if any(each.entry.samples for each in shards)
     ]
-    for split in found.keys() - filled:
+    empty = [split for split in found if split not in filled]
+    for split in empty:
         _remove(plan.folders[split], found[split])
+    # what was left out of a split that has no manifest
+    skipped = [each for split in empty for shard in found[split] for each in shard.report.skipped]
     manifests: dict[str, Manifest] = {}
     modalities = source.modalities
     for split in filled or list(found)[:1]:
-        manifests[split] = write_manifest(
+        finished = _finished(plan.folders[split], found[split])
+        manifests[split] = finished or write_manifest(
             plan.folders[split],
             modalities,
             source.arrays,
@@ -233,10 +244,20 @@ def _finish(source: Source, plan: Plan, found: dict[str, list[Shard]]) -> dict[s
             [shard.report for shard in found[split]],
             source=f"{source.layout}: {source.path.resolve().name}",
             release=source.release,
+            skipped=skipped,
             encoding=plan.encoding,
         )
-        modalities = manifests[split].modalities
+        modalities, skipped = manifests[split].modalities, []
     return manifests
+
+
+def _finished(folder: Path, shards: Sequence[Shard]) -> Manifest | None:
+    """Returns the manifest of these very shards, which may hold statistics, if there is one."""
+    if not all(shard.kept for shard in shards) or not (folder / "manifest.json").is_file():
+        return None
+    manifest = Manifest.load(folder)
+    entries = [shard.entry for shard in shards if shard.entry.samples]
+    return manifest if list(manifest.shards) == entries else None
 
 
 def _remove(folder: Path, shards: Sequence[Shard]) -> None:

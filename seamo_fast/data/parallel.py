@@ -6,10 +6,12 @@ import multiprocessing
 import os
 import signal
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from itertools import islice
 from typing import Any, Final, Protocol, TypeVar
 
 from seamo_fast.errors import DataError
@@ -17,6 +19,7 @@ from seamo_fast.errors import DataError
 Result = TypeVar("Result", covariant=True)
 Tick = Callable[[int], None]
 _INTERVAL: Final = 0.2  # seconds between two looks at the count
+_AHEAD: Final = 2  # jobs a process may be ahead of what was taken
 
 
 class Job(Protocol[Result]):
@@ -69,9 +72,7 @@ def run_jobs(
     size = min(workers, len(jobs))
     with ProcessPoolExecutor(size, context, _start, (shared,)) as pool:
         try:
-            with _interrupts_held():
-                futures = [pool.submit(job.run) for job in jobs]
-            yield from _results(futures, shared, tick)
+            yield from _results(_submitted(pool, jobs), _AHEAD * size, shared, tick)
         except BrokenProcessPool:
             raise DataError(
                 "a process died, most often for lack of memory; run the same command again with "
@@ -81,17 +82,29 @@ def run_jobs(
             pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _results(futures: Sequence[Future[Result]], shared: Any, tick: Tick) -> Iterator[Result]:
+def _submitted(pool: ProcessPoolExecutor, jobs: Sequence[Job[Result]]) -> Iterator[Future[Result]]:
+    for job in jobs:
+        with _interrupts_held():
+            future = pool.submit(job.run)
+        yield future
+
+
+def _results(
+    futures: Iterator[Future[Result]], most: int, shared: Any, tick: Tick
+) -> Iterator[Result]:
+    """Yields results in order; no more than `most` jobs are begun or done and not yet yielded."""
+    pending = deque(islice(futures, most))
     seen = 0
-    for future in futures:
+    while pending:
         while True:
-            done = wait([future], timeout=_INTERVAL).done
+            done = wait([pending[0]], timeout=_INTERVAL).done
             if shared.value > seen:
                 tick(shared.value - seen)
                 seen = shared.value
             if done:
                 break
-        yield future.result()
+        yield pending.popleft().result()
+        pending.extend(islice(futures, 1))
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from seamo_fast.data.manifest import Manifest, Remark
+from seamo_fast.data.manifest import Manifest, Remark, is_packed
 from seamo_fast.data.pack import advance, progress_bar, run_command, say
 from seamo_fast.data.parallel import Tick, count, run_jobs
 from seamo_fast.data.profile import BandProfile, suspicions
@@ -120,7 +120,7 @@ def command(
     """
     if workers < 1:
         raise ConfigError(f"workers must be 1 or more, but got {workers}")
-    packed = (source / "manifest.json").is_file()
+    packed = is_packed(source)
     if normalize and not packed:
         raise ConfigError(f"normalize needs a shard set, but {source} has no manifest.json")
     opened: Source | ShardSet

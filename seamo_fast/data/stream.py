@@ -33,7 +33,7 @@ class Part:
         seasons: For each row the chosen stored seasons; None if the record is damaged.
         valid: bool [B, T, M].
         dates: int32 [B, T, M].
-        bad: A message for each damaged record.
+        bad: For each damaged record the sample's number and a message.
     """
 
     def __init__(self, drawn: list[tuple[int, int]], seasons: int, modalities: int) -> None:
@@ -41,13 +41,13 @@ class Part:
         self.seasons: list[list[int] | None] = [None] * len(drawn)
         self.valid = np.zeros((len(drawn), seasons, modalities), bool)
         self.dates = np.full(self.valid.shape, MISSING_DATE, np.int32)
-        self.bad: list[str] = []
+        self.bad: list[tuple[int, str]] = []
 
     def damage(self, row: int, message: str) -> None:
         """Makes all groups of a row invalid."""
         self.seasons[row] = None
         self.valid[row], self.dates[row] = False, MISSING_DATE
-        self.bad.append(message)
+        self.bad.append((self.drawn[row][1], message))
 
     def batch(self, modalities: tuple[str, ...], bands: dict[str, list[Tensor]]) -> TileBatch:
         """Returns the batch with these tiles."""

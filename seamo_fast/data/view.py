@@ -16,12 +16,14 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from seamo_fast.data.files import writing
+from seamo_fast.data.manifest import is_packed
 from seamo_fast.data.shards import ShardSet
-from seamo_fast.data.sources import open_source
+from seamo_fast.data.sources import Reading, Source, open_source
 from seamo_fast.data.statistics import BandStatistics
 from seamo_fast.errors import ConfigError, DataError, SeaMoError
 from seamo_fast.modalities import MISSING_DATE, Modality
 
+_PICTURES: Final = (".png", ".jpg", ".pdf", ".svg")
 _INCH: Final = 2.6  # of a tile on the sheet
 _DPI: Final = 100
 _PERCENTILES: Final = (2.0, 98.0)
@@ -206,7 +208,9 @@ def command(
     """
     if samples < 1:
         raise ConfigError(f"samples must be at least 1, but got {samples}")
-    if (source / "manifest.json").is_file():
+    if out.suffix.lower() not in _PICTURES:
+        raise ConfigError(f"out must end in one of {', '.join(_PICTURES)}, but got {out}")
+    if is_packed(source):
         shards = ShardSet(source)
         wanted = range(min(samples, len(shards))) if numbers is None else numbers
         found = list(stored_samples(shards, wanted))
@@ -215,7 +219,7 @@ def command(
         opened = open_source(
             source, layout, mapping=mapping, seasons=seasons, modalities=modalities
         )
-        readings = (reading for item in opened.items() for reading in opened.read(item))
+        readings = (reading for item in opened.items() for reading in _readable(opened, item))
         found = [
             Shown(each.id, each.arrays, each.dates, each.valid)
             for each in islice((each for each in readings if not each.empty), samples)
@@ -227,6 +231,14 @@ def command(
     with writing(out):
         figure.savefig(out)
     sys.stdout.write(f"{out}: {', '.join(each.id for each in found)}\n")
+
+
+def _readable(source: Source, item: str) -> Iterator[Reading]:
+    """Yields the samples of an item up to one that cannot be read, which is told."""
+    try:
+        yield from source.read(item)
+    except DataError as error:
+        sys.stderr.write(f"{item} is left out: {error}\n")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -40,13 +40,12 @@ def open_source(
 
     Raises:
         DataError: There is nothing of the layout, or it cannot be read.
-        ConfigError: `seasons` is below 1.
+        ConfigError: `seasons` is below 1, a modality comes twice, or a mapping with a layout.
     """
-    if seasons is not None and seasons < 1:
-        raise ConfigError(f"seasons must be 1 or more, but got {seasons}")
+    _check(layout, mapping, seasons, modalities)
     if not path.exists():
         raise DataError(f"source {path} does not exist")
-    if mapping is not None and layout in ("auto", Series.layout):
+    if mapping is not None:
         return Series(path, load_mapping(mapping), seasons, modalities)
     if layout == "auto":
         layout = _recognise(path)
@@ -63,6 +62,17 @@ def open_source(
     if layout in packaged_mappings():
         return Series(path, load_mapping(layout), seasons, modalities)
     raise DataError(f"unknown layout {layout!r}; expected auto, {', '.join(LAYOUTS)}")
+
+
+def _check(
+    layout: str, mapping: str | None, seasons: int | None, modalities: Sequence[str] | None
+) -> None:
+    if seasons is not None and seasons < 1:
+        raise ConfigError(f"seasons must be 1 or more, but got {seasons}")
+    if modalities is not None and (not modalities or len(set(modalities)) < len(modalities)):
+        raise ConfigError(f"modalities must be some, each once, but got {list(modalities)}")
+    if mapping is not None and layout not in ("auto", Series.layout):
+        raise ConfigError(f"a mapping describes a series; leave out --layout {layout}")
 
 
 def _recognise(path: Path) -> str:

@@ -99,6 +99,7 @@ class ImageCube:
             sample = index_images(root, mapping.key)[item]
         except KeyError:
             raise DataError(f"{root} has no files of {item} any more") from None
+        self._root = root
         self._mapping = mapping
         self._tiles = sample.tiles
         self.problems = sample.problems
@@ -121,11 +122,25 @@ class ImageCube:
         return _read_tile(self._mapping.modalities[modality], tile)
 
     def position(self) -> tuple[float, float] | None:
-        """Returns longitude and latitude by the first file."""
-        files = (path for found in self._tiles.values() for tile in found.values()
-                 for path in tile.values())  # fmt: skip
-        first = next(files, None)
-        return None if first is None else tiff_position(first)
+        """Returns longitude and latitude by the first file of the place."""
+        return _position_of(self._root, self._mapping.key, self.place)
+
+
+@lru_cache(maxsize=4096)
+def _position_of(root: Path, key: str, place: str) -> tuple[float, float] | None:
+    path = _first_files(root, key).get(place)
+    return None if path is None else tiff_position(path)
+
+
+@lru_cache(maxsize=8)
+def _first_files(root: Path, key: str) -> dict[str, Path]:
+    """Returns the first file of each place."""
+    first: dict[str, Path] = {}
+    for sample in index_images(root, key).values():
+        for tile in (tile for found in sample.tiles.values() for tile in found.values()):
+            for path in tile.values():
+                first.setdefault(sample.place, path)
+    return first
 
 
 def _read_tile(mapping: ModalityMapping, tile: Tile) -> list[np.ndarray]:

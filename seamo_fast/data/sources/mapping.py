@@ -111,7 +111,7 @@ class ModalityMapping:
             offset=float(self.offset),
             scale=float(self.scale),
             nodata=None if self.nodata is None else float(self.nodata),
-            composite=tuple(self.composite),
+            composite=tuple(canonical_band(band) for band in self.composite),
         )
 
     def _gsd(self, name: str, band: str) -> float:
@@ -269,6 +269,8 @@ def _tuple(files: str | Sequence[str]) -> str | tuple[str, ...]:
 def _modality(key: object, value: object) -> ModalityMapping:
     data = _fields(ModalityMapping, value, f"modality {key!r}")
     data["files"] = _tuple(data.get("files", ""))
+    if isinstance(data.get("composite"), str):
+        raise ValueError(f"modality {key!r}: composite must be a list of bands")
     data["composite"] = tuple(data.get("composite", ()))
     return ModalityMapping(**data)
 

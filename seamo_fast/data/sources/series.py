@@ -39,7 +39,7 @@ class Series:
         path: A NetCDF file, or a folder.
         mapping: What the bands are and how windows are cut.
         seasons: T; the mapping's if None.
-        modalities: Some of the mapping's, all if None.
+        modalities: Some of the mapping's; all that have a file if None.
 
     Raises:
         DataError: No place can be read, or a modality is not in the mapping.
@@ -55,7 +55,7 @@ class Series:
         seasons: int | None = None,
         modalities: Sequence[str] | None = None,
     ) -> None:
-        names = list(mapping.modalities) if modalities is None else list(modalities)
+        names = _with_files(path, mapping) if modalities is None else list(modalities)
         for name in names:
             if name not in mapping.modalities:
                 raise DataError(
@@ -107,9 +107,10 @@ class Series:
                 return
             starts = self._starts(cube)
             if not starts:
+                reasons = "".join(f"; {each.what}: {each.why}" for each in cube.problems[:1])
                 raise DataError(
                     f"{item} has {len(cube.dates)} time steps, but a window of {mapping.seasons} "
-                    f"seasons {mapping.step} apart takes {self._length}"
+                    f"seasons {mapping.step} apart takes {self._length}{reasons}"
                 )
             for start in starts:
                 steps = dict(enumerate(cube.dates[start : start + self._length : mapping.step]))
@@ -234,6 +235,14 @@ class Series:
             reading.noted.append(Remark(what, f"only {share:.0%} of the pixels measured"))
             return None
         return grids
+
+
+def _with_files(path: Path, mapping: Mapping) -> list[str]:
+    """Returns the modalities of a mapping that are there; all if none is, for the message."""
+    if mapping.format != "geotiff":
+        return list(mapping.modalities)
+    present = {name for each in index_images(path, mapping.key).values() for name in each.tiles}
+    return [name for name in mapping.modalities if name in present] or list(mapping.modalities)
 
 
 def _converted(values: np.ndarray, dtype: str) -> np.ndarray:

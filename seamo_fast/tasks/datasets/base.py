@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Final, Generic, Literal, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, Final, Generic, Literal, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -152,7 +152,8 @@ class LabelledDataset(Dataset["LabelledTile | SkippedTile"], ABC, Generic[E]):
         modalities: See above.
         classes: See above.
         entries: Those of all parts.
-        split: The part to keep; None for all items, whether or not they are in a part.
+        split: The part to keep; None for all entries. Readers whose items come from lists alone
+            have none besides those in a part.
         on_bad: "stop" raises, "skip" gives a `SkippedTile`.
         remarks: See above.
 
@@ -160,7 +161,7 @@ class LabelledDataset(Dataset["LabelledTile | SkippedTile"], ABC, Generic[E]):
         DataError: There is no item, or none in this part.
     """
 
-    task: ClassVar[Task]
+    task: Task
 
     def __init__(
         self,

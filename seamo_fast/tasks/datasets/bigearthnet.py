@@ -15,7 +15,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar, Final, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 import numpy as np
 
@@ -80,7 +80,7 @@ class BigEarthNet(LabelledDataset[Pair]):
         DataError: A folder or list is missing or damaged.
     """
 
-    task: ClassVar[Task] = "multilabel"
+    task: Task = "multilabel"
 
     def __init__(
         self,
@@ -124,6 +124,8 @@ class BigEarthNet(LabelledDataset[Pair]):
             return names[0], ""
         if len(names) != 2:
             raise DataError(f"{path} must name a patch and its radar patch a row, not {line[:80]}")
+        if names[0].split("_")[-2:] != names[1].split("_")[-2:]:
+            raise DataError(f"{path}: the radar patch of {names[0]} is not {names[1]}")
         return names[0], names[1]
 
     def _found(self, on_bad: OnBad, remarks: list[str]) -> list[Pair]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar, Final
+from typing import Any, Final
 
 import numpy as np
 
@@ -42,7 +42,7 @@ class BigEarthNetV2(LabelledDataset[Pair]):
         DataError: A folder or the metadata is missing or damaged, or pyarrow is not installed.
     """
 
-    task: ClassVar[Task] = "multilabel"
+    task: Task = "multilabel"
 
     def __init__(
         self,

@@ -49,6 +49,9 @@ def collate(items: Sequence[LabelledTile | SkippedTile]) -> LabelledBatch:
         reasons = "; ".join(item.reason for item in skipped[:1])
         raise DataError(f"none of {len(skipped)} items can be read: {reasons}")
     names = tuple(tiles[0].bands)
+    seasons = {name: len(tiles[0].valid[name]) for name in names}
+    if len({len(tile.valid[name]) for tile in tiles for name in names}) > 1:
+        raise DataError(f"modalities or items differ in their dates: {seasons} in {tiles[0].id}")
     valid = torch.tensor([[tile.valid[name] for name in names] for tile in tiles]).mT.contiguous()
     dates = [[[_days(day) for day in tile.dates[name]] for name in names] for tile in tiles]
     batch = TileBatch(

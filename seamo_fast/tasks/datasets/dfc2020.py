@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import ClassVar, Final, Literal
+from typing import Final, Literal
 
 import numpy as np
 
@@ -52,7 +52,7 @@ class DFC2020(LabelledDataset[FileEntry]):
         DataError: There are no patches.
     """
 
-    task: ClassVar[Task] = "mask"
+    task: Task = "mask"
 
     def __init__(
         self,

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import ClassVar, Final, Literal, get_args
+from typing import Final, Literal, get_args
 
 from seamo_fast.errors import DataError
 from seamo_fast.modalities import S2L1C, Modality
@@ -19,6 +19,7 @@ from seamo_fast.tasks.datasets.lists import read_lines
 from seamo_fast.tasks.splits import Split, stratified_split
 
 Kind = Literal["eurosat_rgb", "eurosat_ms"]
+_LISTS: Final = ("eurosat", "eurosat-spatial")
 # File order: torchgeo's EuroSAT dataset. EuroSAT has no nodata; dark B10 reaches 0.
 EUROSAT_MS: Final = replace(
     S2L1C.on_one_grid(10).subset(
@@ -72,7 +73,7 @@ class EuroSAT(LabelledDataset[FileEntry]):
         ValueError: A band is unknown.
     """
 
-    task: ClassVar[Task] = "classes"
+    task: Task = "classes"
 
     def __init__(
         self,
@@ -83,6 +84,8 @@ class EuroSAT(LabelledDataset[FileEntry]):
         on_bad: OnBad = "stop",
         lists: Literal["eurosat", "eurosat-spatial"] = "eurosat",
     ) -> None:
+        if lists not in _LISTS:
+            raise ValueError(f"lists must be one of {', '.join(_LISTS)}, but got {lists!r}")
         self.root = Path(root)
         folder, self.kind = _find(self.root, kind)
         self._stored = MODALITIES[self.kind]
@@ -135,6 +138,8 @@ class EuroSAT(LabelledDataset[FileEntry]):
             DataError: A list is missing, or names no image of the data, or the classes are small.
         """
         folder = self._folder_of_lists()
+        if folder is None and self._lists[0].startswith("eurosat-spatial"):
+            raise DataError(f"{self.root} holds no lists {', '.join(self._lists)}")
         if folder is None:
             return stratified_split([self.classes[label] for label in self.labels])
         return self._listed_split(folder)
@@ -177,7 +182,11 @@ def _images(folder: Path, kind: Kind) -> dict[str, list[Path]]:
     """Returns the sorted images of every class that has any."""
     found = {}
     for below in sorted(path for path in folder.iterdir() if path.is_dir()):
-        images = sorted(path for path in below.iterdir() if path.suffix.lower() in _SUFFIXES[kind])
+        images = sorted(
+            path
+            for path in below.iterdir()
+            if path.suffix.lower() in _SUFFIXES[kind] and not path.name.startswith(".")
+        )
         if images:
             found[below.name] = images
     return found

@@ -9,14 +9,15 @@ Images and masks of the same name:
     ROOT/{train,val,test}/{images,masks}/<name>
     ROOT/{images,masks}/<name>, and ROOT/{train,val,test}.txt with a name a line
 
-Images are TIFF, PNG or JPEG, all bands in one file. Hidden files and other suffixes are ignored.
+Images are TIFF, PNG or JPEG, all bands in one file; a class folder may hold further folders. Hidden
+files and folders and other suffixes are ignored.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import ClassVar, Final
+from typing import Final
 
 import numpy as np
 
@@ -59,7 +60,7 @@ class ClassFolder(LabelledDataset[FileEntry]):
         ValueError: The modality has more than one grid.
     """
 
-    task: ClassVar[Task] = "classes"
+    task: Task = "classes"
 
     def __init__(
         self,
@@ -74,7 +75,7 @@ class ClassFolder(LabelledDataset[FileEntry]):
             (part, folder.name, path)
             for part, place in _find_parts(root)
             for folder in list_folders(place)
-            for path in _images(folder)
+            for path in _below(folder)
         ]
         classes = sorted({name for _, name, _ in found})
         if not found:
@@ -112,7 +113,7 @@ class MaskFolder(LabelledDataset[FileEntry]):
         ValueError: The modality has more than one grid, or values and classes do not fit.
     """
 
-    task: ClassVar[Task] = "mask"
+    task: Task = "mask"
 
     def __init__(
         self,
@@ -120,7 +121,7 @@ class MaskFolder(LabelledDataset[FileEntry]):
         classes: Sequence[str],
         modality: Modality | None = None,
         values: Sequence[int] | None = None,
-        ignore: Sequence[int] = (255,),
+        ignore: Sequence[int] | int = (255,),
         images: str = "images",
         masks: str = "masks",
         image_suffix: str = "",
@@ -133,20 +134,24 @@ class MaskFolder(LabelledDataset[FileEntry]):
         if len(values) != len(classes) or len(set(values)) != len(values):
             raise ValueError(f"values must be {len(classes)} different ones, but got {values}")
         self._numbers = {value: number for number, value in enumerate(values)}
+        ignore = (ignore,) if isinstance(ignore, int) else ignore
         self._numbers.update({value: IGNORE for value in ignore if value not in self._numbers})
         self._masks: dict[str, Path] = {}
-        parts = _read_parts(root)
+        parts = _read_parts(root, image_suffix)
         entries = []
+        listed = set(parts)
         for part, place in _find_parts(root):
             found = _by_name(place / images, image_suffix)
             partners = _by_name(place / masks, mask_suffix)
+            listed -= found.keys()
             for name, path in found.items():
                 id = path.relative_to(root).as_posix()
                 entries.append(FileEntry(id, part or parts.get(name, ""), path))
                 self._masks[id] = partners.get(name, place / masks / f"{name}{mask_suffix}.*")
         if not entries:
             raise DataError(f"{root} has no folder {images!r} with images ({', '.join(SUFFIXES)})")
-        super().__init__([check_modality(modality)], classes, entries, split, on_bad)
+        remarks = [f"{root} lists {name}, but has no such image" for name in sorted(listed)]
+        super().__init__([check_modality(modality)], classes, entries, split, on_bad, remarks)
 
     def _read(self, entry: FileEntry) -> Contents:
         bands = read_bands(entry.path, self.modalities[0])
@@ -207,6 +212,13 @@ def _images(folder: Path) -> list[Path]:
     )
 
 
+def _below(folder: Path) -> list[Path]:
+    """Returns the images of a folder and of the folders in it."""
+    if folder.name.startswith("."):
+        return []
+    return _images(folder) + [path for each in list_folders(folder) for path in _below(each)]
+
+
 def _by_name(folder: Path, suffix: str) -> dict[str, Path]:
     """Returns the images of a folder by their names without suffixes."""
     found: dict[str, Path] = {}
@@ -221,11 +233,17 @@ def _by_name(folder: Path, suffix: str) -> dict[str, Path]:
     return found
 
 
-def _read_parts(root: Path) -> dict[str, str]:
-    """Returns the part of each name that a list has."""
+def _read_parts(root: Path, suffix: str) -> dict[str, str]:
+    """Returns the part of each name that a list has, with or without file suffix and `suffix`."""
     parts = {}
     for part in dict.fromkeys(_PARTS.values()):
         path = root / f"{part}.txt"
         if path.is_file():
-            parts[part] = [Path(line).stem for line in read_lines(path)]
+            parts[part] = [_listed_name(line, suffix) for line in read_lines(path)]
     return check_parts(parts, root)
+
+
+def _listed_name(line: str, suffix: str) -> str:
+    path = Path(line)
+    name = path.stem if path.suffix.lower() in SUFFIXES else path.name
+    return name.removesuffix(suffix)

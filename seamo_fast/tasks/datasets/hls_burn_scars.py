@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator
 from datetime import date, datetime
 from pathlib import Path
-from typing import ClassVar, Final
+from typing import Final
 
 import numpy as np
 
@@ -60,7 +60,7 @@ class HLSBurnScars(LabelledDataset[FileEntry]):
         DataError: There are no images.
     """
 
-    task: ClassVar[Task] = "mask"
+    task: Task = "mask"
 
     def __init__(self, root: Path | str, split: str | None = None, on_bad: OnBad = "stop") -> None:
         entries = list(_images(Path(root)))

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import date, datetime
 from pathlib import Path
-from typing import ClassVar, Final, Literal, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 import numpy as np
 
@@ -70,7 +70,8 @@ class OSCD(LabelledDataset[City]):
 
     Every band of a grid has the size and place of the first date's first band of that grid; where
     one lies elsewhere (the two dates of some cities differ by a few pixels) it is resampled
-    bilinearly. All others are as stored. Cities have different sizes: crop before batching.
+    bilinearly. All others are as stored. Cities have different sizes: crop before batching. Where
+    the folder of labels of a part is missing, its cities have no mask, and a remark says so.
 
     Args:
         root: Folder of the three folders that the archives unpack to.
@@ -82,7 +83,7 @@ class OSCD(LabelledDataset[City]):
         DataError: There are no cities.
     """
 
-    task: ClassVar[Task] = "change"
+    task: Task = "change"
 
     def __init__(
         self,
@@ -109,6 +110,8 @@ class OSCD(LabelledDataset[City]):
                 for name in names
                 if name in found
             ]
+            if folder is None and any(name in found for name in names):
+                missing.append(f"no folder '{labels.name}': the cities of {part} have no mask")
             missing += [f"no images of {name} ({part})" for name in names if name not in found]
         if not entries:
             raise DataError(f"{root} has no folder '{_PREFIX}Images' with the official cities")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import ClassVar, Final
+from typing import Final
 
 import numpy as np
 
@@ -72,7 +72,7 @@ class SegMunich(LabelledDataset[FileEntry]):
         DataError: A list is missing or damaged.
     """
 
-    task: ClassVar[Task] = "mask"
+    task: Task = "mask"
 
     def __init__(self, root: Path | str, split: str | None = None, on_bad: OnBad = "stop") -> None:
         self.root = Path(root)

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import ClassVar, Final, Literal
+from typing import Final, Literal
 
 import numpy as np
 
@@ -91,7 +91,7 @@ class SEN12MS(LabelledDataset[FileEntry]):
         DataError: There are no patches, or no list of this part.
     """
 
-    task: ClassVar[Task] = "mask"
+    task: Task = "mask"
 
     def __init__(
         self,

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import date, datetime
 from pathlib import Path
-from typing import Any, ClassVar, Final
+from typing import Any, Final
 
 import numpy as np
 
@@ -48,11 +48,14 @@ _PARTS: Final = {"train": "train", "val": "valid", "test": "test", "bolivia": "b
 _CHIPS: Final = ("v1.1/data/flood_events/HandLabeled", "data/flood_events/HandLabeled", ".")
 _MAX_JSON: Final = 2**26
 
+_RENAMED: Final = {"Mekong": "Cambodia"}  # the name of the chips, and of their flood
+
 
 class Sen1Floods11(LabelledDataset[FileEntry]):
     """One radar and one optical image on one grid, and whether there is water in every pixel.
 
-    Dates are those of the flood in `Sen1Floods11_Metadata.geojson`, unknown without that file.
+    Dates are those of the flood in `Sen1Floods11_Metadata.geojson`, unknown without that file; a
+    place that it lacks is among the remarks.
 
     Args:
         root: Folder of `v1.1`, or what is in it.
@@ -64,7 +67,7 @@ class Sen1Floods11(LabelledDataset[FileEntry]):
         DataError: There are no chips, or no list of this part.
     """
 
-    task: ClassVar[Task] = "mask"
+    task: Task = "mask"
 
     def __init__(
         self,
@@ -89,13 +92,16 @@ class Sen1Floods11(LabelledDataset[FileEntry]):
             FileEntry(name.removesuffix("_LabelHand.tif"), parts.get(name, ""), labels / name)
             for name in names
         ]
-        self._days = _read_days(find_file(places, ("Sen1Floods11_Metadata.geojson",)))
+        metadata = find_file(places, ("Sen1Floods11_Metadata.geojson",))
+        self._days = _read_days(metadata)
+        dateless = sorted({_place(entry.id) for entry in entries} - self._days.keys())
+        remarks = [f"{metadata} has no dates of {place}" for place in dateless if metadata]
         chosen = [MODALITIES[name] for name in modalities]
-        super().__init__(chosen, ("No water", "Water"), entries, split, on_bad)
+        super().__init__(chosen, ("No water", "Water"), entries, split, on_bad, remarks)
 
     def _read(self, entry: FileEntry) -> Contents:
         contents = Contents({}, {})
-        days = self._days.get(entry.id.rsplit("_", 1)[0], {})
+        days = self._days.get(_place(entry.id), {})
         for modality in self.modalities:
             name = modality.name
             path = self._folders[name] / f"{entry.id}_{_FOLDERS[name][0]}.tif"
@@ -105,6 +111,12 @@ class Sen1Floods11(LabelledDataset[FileEntry]):
         mask = read_mask(entry.path, (1, SIDE, SIDE))
         known = (mask == 0) | (mask == 1)
         return replace(contents, mask=np.where(known, mask, IGNORE))
+
+
+def _place(chip: str) -> str:
+    """Returns the place of a chip by its name in the metadata."""
+    name = chip.rsplit("_", 1)[0]
+    return _RENAMED.get(name, name)
 
 
 def _listed(folders: Sequence[Path]) -> dict[str, str]:

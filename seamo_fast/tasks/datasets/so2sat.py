@@ -13,7 +13,7 @@ import threading
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar, Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 
@@ -92,7 +92,7 @@ class So2Sat(LabelledDataset[Row]):
         DataError: A file is missing or damaged, or h5py is not installed.
     """
 
-    task: ClassVar[Task] = "classes"
+    task: Task = "classes"
 
     def __init__(
         self,

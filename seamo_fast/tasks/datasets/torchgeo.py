@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence, Sized
-from typing import Any, ClassVar, NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -37,13 +37,12 @@ class TorchGeoDataset(LabelledDataset[Number]):
         split: Name of the part that the dataset was opened for.
         ignore: Value in the masks that stands for no class, None if there is none.
         on_bad: See `LabelledDataset`.
+        task: What is to be told of an item.
 
     Raises:
         DataError: The dataset has no items.
-        ValueError: A modality has more than one grid.
+        ValueError: A modality has more than one grid, or stands under two keys.
     """
-
-    task: ClassVar[Task] = "classes"
 
     def __init__(
         self,
@@ -53,9 +52,16 @@ class TorchGeoDataset(LabelledDataset[Number]):
         split: str = "",
         ignore: int | None = None,
         on_bad: OnBad = "stop",
+        task: Task = "classes",
     ) -> None:
         self.dataset = dataset
+        self.task = task
         self._keys = {check_modality(each).name: key for key, each in modalities.items()}
+        if len(self._keys) < len(modalities):
+            raise ValueError(
+                f"the keys {', '.join(modalities)} must hold different modalities; two dates of "
+                "one are [T, C, H, W] under one key"
+            )
         self._ignore = ignore
         title = type(dataset).__name__
         entries = [
@@ -71,6 +77,8 @@ class TorchGeoDataset(LabelledDataset[Number]):
             raise DataError(
                 f"{entry.id} cannot be read ({type(error).__name__}: {error})"
             ) from error
+        if not isinstance(item, Mapping):
+            raise DataError(f"{entry.id} is a {type(item).__name__}; expected a dictionary")
         contents = Contents({}, {}, self._label(entry, item), self._mask(entry, item))
         for modality in self.modalities:
             image = _array(item, self._keys[modality.name], entry.id)
@@ -86,7 +94,8 @@ class TorchGeoDataset(LabelledDataset[Number]):
         if "label" not in item:
             return None
         label = _array(item, "label", entry.id)
-        if label.ndim > 1 or not np.array_equal(label, label.astype(np.int64)):
+        numbers = np.isfinite(label).all()
+        if label.ndim > 1 or not numbers or not np.array_equal(label, label.astype(np.int64)):
             raise DataError(f"{entry.id} has no class number or flags as its label: {label}")
         return label.astype(np.int64) if label.ndim else int(label)
 
@@ -97,10 +106,17 @@ class TorchGeoDataset(LabelledDataset[Number]):
         mask = mask[0] if mask.ndim == 3 and len(mask) == 1 else mask
         if mask.ndim != 2:
             raise DataError(f"{entry.id} has a mask {list(mask.shape)}; expected [H, W]")
+        if not np.isfinite(mask).all() or not np.array_equal(mask, mask.astype(np.int64)):
+            raise DataError(f"{entry.id} has a mask with values that are no class numbers")
         return np.where(mask == self._ignore, IGNORE, mask) if self._ignore is not None else mask
 
 
 def _array(item: Mapping[str, Any], key: str, id: str) -> np.ndarray:
     if key not in item:
         raise DataError(f"{id} has no {key!r}; it has {', '.join(map(str, item))}")
-    return torch.as_tensor(item[key]).numpy(force=True)
+    try:
+        values = torch.as_tensor(item[key])
+        values = values.float() if values.dtype == torch.bfloat16 else values
+        return values.numpy(force=True)
+    except (TypeError, RuntimeError, ValueError) as error:
+        raise DataError(f"{id}: {key!r} is no array ({error})") from error

@@ -1,0 +1,1 @@
+"""Benchmarks of training: pytest bench/training --benchmark-only."""
