@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import rasterio
 import tifffile
 import yaml
 
@@ -261,3 +262,46 @@ def test_positions_equal_proj(zone: int, south: bool) -> None:
         assert found[1] == pytest.approx(latitude, abs=1e-6)
     assert to_degrees(3.5, 47.0, 4326) == (3.5, 47.0)
     assert to_degrees(500000, 100000, 3857) is None
+
+
+def test_bands_of_a_composite_in_any_spelling(
+    write_mapping: Callable[..., str], tmp_path: Path
+) -> None:
+    write(tmp_path / "in" / "S2" / "a.tif", numbers(0, 8, 8, 3))
+    mapping = write_mapping(lambda s: s["modalities"]["opt"].update(composite=["b08", "B04"]))
+    pack(open_source(tmp_path / "in", mapping=mapping), tmp_path / "out")
+    (modality,) = ShardSet(tmp_path / "out").modalities
+    assert modality.composite == ("B8", "B4")
+    mapping = write_mapping(lambda s: s["modalities"]["opt"].update(composite="B4"))
+    with pytest.raises(DataError, match="composite must be a list of bands"):
+        open_source(tmp_path / "in", mapping=mapping)
+
+
+def test_modalities_without_files_are_left_out(tmp_path: Path) -> None:
+    for folder, bands in (("S2L2A", 12), ("S1GRD", 2)):
+        values = numbers(bands, 8, 8, bands)
+        values = values.astype(np.float32) if bands == 2 else values
+        write(tmp_path / folder / "380D_378R_2_3.tif", values)
+    assert [each.name for each in open_source(tmp_path).modalities] == ["s2l2a", "s1grd"]
+
+
+def test_overlapping_samples_of_a_place_have_one_position(tmp_path: Path) -> None:
+    for patch, west in ((30, 9.99), (31, 10.01)):
+        for kind, bands in (("s1", 2), ("s2", 13)):
+            name = f"ROIs1158_spring/{kind}_1/ROIs1158_spring_{kind}_1_p{patch}.tif"
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+            with rasterio.open(
+                *(tmp_path / name, "w"),
+                driver="GTiff",
+                height=8,
+                width=8,
+                count=bands,
+                dtype="float32" if kind == "s1" else "uint16",
+                crs="EPSG:4326",
+                transform=rasterio.Affine(1e-4, 0, west, 0, -1e-4, 50),
+            ) as file:
+                file.write(np.ones((bands, 8, 8), file.dtypes[0]))
+    source = open_source(tmp_path)
+    readings = [reading for item in source.items() for reading in source.read(item)]
+    first, second = (each.position for each in readings)
+    assert first == second == pytest.approx((9.9904, 49.9996), abs=1e-6)

@@ -191,6 +191,16 @@ class TestBadRecords:
         with pytest.raises(DataError, match=message):
             take(damaged, 5, on_bad="stop", workers=workers)
 
+    @pytest.mark.parametrize("batch_size", [2, 8])
+    def test_records_that_are_all_lost_end_it(
+        self, write_shards: Callable[..., Path], batch_size: int
+    ) -> None:
+        shards = ShardSet(write_shards())
+        for file in shards.path.rglob("records.json"):
+            file.write_bytes(b"[]")
+        with pytest.raises(DataError, match=rf"^all {len(shards)} samples are damaged"):
+            take(shards, 20, batch_size=batch_size)
+
     def test_unused_modality_and_no_verification(self, damaged: ShardSet) -> None:
         take(damaged, 5, on_bad="stop", modalities=["s1grd"])
         take(damaged, 5, on_bad="stop", verify=False)

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -104,6 +104,27 @@ def test_stop_at_the_first_bad_item(tmp_path: Path, source: Made, message: str) 
     with pytest.raises(DataError, match=message):
         pack(source, tmp_path, shard_size=2, on_bad="stop")
     assert [path.name for path in tmp_path.iterdir()] == ["shard-00000"]
+
+
+def test_stop_holds_for_shards_of_an_earlier_run(tmp_path: Path) -> None:
+    pack(Made(bad=(3,)), tmp_path)
+    with pytest.raises(DataError, match=r"^tile 3: it is bad$"):
+        pack(Made(bad=(3,)), tmp_path, on_bad="stop")
+
+
+def test_another_source_is_not_taken_for_the_same(tmp_path: Path) -> None:
+    pack(Made(), tmp_path)
+    with pytest.raises(DataError, match="was packed from other items or with other settings"):
+        pack(Made(path=Path("other")), tmp_path)
+
+
+def test_statistics_survive_another_run(tmp_path: Path) -> None:
+    manifest = pack(Made(), tmp_path, shard_size=4)
+    measured = replace(manifest, statistics={"one": {}}, noted=(Remark("statistics", "odd"),))
+    measured.save(tmp_path)
+    assert pack(Made(), tmp_path, shard_size=4) == measured
+    shutil.rmtree(tmp_path / "shard-00001")
+    assert pack(Made(), tmp_path, shard_size=4) == manifest
 
 
 def test_finished_shards_are_kept(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 import tifffile
 import yaml
 
-from seamo_fast.data import ShardSet
+from seamo_fast.data import ShardSet, stats, view
 from seamo_fast.data.pack import main
 from seamo_fast.data.packing import Plan, pack
 from seamo_fast.data.room import Room, estimate
@@ -145,9 +145,39 @@ def test_overwrite(run: Run, tmp_path: Path) -> None:
     assert "--overwrite" in error
     assert run(tmp_path / "out", "--shard_size", "3", "--overwrite")[0] == 0
     assert len(list((tmp_path / "out").glob("shard-*"))) == 3
+    assert run(tmp_path / "out", "--overwrite", "--workers", "0")[0] == 2
+    assert len(ShardSet(tmp_path / "out")) == 8  # nothing is deleted before all is checked
     (tmp_path / "mine" / "shard-00000").mkdir(parents=True)
     assert "was not written by this program" in run(tmp_path / "mine", "--overwrite")[2]
     assert (tmp_path / "mine" / "shard-00000").is_dir()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--layout", "terramesh"), "a mapping describes a series; leave out --layout terramesh"),
+        (("--modalities", "[opt,opt]"), "modalities must be some, each once"),
+        (("--modalities", "[]"), "modalities must be some, each once"),
+    ],
+)
+def test_options_that_contradict(
+    run: Run, tmp_path: Path, options: tuple[str, ...], message: str
+) -> None:
+    status, _, error = run(tmp_path / "out", *options)
+    assert status == 2
+    assert message in error
+
+
+@pytest.mark.parametrize("command", [stats.main, view.main])
+def test_unfinished_and_split_folders_are_named(
+    run: Run, tmp_path: Path, command: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(tmp_path / "split", "--splits", "0.5,0.5")[0] == 0
+    assert command([str(tmp_path / "split")]) == 2
+    assert "holds the shard sets train, val; name one" in capsys.readouterr().err
+    (tmp_path / "split" / "train" / "manifest.json").unlink()
+    assert command([str(tmp_path / "split" / "train")]) == 2
+    assert "was not packed to its end" in capsys.readouterr().err
 
 
 def test_verification_finds_what_the_disk_changed(

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from seamo_fast.data import ShardSet
-from seamo_fast.data.manifest import ArraySpec
+from seamo_fast.data.manifest import ArraySpec, Remark
 from seamo_fast.data.packing import Plan, pack_splits
 from seamo_fast.data.sources import Reading
 from seamo_fast.data.splits import Splits
@@ -124,6 +124,24 @@ def test_split_without_a_sample_is_not_written(tmp_path: Path) -> None:
     plan = Plan(tmp_path, splits=Splits((0.999999, 0.000001)))
     assert list(pack_splits(Places(count=2), plan)) == ["train"]
     assert [path.name for path in tmp_path.iterdir()] == ["train"]
+
+
+class Broken(Places):
+    """The first item cannot be read."""
+
+    def read(self, item: str) -> Iterator[Reading]:
+        if item == "0":
+            raise DataError("it is broken")
+        yield from super().read(item)
+
+
+def test_what_an_empty_split_left_out_is_told(tmp_path: Path) -> None:
+    plan = Plan(tmp_path / "out", splits=Splits((0.000001, 0.999999)))
+    manifests = pack_splits(Broken(count=2), plan)
+    assert list(manifests) == ["val"]
+    assert manifests["val"].skipped == (Remark("0", "it is broken"),)
+    with pytest.raises(DataError, match=r"could be packed into .*: 0: it is broken"):
+        pack_splits(Broken(count=1), Plan(tmp_path / "none", splits=plan.splits))
 
 
 @pytest.mark.parametrize("text", ["0.9", "0.9,0.2", "1,0", "0.5,0.2,0.2,0.1", "a,b", "nan,nan"])

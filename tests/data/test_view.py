@@ -106,3 +106,10 @@ def test_failures_are_one_line(
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1
+
+
+def test_pictures_that_cannot_be_written(
+    write_shards: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert view.main([str(write_shards()), f"--out={tmp_path / 'v.xyz'}"]) == 2
+    assert "out must end in one of .png, " in capsys.readouterr().err

@@ -193,3 +193,11 @@ def test_without_lists_the_split_is_stratified(tmp_path: Path) -> None:
     dataset = EuroSAT(make_eurosat(tmp_path, "eurosat_rgb"))
     for part, count in zip(dataset.split(), (6, 2, 2), strict=True):
         assert [dataset.labels[number] for number in part] == sorted([0, 1, 2] * count)
+
+
+def test_the_spatial_split_needs_its_lists(tmp_path: Path) -> None:
+    make_eurosat(tmp_path, "eurosat_ms", images=2)
+    with pytest.raises(DataError, match=r"holds no lists eurosat-spatial-train\.txt, "):
+        EuroSAT(tmp_path, split="test", lists="eurosat-spatial")
+    with pytest.raises(ValueError, match="lists must be one of eurosat, eurosat-spatial"):
+        EuroSAT(tmp_path, split="test", lists="spatial")  # type: ignore[arg-type]

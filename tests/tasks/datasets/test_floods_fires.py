@@ -76,3 +76,18 @@ def test_burn_scars(tmp_path: Path) -> None:
         HLSBurnScars(tmp_path, "val")[0]
     with pytest.raises(DataError, match="holds no images"):
         HLSBurnScars(tmp_path / "training")
+
+
+def test_mekong_has_the_dates_of_cambodia(tmp_path: Path) -> None:
+    write_sen1floods11(tmp_path)
+    assert Sen1Floods11(tmp_path).remarks == (
+        f"{tmp_path}/v1.1/Sen1Floods11_Metadata.geojson has no dates of Sri-Lanka",
+    )
+    for path in tmp_path.rglob("Sri-Lanka_22_*"):
+        path.rename(path.with_name(path.name.replace("Sri-Lanka", "Mekong")))
+    for path in tmp_path.rglob("*.csv"):
+        path.write_text(path.read_text().replace("Sri-Lanka", "Mekong"))
+    path = tmp_path / "v1.1/Sen1Floods11_Metadata.geojson"
+    path.write_text(path.read_text().replace("Bolivia", "Cambodia"))
+    item = Sen1Floods11(tmp_path, "val").read(0)
+    assert item.dates == {"s2l1c": [date(2018, 2, 16)], "s1grd": [date(2018, 2, 15)]}

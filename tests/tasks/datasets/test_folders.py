@@ -108,3 +108,22 @@ def test_lists_say_the_part_of_a_mask(tmp_path: Path) -> None:
         MaskFolder(tmp_path, ["off", "on"])
     with pytest.raises(DataError, match="has no folder 'pictures'"):
         MaskFolder(tmp_path, ["off", "on"], images="pictures")
+
+
+def test_nested_and_hidden_class_folders(tmp_path: Path) -> None:
+    for name in ("cat/1.png", "cat/more/2.png", "dog/3.png", ".hidden/4.png", "dog/.5.png"):
+        write_png(tmp_path / name, np.zeros((4, 4, 3), np.uint8))
+    dataset = ClassFolder(tmp_path)
+    assert dataset.classes == ("cat", "dog")
+    assert [entry.id for entry in dataset.entries] == ["cat/1.png", "cat/more/2.png", "dog/3.png"]
+
+
+def test_names_of_lists(tmp_path: Path) -> None:
+    for name in ("HLS.T10.v1.4_sat", "b_sat"):
+        write_png(tmp_path / "images" / f"{name}.png", np.zeros((4, 4, 3), np.uint8))
+        write_png(tmp_path / "masks" / f"{name[:-4]}.png", np.zeros((4, 4), np.uint8))
+    (tmp_path / "train.txt").write_text("HLS.T10.v1.4\nnothing\n")
+    (tmp_path / "val.txt").write_text("b_sat.png\n")
+    dataset = MaskFolder(tmp_path, ["a"], image_suffix="_sat", ignore=7)
+    assert [entry.split for entry in dataset.entries] == ["train", "val"]
+    assert dataset.remarks == (f"{tmp_path} lists nothing, but has no such image",)

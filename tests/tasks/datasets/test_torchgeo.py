@@ -94,6 +94,45 @@ def test_other_items_are_refused() -> None:
         TorchGeoDataset(Made(image=image), {"image": GRIDS}, [])
 
 
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"mask": torch.full((5, 6), 0.9)}, "mask with values that are no class numbers"),
+        ({"mask": torch.full((5, 6), torch.nan)}, "mask with values that are no class numbers"),
+        ({"label": torch.tensor(torch.nan)}, "no class number or flags"),
+        ({"label": "a"}, "'label' is no array"),
+    ],
+)
+def test_values_that_are_no_classes(fields: dict[str, Any], message: str) -> None:
+    class Fixed(Made):
+        def __getitem__(self, index: int) -> dict[str, Any]:
+            return self.fields
+
+    made = Fixed(image=torch.rand(2, 5, 6).bfloat16(), **fields)
+    with pytest.raises(DataError, match=message):
+        TorchGeoDataset(made, {"image": TWO}, ["a"]).read(0)
+    del made.fields[next(iter(fields))]
+    assert TorchGeoDataset(made, {"image": TWO}, ["a"], task="mask").read(0).mask is None
+
+
+def test_items_that_are_no_dictionaries_and_modalities_that_come_twice() -> None:
+    class Pairs(Made):
+        def __getitem__(self, index: int) -> Any:
+            return torch.rand(2, 5, 6), 0
+
+    with pytest.raises(DataError, match="Pairs_0 is a tuple; expected a dictionary"):
+        TorchGeoDataset(Pairs(), {"image": TWO}, ["a"]).read(0)
+    with pytest.raises(ValueError, match="image1, image2 must hold different modalities"):
+        TorchGeoDataset(Made(), {"image1": TWO, "image2": TWO}, ["a"])
+
+
+def test_modalities_of_different_seasons_cannot_be_collated() -> None:
+    made = Made(image=torch.rand(2, 5, 6), other=torch.rand(3, 1, 5, 6))
+    dataset = TorchGeoDataset(made, {"image": TWO, "other": ONE}, ["a"])
+    with pytest.raises(DataError, match=r"differ in their dates: \{'two': 1, 'one': 3\}"):
+        collate([dataset[0], dataset[1]])
+
+
 @pytest.fixture
 def theirs() -> Any:
     """TorchGeo's datasets, where they are installed."""
