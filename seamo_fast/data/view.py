@@ -11,16 +11,16 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
-from jsonargparse import ArgumentParser
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from seamo_fast.data.files import writing
 from seamo_fast.data.manifest import is_packed
+from seamo_fast.data.pack import run_command, say
 from seamo_fast.data.shards import ShardSet
 from seamo_fast.data.sources import Reading, Source, open_source
 from seamo_fast.data.statistics import BandStatistics
-from seamo_fast.errors import ConfigError, DataError, SeaMoError
+from seamo_fast.errors import ConfigError, DataError
 from seamo_fast.modalities import MISSING_DATE, Modality
 
 _PICTURES: Final = (".png", ".jpg", ".pdf", ".svg")
@@ -230,7 +230,7 @@ def command(
     figure = draw(described, found, f"{source.name}: {len(found)} samples")
     with writing(out):
         figure.savefig(out)
-    sys.stdout.write(f"{out}: {', '.join(each.id for each in found)}\n")
+    say(f"{out}: {', '.join(each.id for each in found)}")
 
 
 def _readable(source: Source, item: str) -> Iterator[Reading]:
@@ -242,16 +242,8 @@ def _readable(source: Source, item: str) -> Iterator[Reading]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command; a failure that the user can mend is one line and exit status 2."""
-    parser = ArgumentParser(prog="python -m seamo_fast.data.view", description=__doc__)
-    parser.add_function_arguments(command, as_group=False, as_positional=True)
-    settings = parser.instantiate(parser.parse_args(arguments))
-    try:
-        command(**settings.as_dict())
-    except SeaMoError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 2
-    return 0
+    """Runs `python -m seamo_fast.data.view`."""
+    return run_command(command, "python -m seamo_fast.data.view", arguments, __doc__ or "")
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 import torch
+from torch import nn
 
 from seamo_fast import views
 from seamo_fast.data.dali import DaliLoader
@@ -17,10 +18,12 @@ from seamo_fast.data.shards import ShardSet
 from seamo_fast.data.stream import ahead
 from seamo_fast.errors import DataError
 from seamo_fast.model.flops import forward_flops
+from seamo_fast.model.fusion import FusionBlock
+from seamo_fast.model.layers import Block
 from seamo_fast.model.seamo import SeaMo
 from seamo_fast.tiles import TileBatch
 from seamo_fast.training import precision, schedule
-from seamo_fast.training.config import PretrainConfig, to_dict
+from seamo_fast.training.config import Compile, PretrainConfig, to_dict
 from seamo_fast.training.schedule import Plan, Stage
 
 _BACKWARD: Final = 2  # times the FLOPs of the forward pass
@@ -94,6 +97,22 @@ def draw_views(config: PretrainConfig, batch: TileBatch, stage: int) -> views.Vi
         num_patches=config.model.num_patches,
         config=config.views,
     )
+
+
+def compile_model(model: SeaMo, how: Compile) -> None:
+    """Compiles a model in place with torch.compile, for the shapes that it meets.
+
+    Args:
+        model: The model.
+        how: `regional` compiles the transformer blocks: alike ones share a program, so it takes
+            seconds. `full` compiles the whole model as one program, which takes minutes.
+    """
+    parts: list[nn.Module] = [model] if how == "full" else []
+    if how == "regional":
+        parts = [part for part in model.modules() if isinstance(part, (Block, FusionBlock))]
+    for part in parts:
+        # static shapes: a run resumed in its second stage must execute the same programs
+        part.compile(fullgraph=True, dynamic=False)
 
 
 def with_views(

@@ -14,6 +14,7 @@ from seamo_fast.model.config import ModelConfig
 from seamo_fast.views import ViewConfig
 
 ScheduleKind = Literal["progressive", "direct", "unimodal_first"]
+Compile = Literal["off", "regional", "full"]
 
 
 def _expect(condition: bool, key: str, expected: str, came: object) -> None:
@@ -155,7 +156,8 @@ class RunConfig:
         seed: Of weights, order of samples, seasons, regions and masks.
         device: `auto` takes a GPU where there is one; or `cpu`, `cuda`, `cuda:1`.
         precision: `auto` takes bfloat16 where the hardware has matrix units for it, else float32.
-        compile: `full` compiles the whole model with torch.compile.
+        compile: `regional` compiles the transformer blocks with torch.compile, `full` the whole
+            model; see `build.compile_model`.
         resume: `auto` goes on where the run folder stopped, `none` starts over (an earlier run is
             moved into a subfolder), anything else is a checkpoint or run folder to go on from.
         checkpoint_every: Steps between checkpoints; every stage ends with one as well.
@@ -172,7 +174,7 @@ class RunConfig:
     seed: int = 0
     device: str = "auto"
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    compile: Literal["off", "full"] = "off"
+    compile: Compile = "off"
     resume: str = "auto"
     checkpoint_every: int = 1000
     keep: int = 3

@@ -67,9 +67,7 @@ class Trainer:
             return
         run = self.config.run
         runfolder.write_atomically(self.folder / "config.yaml", to_yaml(self.config))
-        if run.compile == "full":
-            # static shapes: a run resumed in its second stage must execute the same programs
-            self.model.compile(fullgraph=True, dynamic=False)
+        build.compile_model(self.model, run.compile)
         self.rate = precision.matmul_rate(self.device, self.dtype)
         self.report = Report(self.config, self.folder, self.shards, self.plan)
         self.telemetry = Telemetry(self.folder, self.step, self.plan.total, run.tensorboard)

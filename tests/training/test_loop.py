@@ -357,9 +357,9 @@ def test_a_run_without_finite_gradients_ends(
     assert step_names(config.run.folder)[-1] == "step_00000004"
 
 
-@pytest.mark.slow
+@pytest.mark.parametrize("how", ["regional", pytest.param("full", marks=pytest.mark.slow)])
 def test_the_compiled_model_gives_the_same_losses(
-    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
     # inductor takes minutes for what this test is about: no graph break, no other number
     compile_module = torch.nn.Module.compile
@@ -369,7 +369,7 @@ def test_the_compiled_model_gives_the_same_losses(
         lambda self, **options: compile_module(self, backend="aot_eager", **options),
     )
     plain = settings(run__folder=str(tmp_path / "plain"), run__steps_per_stage=1)
-    compiled = settings(run__compile="full", run__steps_per_stage=1)
+    compiled = settings(run__compile=how, run__steps_per_stage=1)
     for config in (plain, compiled):
         loop.pretrain(config)
     for step, expected in losses(plain.run.folder).items():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -132,6 +132,17 @@ class Contents:
     label: int | np.ndarray | None = None
     mask: np.ndarray | None = None
     absent: tuple[str, ...] = ()
+
+
+def choose(known: Mapping[str, Modality], names: Sequence[str]) -> list[Modality]:
+    """Returns the modalities of these names.
+
+    Raises:
+        ValueError: There is none, or one is unknown.
+    """
+    if not names or any(name not in known for name in names):
+        raise ValueError(f"modalities must be some of {', '.join(known)}, but got {list(names)}")
+    return [known[name] for name in names]
 
 
 class LabelledDataset(Dataset["LabelledTile | SkippedTile"], ABC, Generic[E]):

@@ -22,7 +22,7 @@ import numpy as np
 from seamo_fast.data.sources.base import list_folders
 from seamo_fast.errors import DataError
 from seamo_fast.modalities import S1GRD, S2L2A, Modality
-from seamo_fast.tasks.datasets.base import Contents, LabelledDataset, OnBad, Task
+from seamo_fast.tasks.datasets.base import Contents, LabelledDataset, OnBad, Task, choose
 from seamo_fast.tasks.datasets.bigearthnet_classes import CLASSES_19, CLASSES_43, TO_19
 from seamo_fast.tasks.datasets.images import read_image
 from seamo_fast.tasks.datasets.lists import (
@@ -91,7 +91,7 @@ class BigEarthNet(LabelledDataset[Pair]):
         on_bad: OnBad = "stop",
     ) -> None:
         root = Path(root)
-        chosen = choose(modalities)
+        chosen = choose(MODALITIES, modalities)
         if num_classes not in (19, 43):
             raise ValueError(f"BigEarthNet has 19 or 43 classes, but got {num_classes}")
         self._s2 = find_folder(root, ("BigEarthNet-v1.0", "S2"), "BigEarthNet v1")
@@ -154,18 +154,6 @@ class BigEarthNet(LabelledDataset[Pair]):
             raise DataError(f"{_metadata_file(folder)} has no list of labels")
         label = flags(labels, self.classes, str(_metadata_file(folder)))
         return read_pair(entry, self.modalities, label)
-
-
-def choose(names: Sequence[str]) -> list[Modality]:
-    """Returns the modalities of these names.
-
-    Raises:
-        ValueError: There is none, or one is unknown.
-    """
-    unknown = [name for name in names if name not in MODALITIES]
-    if unknown or not names:
-        raise ValueError(f"modalities must be some of {', '.join(MODALITIES)}, but got {names}")
-    return [MODALITIES[name] for name in names]
 
 
 def flags(labels: Sequence[object], classes: tuple[str, ...], where: str) -> np.ndarray:

@@ -16,8 +16,8 @@ from typing import Any, Final
 import numpy as np
 
 from seamo_fast.errors import DataError
-from seamo_fast.tasks.datasets.base import Contents, LabelledDataset, OnBad, Task
-from seamo_fast.tasks.datasets.bigearthnet import EXTENT, Pair, choose, flags, read_pair
+from seamo_fast.tasks.datasets.base import Contents, LabelledDataset, OnBad, Task, choose
+from seamo_fast.tasks.datasets.bigearthnet import EXTENT, MODALITIES, Pair, flags, read_pair
 from seamo_fast.tasks.datasets.bigearthnet_classes import CLASSES_19, CODES_TO_19
 from seamo_fast.tasks.datasets.images import read_mask
 from seamo_fast.tasks.datasets.lists import check_name, find_folder
@@ -53,7 +53,7 @@ class BigEarthNetV2(LabelledDataset[Pair]):
         on_bad: OnBad = "stop",
     ) -> None:
         root = Path(root)
-        chosen = choose(modalities)
+        chosen = choose(MODALITIES, modalities)
         self._s2 = find_folder(root, ("BigEarthNet-S2",), "BigEarthNet v2")
         s1 = "s1grd" in modalities
         self._s1 = find_folder(root, ("BigEarthNet-S1",), "radar patches") if s1 else None

@@ -23,12 +23,13 @@ from seamo_fast.tasks.datasets.base import (
     LabelledDataset,
     OnBad,
     Task,
+    choose,
 )
 from seamo_fast.tasks.datasets.images import read_mask
 from seamo_fast.tasks.datasets.sen12ms import (
+    MODALITIES,
     SIDE,
     SIMPLIFIED,
-    choose,
     find_patches,
     partner,
     read_triplet,
@@ -63,7 +64,9 @@ class DFC2020(LabelledDataset[FileEntry]):
         on_bad: OnBad = "stop",
     ) -> None:
         root = Path(root)
-        chosen = [replace(modality, release="dfc2020") for modality in choose(modalities)]
+        chosen = [
+            replace(modality, release="dfc2020") for modality in choose(MODALITIES, modalities)
+        ]
         if num_classes not in (8, 10):
             raise ValueError(f"DFC2020 has 8 or 10 classes, but got {num_classes}")
         dropped = _UNSCORED if num_classes == 8 else ()

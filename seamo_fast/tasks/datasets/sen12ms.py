@@ -26,6 +26,7 @@ from seamo_fast.tasks.datasets.base import (
     LabelledDataset,
     OnBad,
     Task,
+    choose,
 )
 from seamo_fast.tasks.datasets.images import read_image, read_mask
 from seamo_fast.tasks.datasets.lists import check_name, check_parts, find_file, read_lines
@@ -102,7 +103,7 @@ class SEN12MS(LabelledDataset[FileEntry]):
         on_bad: OnBad = "stop",
     ) -> None:
         root = Path(root)
-        chosen = choose(modalities)
+        chosen = choose(MODALITIES, modalities)
         if scheme not in ("igbp", "simplified"):
             raise ValueError(f"scheme must be igbp or simplified, but got {scheme!r}")
         self._simplified = scheme == "simplified"
@@ -121,18 +122,6 @@ class SEN12MS(LabelledDataset[FileEntry]):
         if self._simplified:
             mask = np.where(known, _TO_SIMPLIFIED[np.where(known, mask, 0)], IGNORE)
         return replace(contents, mask=mask)
-
-
-def choose(names: Sequence[str]) -> list[Modality]:
-    """Returns the modalities of these names.
-
-    Raises:
-        ValueError: There is none, or one is unknown.
-    """
-    unknown = [name for name in names if name not in MODALITIES]
-    if unknown or not names:
-        raise ValueError(f"modalities must be some of {', '.join(MODALITIES)}, but got {names}")
-    return [MODALITIES[name] for name in names]
 
 
 def partner(path: Path, sensor: str) -> Path:

@@ -28,6 +28,7 @@ from seamo_fast.tasks.datasets.base import (
     LabelledDataset,
     OnBad,
     Task,
+    choose,
 )
 from seamo_fast.tasks.datasets.images import read_image, read_mask
 from seamo_fast.tasks.datasets.lists import (
@@ -77,9 +78,6 @@ class Sen1Floods11(LabelledDataset[FileEntry]):
         on_bad: OnBad = "stop",
     ) -> None:
         root = Path(root)
-        unknown = [name for name in modalities if name not in MODALITIES]
-        if unknown or not modalities:
-            raise ValueError(f"modalities must be some of {list(MODALITIES)}, but got {modalities}")
         chips = find_folder(root, _CHIPS, "hand-labelled chips")
         labels = find_folder(chips, ("LabelHand", "Labels"), "labels")
         self._folders = {name: find_folder(chips, _FOLDERS[name], "images") for name in modalities}
@@ -96,7 +94,7 @@ class Sen1Floods11(LabelledDataset[FileEntry]):
         self._days = _read_days(metadata)
         dateless = sorted({_place(entry.id) for entry in entries} - self._days.keys())
         remarks = [f"{metadata} has no dates of {place}" for place in dateless if metadata]
-        chosen = [MODALITIES[name] for name in modalities]
+        chosen = choose(MODALITIES, modalities)
         super().__init__(chosen, ("No water", "Water"), entries, split, on_bad, remarks)
 
     def _read(self, entry: FileEntry) -> Contents:

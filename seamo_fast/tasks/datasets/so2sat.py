@@ -19,7 +19,7 @@ import numpy as np
 
 from seamo_fast.errors import DataError
 from seamo_fast.modalities import S2L2A, Band, Modality
-from seamo_fast.tasks.datasets.base import Contents, LabelledDataset, OnBad, Task
+from seamo_fast.tasks.datasets.base import Contents, LabelledDataset, OnBad, Task, choose
 
 SIDE: Final = 32
 SO2SAT_S2: Final = replace(
@@ -101,10 +101,7 @@ class So2Sat(LabelledDataset[Row]):
         modalities: Sequence[str] = ("so2sat_s2", "so2sat_s1"),
         on_bad: OnBad = "stop",
     ) -> None:
-        unknown = [name for name in modalities if name not in MODALITIES]
-        if unknown or not modalities:
-            raise ValueError(f"modalities must be some of {list(MODALITIES)}, but got {modalities}")
-        chosen = [MODALITIES[name] for name in modalities]
+        chosen = choose(MODALITIES, modalities)
         self._files: dict[tuple[int, Path], Any] = {}
         self._lock = threading.Lock()
         paths = {part: Path(root) / name for part, name in _FILES.items()}
