@@ -67,7 +67,7 @@ def stepper(model: nn.Module, call: Callable[..., Any]) -> Callable[[TileBatch, 
         total = call(batch, views)[0]
         total.backward()
         optimizer.apply(adamw, model, 1e-4, None)
-        return float(total)
+        return float(total.detach())
 
     return step
 
