@@ -78,6 +78,7 @@ class Sen1Floods11(LabelledDataset[FileEntry]):
         on_bad: OnBad = "stop",
     ) -> None:
         root = Path(root)
+        chosen = choose(MODALITIES, modalities)
         chips = find_folder(root, _CHIPS, "hand-labelled chips")
         labels = find_folder(chips, ("LabelHand", "Labels"), "labels")
         self._folders = {name: find_folder(chips, _FOLDERS[name], "images") for name in modalities}
@@ -94,7 +95,6 @@ class Sen1Floods11(LabelledDataset[FileEntry]):
         self._days = _read_days(metadata)
         dateless = sorted({_place(entry.id) for entry in entries} - self._days.keys())
         remarks = [f"{metadata} has no dates of {place}" for place in dateless if metadata]
-        chosen = choose(MODALITIES, modalities)
         super().__init__(chosen, ("No water", "Water"), entries, split, on_bad, remarks)
 
     def _read(self, entry: FileEntry) -> Contents:

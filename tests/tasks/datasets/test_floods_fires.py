@@ -78,6 +78,13 @@ def test_burn_scars(tmp_path: Path) -> None:
         HLSBurnScars(tmp_path / "training")
 
 
+@pytest.mark.parametrize("names", [("s2l1c", "s2l2a"), ()])
+def test_sen1floods11_has_two_modalities(tmp_path: Path, names: tuple[str, ...]) -> None:
+    write_sen1floods11(tmp_path)
+    with pytest.raises(ValueError, match="modalities must be some of s2l1c, s1grd, but got"):
+        Sen1Floods11(tmp_path, modalities=names)
+
+
 def test_mekong_has_the_dates_of_cambodia(tmp_path: Path) -> None:
     write_sen1floods11(tmp_path)
     assert Sen1Floods11(tmp_path).remarks == (
