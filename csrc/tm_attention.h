@@ -17,6 +17,7 @@ struct TmAttention {
   bool half;              // storage: bf16, else float
   const bool* adjacency;  // [T * M, T * M], row: group of the query
   const bool* valid;      // [B, T * M]
+  bool any_query;         // queries of groups that are not valid attend as well
   Tokens q, k, v, out;
   float* lse;  // [B, T, M, H, K]; +inf for a query without keys
 };

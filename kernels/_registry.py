@@ -141,13 +141,26 @@ def _refuse_tangents(op: str, arguments: Any) -> None:
             raise NotImplementedError(f"seamo::{op} has no forward-mode derivative")
 
 
+def unobserved(op: str, arguments: tuple[Any, ...]) -> Callable[..., Any] | None:
+    """The C++ function of an operation that is no operator of torch, if it may be called.
+
+    It may where nothing but autograd has to see what happens: a compiler, a dispatch mode or a
+    transform gets layers of PyTorch to work on. ``op`` names the function as well.
+    """
+    if torch.compiler.is_compiling() or forward_ad._current_level >= 0 or _is_traced(arguments):
+        return None
+    return _native_function(op, op)
+
+
 def _is_observed(arguments: Any) -> bool:
     """Whether something beside autograd has to see the calls of operators."""
+    return torch.compiler.is_compiling() or _is_profiled() or _is_traced(arguments)
+
+
+def _is_traced(arguments: Any) -> bool:
     return (
-        torch.compiler.is_compiling()
-        or _dispatch_modes() > 0
+        _dispatch_modes() > 0
         or _transforms() is not None
-        or _is_profiled()
         or _function_modes() > 0
         or has_torch_function(arguments)
         or torch._C._is_tracing()
@@ -155,13 +168,13 @@ def _is_observed(arguments: Any) -> bool:
 
 
 @functools.cache
-def _native_function(op: str) -> Callable[..., Any] | None:
+def _native_function(op: str, name: str = "forward") -> Callable[..., Any] | None:
     """The function that runs ``op`` on CPU tensors if it is one in C++."""
     try:
         backend = _select(op, "cpu")
     except ConfigError:
         return None
-    return _function(op, "forward", "cpu") if backend == "cpu" else None
+    return _function(op, name, "cpu") if backend == "cpu" else None
 
 
 @functools.cache

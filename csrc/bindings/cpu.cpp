@@ -250,6 +250,8 @@ std::optional<std::tuple<at::Tensor, at::Tensor>> gather_forward(
 
 void bind_assemble_tokens(pybind11::module_& module);
 void bind_embed_patches(pybind11::module_& module);
+void bind_residual_attention(pybind11::module_& module);
+void bind_residual_mlp(pybind11::module_& module);
 void bind_tm_attention(pybind11::module_& module);
 
 PYBIND11_MODULE(TORCH_EXTENSION_NAME, module) {
@@ -261,5 +263,7 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, module) {
   module.def("gather_patches", &seamo::gather_forward, without_gil());
   bind_assemble_tokens(module);
   bind_embed_patches(module);
+  bind_residual_attention(module);
+  bind_residual_mlp(module);
   bind_tm_attention(module);
 }

@@ -32,14 +32,13 @@ class Encoder(nn.Module):
 
 
 def seasons_as_sequences(tokens: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor | None]:
-    """Returns tokens [B*T, M*K, D] and the keys that may be seen, bool [B*T, M*K] or None.
+    """Returns tokens [B*T, M*K, D] and the groups that may be seen, bool [B*T, M] or None.
 
-    A season without any valid group admits all its keys: its output is never used, and a softmax
+    A season without any valid group admits all its groups: its output is never used, and a softmax
     over nothing would be NaN.
     """
     x = tokens.flatten(0, 1).flatten(1, 2)
     if valid is None:
         return x, None
     keep = valid | ~valid.any(dim=2, keepdim=True)
-    keep = keep.flatten(0, 1)[:, :, None].expand(-1, -1, tokens.shape[3])
-    return x, keep.flatten(1)
+    return x, keep.flatten(0, 1)

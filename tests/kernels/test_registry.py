@@ -17,7 +17,15 @@ from seamo_fast.errors import ConfigError
 from seamo_fast.kernels import _backends, _registry
 from tests.kernels.backends import forget
 
-OPS = ("assemble_tokens", "embed_patches", "gather_patches", "norm_pix_loss", "tm_attention")
+OPS = (
+    "assemble_tokens",
+    "embed_patches",
+    "gather_patches",
+    "norm_pix_loss",
+    "residual_attention",
+    "residual_mlp",
+    "tm_attention",
+)
 
 
 @pytest.fixture
