@@ -14,6 +14,7 @@ import sys
 from collections.abc import Sequence
 
 from seamo_fast.errors import SeaMoError
+from seamo_fast.training import memory
 from seamo_fast.training.estimate import dry_run
 from seamo_fast.training.loop import pretrain
 from seamo_fast.training.parse import parse
@@ -28,6 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if dry:
             sys.stdout.write(dry_run(config) + "\n")
         else:
+            memory.keep_freed_memory()
             pretrain(config)
     except KeyboardInterrupt:
         sys.stderr.write("interrupted\n")
