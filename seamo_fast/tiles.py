@@ -31,8 +31,9 @@ class TileBatch:
         dates: int32 [B, T, M], days since 1970-01-01, `modalities.MISSING_DATE` where unknown.
         ids: int64 [B], sample numbers in the shard set.
         epochs: int64 [B], how often each sample has been drawn before; keys its views.
-        complete: Every group is valid. Known on the host, so that attention can go without a
-            mask and without reading `valid` back from the device.
+        complete: Every group is valid, here and in the other batches of a loader. Known on the
+            host, so that attention can go without a mask and without reading `valid` back from
+            the device.
     """
 
     modalities: tuple[str, ...]

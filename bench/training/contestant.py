@@ -56,8 +56,8 @@ class Contestant:
             config=ViewConfig(decode_fraction=decoded),
         )
         self.batch, self.views = batch.to(self.device), views.to(self.device)
-        self.flops = 3 * BATCH * forward_flops(
-            config.model, shards.modalities, SEASONS, ViewConfig()
+        self.flops = (
+            3 * BATCH * forward_flops(config.model, shards.modalities, SEASONS, ViewConfig())
         )
         torch.manual_seed(0)
         reference = ReferenceSeaMo(config.model, shards.modalities)

@@ -157,6 +157,15 @@ class ShardSet:
         columns = self._columns(None if modalities is None else tuple(modalities))
         return records.valid[record][:, columns], records.dates[record][:, columns]
 
+    def complete(self, modalities: Sequence[str]) -> bool:
+        """Returns whether every group of every sample is valid; a damaged record makes it False."""
+        columns = self._columns(tuple(modalities))
+        try:
+            shards = range(len(self.manifest.shards))
+            return all(self._load(shard).valid[:, :, columns].all() for shard in shards)
+        except DataError:
+            return False
+
     def tiles(
         self, index: int, array: str, seasons: Sequence[int], verify: bool = True
     ) -> list[np.ndarray]:

@@ -34,10 +34,19 @@ class Part:
         valid: bool [B, T, M].
         dates: int32 [B, T, M].
         bad: For each damaged record the sample's number and a message.
+
+    Args:
+        drawn: See above.
+        seasons: T.
+        modalities: M.
+        complete: No group is missing in any sample of the stream.
     """
 
-    def __init__(self, drawn: list[tuple[int, int]], seasons: int, modalities: int) -> None:
+    def __init__(
+        self, drawn: list[tuple[int, int]], seasons: int, modalities: int, complete: bool
+    ) -> None:
         self.drawn = drawn
+        self._complete = complete
         self.seasons: list[list[int] | None] = [None] * len(drawn)
         self.valid = np.zeros((len(drawn), seasons, modalities), bool)
         self.dates = np.full(self.valid.shape, MISSING_DATE, np.int32)
@@ -59,7 +68,7 @@ class Part:
             dates=torch.from_numpy(self.dates),
             ids=ids.contiguous(),
             epochs=epochs.contiguous(),
-            complete=bool(self.valid.all()),
+            complete=self._complete and bool(self.valid.all()),
         )
 
 
@@ -111,13 +120,15 @@ class Stream:
         if fraction < 1:
             drawn = generator(seed, "fraction").permutation(len(shards))
             self.subset = np.sort(drawn[: max(1, round(fraction * len(shards)))])
+        # of all samples: a compiled model would meet two kinds of batches otherwise
+        self._complete = shards.complete(self.modalities)
         # batches of two epochs may be in the making at once
         self._order = lru_cache(maxsize=3)(self._permute)
 
     def part(self, number: int) -> Part:
         """Returns this rank's part of batch `number`."""
         drawn = [self._draw(number * self.batch_size + row) for row in self.rows]
-        part = Part(drawn, self.seasons, len(self.modalities))
+        part = Part(drawn, self.seasons, len(self.modalities), self._complete)
         for row, (epoch, index) in enumerate(drawn):
             try:
                 valid, dates = self.shards.groups(index, self.modalities)
