@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Final
 
 import torch
@@ -62,6 +63,11 @@ class TileBatch:
         """Returns the batch in page-locked memory (called by torch's DataLoader)."""
         return self._map(Tensor.pin_memory)
 
+    def split(self, parts: int) -> list[TileBatch]:
+        """Returns contiguous parts of B / parts places each; `parts` must divide B."""
+        rows = self.batch_size // parts
+        return [self._map(partial(_rows, start=k * rows, count=rows)) for k in range(parts)]
+
     def check(self) -> None:
         """Raises ValueError naming the first field whose shape or dtype breaks the contract."""
         groups = (self.batch_size, self.seasons, len(self.modalities))
@@ -103,3 +109,7 @@ class TileBatch:
             ids=function(self.ids),
             epochs=function(self.epochs),
         )
+
+
+def _rows(tensor: Tensor, start: int, count: int) -> Tensor:
+    return tensor[start : start + count]

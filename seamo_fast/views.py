@@ -117,6 +117,11 @@ class Views:
             hidden=self.hidden.to(device, non_blocking=non_blocking),
         )
 
+    def split(self, parts: int) -> list[Views]:
+        """Returns contiguous parts of B / parts samples each; `parts` must divide B."""
+        pieces = (self.boxes.chunk(parts), self.visible.chunk(parts), self.hidden.chunk(parts))
+        return [Views(*piece) for piece in zip(*pieces, strict=True)]
+
 
 def sample(
     ids: Tensor | Sequence[int],

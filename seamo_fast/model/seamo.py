@@ -130,14 +130,16 @@ class SeaMo(Embedder):
         for m, name in enumerate(batch.modalities):
             visible, hidden = views.visible[:, :, m], views.hidden[:, :, m]
             prediction = self.decoders[name](z[:, :, m], visible, hidden)
-            embed = self.patches_of(name)
-            # not in autocast's dtype: normalising a patch magnifies its rounding
-            target, measured = embed.gather(
-                batch.bands[name], views.boxes, hidden, self.config.image_size, embed.weight.dtype
-            )
-            valid = measured & batch.valid[:, :, m, None]
-            results[name] = Reconstruction(prediction, target, valid)
+            results[name] = Reconstruction(prediction, *self._targets(batch, views, m))
         return results
+
+    def count(self, batch: TileBatch, views: Views) -> Tensor:
+        """Returns over how many patches each modality's loss is a mean, int64 [M].
+
+        Arguments as in `forward`. No parameter is read.
+        """
+        counts = [self._targets(batch, views, m)[1].sum() for m in range(len(batch.modalities))]
+        return torch.stack(counts)
 
     def encode(self, batch: TileBatch, views: Views, fusion: bool = True) -> Tensor:
         """Returns encoded (and fused) visible tokens [B, T, M, K, D]; arguments as in `forward`."""
@@ -147,6 +149,17 @@ class SeaMo(Embedder):
         if fusion and self.fusion is not None:
             z = self.fusion(z, batch.valid)
         return z
+
+    def _targets(self, batch: TileBatch, views: Views, m: int) -> tuple[Tensor, Tensor]:
+        """Returns the true hidden patches [B, T, Kh, P], and which are valid, bool [B, T, Kh]."""
+        name = batch.modalities[m]
+        embed = self.patches_of(name)
+        # not in autocast's dtype: normalising a patch magnifies its rounding
+        dtype = embed.weight.dtype
+        target, measured = embed.gather(
+            batch.bands[name], views.boxes, views.hidden[:, :, m], self.config.image_size, dtype
+        )
+        return target, measured & batch.valid[:, :, m, None]
 
     def _embed(self, batch: TileBatch, views: Views, m: int) -> Tensor:
         name, index = batch.modalities[m], views.visible[:, :, m]

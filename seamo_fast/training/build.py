@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from seamo_fast import views
 from seamo_fast.data.dali import DaliLoader
@@ -22,8 +23,8 @@ from seamo_fast.model.fusion import FusionBlock
 from seamo_fast.model.layers import Block
 from seamo_fast.model.seamo import SeaMo
 from seamo_fast.tiles import TileBatch
-from seamo_fast.training import precision, schedule
-from seamo_fast.training.config import Compile, PretrainConfig, to_dict
+from seamo_fast.training import distributed, precision, schedule
+from seamo_fast.training.config import Compile, PretrainConfig, Recompute, to_dict
 from seamo_fast.training.schedule import Plan, Stage
 
 _BACKWARD: Final = 2  # times the FLOPs of the forward pass
@@ -58,7 +59,7 @@ def make_plan(config: PretrainConfig, shards: ShardSet) -> Plan:
 
 
 def make_loader(config: PretrainConfig, shards: ShardSet, stage: Stage, start: int = 0) -> Loader:
-    """Returns the batches of a stage from number `start` on."""
+    """Returns this rank's part of the batches of a stage, from number `start` on."""
     options: dict[str, Any] = {
         "batch_size": config.data.batch_size,
         "seed": config.run.seed,
@@ -67,6 +68,8 @@ def make_loader(config: PretrainConfig, shards: ShardSet, stage: Stage, start: i
         "fraction": stage.data_fraction,
         "workers": config.data.workers,
         "start": start,
+        "rank": distributed.rank(),
+        "world": distributed.world(),
         "on_bad": config.data.on_bad,
         "verify": config.data.verify,
     }
@@ -99,6 +102,30 @@ def draw_views(config: PretrainConfig, batch: TileBatch, stage: int) -> views.Vi
     )
 
 
+def transformer_blocks(model: SeaMo) -> list[nn.Module]:
+    """Returns the blocks of encoder, fusion and decoders."""
+    return [part for part in model.modules() if isinstance(part, (Block, FusionBlock))]
+
+
+def recompute_blocks(model: SeaMo, how: Recompute) -> None:
+    """Lets the backward pass compute the transformer blocks' insides anew instead of keeping them.
+
+    Args:
+        model: Not compiled yet; its parameters keep their names.
+        how: `blocks`, or `none` for nothing.
+    """
+    if how == "blocks":
+        for block in transformer_blocks(model):
+            block.forward = _recomputed(block.forward)
+
+
+def _recomputed(forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    def run(*given: Any, **named: Any) -> Tensor:
+        return checkpoint(forward, *given, use_reentrant=False, preserve_rng_state=False, **named)
+
+    return run
+
+
 def compile_model(model: SeaMo, how: Compile) -> None:
     """Compiles a model in place with torch.compile, for the shapes that it meets.
 
@@ -109,7 +136,7 @@ def compile_model(model: SeaMo, how: Compile) -> None:
     """
     parts: list[nn.Module] = [model] if how == "full" else []
     if how == "regional":
-        parts = [part for part in model.modules() if isinstance(part, (Block, FusionBlock))]
+        parts = transformer_blocks(model)
     for part in parts:
         # static shapes: a run resumed in its second stage must execute the same programs
         part.compile(fullgraph=True, dynamic=False)

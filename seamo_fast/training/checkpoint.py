@@ -12,7 +12,8 @@ import os
 import platform
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,10 @@ class Checkpoint:
     model: dict[str, Tensor]
     optimizer: dict[str, Tensor]
     record: dict[str, Any]
+
+    def header(self) -> Checkpoint:
+        """Returns it without the tensors' values, on the device "meta"."""
+        return replace(self, model=_on_meta(self.model), optimizer=_on_meta(self.optimizer))
 
 
 def save(
@@ -101,6 +106,41 @@ def save(
     return target
 
 
+class Writer:
+    """Writes checkpoints in a thread, one at a time, while training goes on."""
+
+    def __init__(self) -> None:
+        self._pool = ThreadPoolExecutor(1, "seamo_fast checkpoint")
+        self._pending: Future[Path] | None = None
+
+    def save(self, *arguments: Any) -> None:
+        """Waits for the checkpoint before, then begins to write one; arguments as in `save`.
+
+        Nothing may change the tensors any more. Raises as `wait` does.
+        """
+        self.wait()
+        self._pending = self._pool.submit(save, *arguments)
+
+    def check(self) -> None:
+        """Raises as `wait` does if a checkpoint has failed already; does not wait."""
+        if self._pending is not None and self._pending.done():
+            self.wait()
+
+    def wait(self) -> None:
+        """Returns when the checkpoint is on the disk.
+
+        Raises:
+            CheckpointError: It could not be written; earlier checkpoints are untouched.
+        """
+        pending, self._pending = self._pending, None
+        if pending is not None:
+            pending.result()
+
+    def close(self) -> None:
+        """Waits for what is being written, whatever becomes of it."""
+        self._pool.shutdown()
+
+
 def versions() -> dict[str, str]:
     """Returns the versions that a checkpoint was written with."""
     return {
@@ -145,6 +185,10 @@ def _write_record(folder: Path, record: dict[str, Any]) -> None:
     (folder / RECORD).write_text(
         json.dumps({**record, "sha256": record_digest(record)}, indent=1), encoding="utf-8"
     )
+
+
+def _on_meta(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.to("meta") for name, tensor in tensors.items()}
 
 
 def _on_host(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -15,6 +15,8 @@ from seamo_fast.views import ViewConfig
 
 ScheduleKind = Literal["progressive", "direct", "unimodal_first"]
 Compile = Literal["off", "regional", "full"]
+Recompute = Literal["none", "blocks"]
+Strategy = Literal["ddp", "fsdp"]
 
 
 def _expect(condition: bool, key: str, expected: str, came: object) -> None:
@@ -60,6 +62,8 @@ class OptimConfig:
         warmup_fraction: Share of a stage's steps in which the rate rises linearly from 0.
         weight_decay: Of matrices; biases, norms, embeddings and mask tokens have none.
         betas: AdamW's averaging factors.
+        accumulate: Micro-batches that a rank's part of a batch is cut into; their gradients are
+            summed, so more of them take less memory and give the same step.
         clip: Largest norm of the gradient; null for no clipping.
     """
 
@@ -69,6 +73,7 @@ class OptimConfig:
     weight_decay: float = 0.05
     betas: tuple[float, float] = (0.9, 0.95)
     clip: float | None = 1.0
+    accumulate: int = 1
 
     def __post_init__(self) -> None:
         _expect(self.blr > 0, "optim.blr", "above 0", self.blr)
@@ -77,6 +82,7 @@ class OptimConfig:
         _expect(0 <= fraction <= 1, "optim.warmup_fraction", "in [0, 1]", fraction)
         _expect(self.weight_decay >= 0, "optim.weight_decay", "at least 0", self.weight_decay)
         _expect(all(0 <= b < 1 for b in self.betas), "optim.betas", "in [0, 1)", self.betas)
+        _expect(self.accumulate > 0, "optim.accumulate", "at least 1", self.accumulate)
         _expect(self.clip is None or self.clip > 0, "optim.clip", "above 0 or null", self.clip)
 
 
@@ -158,6 +164,8 @@ class RunConfig:
         precision: `auto` takes bfloat16 where the hardware has matrix units for it, else float32.
         compile: `regional` compiles the transformer blocks with torch.compile, `full` the whole
             model; see `build.compile_model`.
+        recompute: `blocks` computes what a transformer block keeps for the backward pass anew
+            there: less memory, about a third more work.
         resume: `auto` goes on where the run folder stopped, `none` starts over (an earlier run is
             moved into a subfolder), anything else is a checkpoint or run folder to go on from.
         checkpoint_every: Steps between checkpoints; every stage ends with one as well.
@@ -175,6 +183,7 @@ class RunConfig:
     device: str = "auto"
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     compile: Compile = "off"
+    recompute: Recompute = "none"
     resume: str = "auto"
     checkpoint_every: int = 1000
     keep: int = 3
@@ -194,6 +203,21 @@ class RunConfig:
 
 
 @dataclass(frozen=True)
+class DistributedConfig:
+    """How the ranks of `torchrun` share a step; a run without it does not look here.
+
+    Attributes:
+        strategy: `ddp` keeps the whole model on each rank. `fsdp` shards parameters, gradients and
+            optimiser state over ranks (FSDP2), for models that do not fit otherwise.
+        reshard_after_forward: fsdp frees a block's gathered parameters after its forward pass and
+            gathers them again for the backward pass: less memory, half as much traffic again.
+    """
+
+    strategy: Strategy = "ddp"
+    reshard_after_forward: bool = True
+
+
+@dataclass(frozen=True)
 class PretrainConfig:
     """All settings of `python -m seamo_fast.pretrain`."""
 
@@ -203,11 +227,14 @@ class PretrainConfig:
     optim: OptimConfig = field(default_factory=OptimConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     run: RunConfig = field(default_factory=RunConfig)
+    distributed: DistributedConfig = field(default_factory=DistributedConfig)
 
 
-# Settings that a run may change when it goes on: none of them touches what is computed.
+# Settings that a run may change when it goes on: none of them touches what is computed, except for
+# the rounding of sums in another order.
 FREE_KEYS: Final = frozenset(
-    {"data.path", "data.workers", "data.loader"}
+    {"data.path", "data.workers", "data.loader", "optim.accumulate", "run.recompute"}
+    | {"distributed.strategy", "distributed.reshard_after_forward"}
     | {
         f"run.{key}"
         for key in (

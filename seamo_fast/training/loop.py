@@ -4,14 +4,26 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from seamo_fast.model.weights import model_metadata
 from seamo_fast.tiles import TileBatch
-from seamo_fast.training import build, checkpoint, optimizer, precision, runfolder, schedule
+from seamo_fast.training import (
+    build,
+    checkpoint,
+    distributed,
+    gradients,
+    optimizer,
+    parallel,
+    precision,
+    resume,
+    runfolder,
+    schedule,
+)
 from seamo_fast.training.config import PretrainConfig, to_yaml
 from seamo_fast.training.guard import NonFiniteGuard
 from seamo_fast.training.report import Report
@@ -24,38 +36,48 @@ from seamo_fast.views import Views
 def pretrain(config: PretrainConfig) -> None:
     """Pretrains SeaMo in `config.run.folder`, or goes on where that run stopped.
 
+    Started by `torchrun`, all ranks call this, and share the work of one run.
+
     Raises:
         SeaMoError: Settings, data, checkpoints or the disk stand in the way; the message says how
             to mend it.
     """
     folder = Path(config.run.folder)
-    with runfolder.locked(folder):
+    with distributed.process_group(config.run.device), ExitStack() as stack:
+        with distributed.together():
+            if distributed.is_main():
+                stack.enter_context(runfolder.locked(folder))
         Trainer(config, folder).train()
 
 
 class Trainer:
     """One run from its first or next step to its end.
 
-    Nothing random is kept between steps: batches, views and weights follow from the seed.
+    Nothing random is kept between steps: batches, views and weights follow from the seed. Rank 0
+    alone writes to the run folder; every rank has a trainer and takes the same decisions.
 
     Args:
         config: All settings.
-        folder: The run folder, locked by the caller.
+        folder: The run folder, locked by the caller on rank 0.
     """
 
     def __init__(self, config: PretrainConfig, folder: Path) -> None:
         self.config = config
         self.folder = folder
         self.step = 0
-        self.shards = build.open_shards(config.data.path)
-        self.plan = build.make_plan(config, self.shards)
-        self.device = precision.choose_device(config.run.device)
-        self.model = build.make_model(config, self.shards, self.plan).to(self.device)
-        self.optimizer = optimizer.build(self.model, config.optim)
+        self.signal: str | None = None
+        with distributed.together():
+            distributed.check_batch(config.data.batch_size, config.optim.accumulate)
+            self.shards = build.open_shards(config.data.path)
+            self.plan = build.make_plan(config, self.shards)
+            self.device = precision.choose_device(config.run.device)
+            self.model = build.make_model(config, self.shards, self.plan).to(self.device)
+            self.identity = build.identity(config, self.shards)
         self.guard = NonFiniteGuard(config.run.max_nonfinite)
+        self.writer = checkpoint.Writer()
         self.bad_records: set[str] = set()
         self.saved = -1
-        self.dtype = self._resume()
+        self.dtype = self._begin()
 
     def train(self) -> None:
         """Runs the steps that are left, with checkpoints, metrics and figures."""
@@ -66,75 +88,104 @@ class Trainer:
             )
             return
         run = self.config.run
-        runfolder.write_atomically(self.folder / "config.yaml", to_yaml(self.config))
-        build.compile_model(self.model, run.compile)
-        self.rate = precision.matmul_rate(self.device, self.dtype)
+        rate = precision.matmul_rate(self.device, self.dtype)
+        self.rate = distributed.total(torch.tensor(rate)).item()
         self.report = Report(self.config, self.folder, self.shards, self.plan)
-        self.telemetry = Telemetry(self.folder, self.step, self.plan.total, run.tensorboard)
+        self.telemetry: Telemetry | None = None
+        with distributed.together():
+            if distributed.is_main():
+                runfolder.write_atomically(self.folder / "config.yaml", to_yaml(self.config))
+                self.telemetry = Telemetry(self.folder, self.step, self.plan.total, run.tensorboard)
         try:
             self._introduce()
             with StopRequest() as stop:
-                while self.step < self.plan.total and not stop.signal:
+                while self.step < self.plan.total and not self.signal:
                     self._train_stage(stop)
-            self._conclude(stop)
+            with distributed.together():
+                self.writer.wait()
+            self._conclude()
+        except OSError:
+            # of a full disk a failed checkpoint says more
+            self.writer.wait()
+            raise
         finally:
-            self.telemetry.close()
+            self.writer.close()
+            if self.telemetry is not None:
+                self.telemetry.close()
 
-    def _resume(self) -> torch.dtype:
-        """Restores the checkpoint to go on from, if any; returns the dtype of matrix products."""
+    def _begin(self) -> torch.dtype:
+        """Makes the model ready to train, from a checkpoint if there is one.
+
+        Returns:
+            The dtype of matrix products.
+        """
         run = self.config.run
-        start = runfolder.find_start(self.folder, run.resume, LOG.warning)
-        if start is None:
-            return precision.choose_dtype(run.precision, self.device)
-        found = checkpoint.load(start)
-        runfolder.check_same(
-            start, found.record["identity"], build.identity(self.config, self.shards)
+        found = resume.find(self.folder, run.resume, self.identity)
+        dtype = precision.choose_dtype(
+            run.precision if found is None else found.record["precision"], self.device
         )
-        runfolder.make_room(self.folder, start, LOG.warning)
-        self.model.load_state_dict(found.model)
-        optimizer.set_state(self.model, self.optimizer, found.optimizer)
-        checkpoint.set_aside_after(self.folder / runfolder.CHECKPOINTS, found.step)
-        self.step = found.step
-        self.guard.skipped = found.record["skipped_steps"]
-        LOG.info(f"going on at step {self.step}, from {start}")
-        return precision.choose_dtype(found.record["precision"], self.device)
+        build.recompute_blocks(self.model, run.recompute)
+        build.compile_model(self.model, run.compile)
+        parallel.shard(self.model, self.config.distributed, self.device, dtype)
+        self.optimizer = optimizer.build(self.model, self.config.optim)
+        if found is not None:
+            resume.restore(found, self.folder, self.model, self.optimizer)
+            self.step = found.step
+            self.guard.skipped = found.record["skipped_steps"]
+        return dtype
 
     def _train_stage(self, stop: StopRequest) -> None:
         stage, first = self.plan.locate(self.step)
         steps = self.plan.steps[stage.number]
         loader = build.make_loader(self.config, self.shards, stage, start=first)
+        module = parallel.replicate(self.model, stage)
         meter = Meter(build.step_flops(self.config, self.shards, stage), self.rate, self.device)
         batches = build.with_views(self.config, loader, stage.number)
         for number in range(first, steps):
             lr = schedule.learning_rate(
                 number, steps, self.config.optim, self.config.data.batch_size
             )
-            self._train_step(batches, stage, lr, meter)
+            self._train_step(module, batches, stage, lr, meter)
             self.bad_records.update(loader.bad_records)
             self._after_step(stage, lr, meter, number + 1 == steps)
-            if stop.signal:
+            self.signal = stop.agree()
+            if self.signal:
                 # whenever it came: during the step, the log line or the figures
                 if self.saved != self.step:
                     self._save(stage)
                 return
 
     def _train_step(
-        self, batches: Iterator[tuple[TileBatch, Views]], stage: Stage, lr: float, meter: Meter
+        self,
+        module: nn.Module,
+        batches: Iterator[tuple[TileBatch, Views]],
+        stage: Stage,
+        lr: float,
+        meter: Meter,
     ) -> None:
         start = time.perf_counter()
-        batch, views = next(batches)
+        with distributed.together():
+            self.writer.check()
+            batch, views = next(batches)
         ids = batch.ids
         waited = time.perf_counter() - start
         batch = batch.to(self.device, non_blocking=True)
         views = views.to(self.device, non_blocking=True)
-        with precision.autocast(self.device, self.dtype):
-            losses = self.model(batch, views, fusion=stage.fusion)
-        losses.total.backward()
+        losses = gradients.backward(
+            self.model,
+            module,
+            batch,
+            views,
+            fusion=stage.fusion,
+            accumulate=self.config.optim.accumulate,
+            autocast=precision.autocast(self.device, self.dtype),
+        )
         norm = optimizer.apply(self.optimizer, self.model, lr, self.config.optim.clip)
         self.step += 1
         self.guard.add(self.step, norm, ids)
-        meter.add(_named(losses.total, losses.by_modality), norm, len(ids), waited)
-        self.telemetry.advance()
+        meter.add(_named(stage, losses), norm, len(ids) * distributed.world(), waited)
+        if self.telemetry is not None:
+            self.telemetry.advance()
 
     def _after_step(self, stage: Stage, lr: float, meter: Meter, last: bool) -> None:
         run = self.config.run
@@ -152,6 +203,12 @@ class Trainer:
     def _log(self, stage: Stage, lr: float, meter: Meter) -> None:
         self.guard.check()
         measured = meter.flush()
+        # each rank knows its own part of the losses
+        own = {key: value for key, value in measured.items() if key.startswith("loss")}
+        measured.update(distributed.totals(own))
+        self.bad_records = distributed.union(self.bad_records)
+        if self.telemetry is None:
+            return
         self.telemetry.report(
             {
                 "step": self.step,
@@ -175,47 +232,56 @@ class Trainer:
         return sum(batch * n * flops for n, flops in zip(steps, per_sample, strict=True))
 
     def _save(self, stage: Stage) -> None:
-        checkpoint.save(
-            self.folder / runfolder.CHECKPOINTS,
-            self.step,
-            self.model.state_dict(),
-            optimizer.get_state(self.model, self.optimizer),
-            {
-                "stage": stage.name,
-                "precision": "bf16" if self.dtype == torch.bfloat16 else "fp32",
-                "skipped_steps": self.guard.skipped,
-                "identity": build.identity(self.config, self.shards),
-            },
-            model_metadata(self.config.model, self.model.modalities),
-            self.config.run.keep,
-        )
+        # copies: the next steps change the originals while these are written
+        model = parallel.gather(self.model.state_dict())
+        state = parallel.gather(optimizer.get_state(self.model, self.optimizer))
+        record = {
+            "stage": stage.name,
+            "precision": "bf16" if self.dtype == torch.bfloat16 else "fp32",
+            "skipped_steps": self.guard.skipped,
+            "ranks": distributed.world(),
+            "identity": self.identity,
+        }
+        metadata = model_metadata(self.config.model, self.model.modalities)
+        folder = self.folder / runfolder.CHECKPOINTS
+        with distributed.together():
+            if distributed.is_main():
+                self.writer.save(
+                    folder, self.step, model, state, record, metadata, self.config.run.keep
+                )
         self.saved = self.step
+
+    def _say(self, message: str) -> None:
+        if self.telemetry is not None:
+            self.telemetry.say(message)
 
     def _introduce(self) -> None:
         parameters = sum(parameter.numel() for parameter in self.model.parameters())
-        self.telemetry.say(
+        self._say(
             f"{self.folder}: {parameters / 1e6:.1f} M parameters, {len(self.shards)} samples, "
-            f"{self.device.type} in {str(self.dtype).removeprefix('torch.')}, matrix products "
+            f"{distributed.world()} x {self.device.type} in "
+            f"{str(self.dtype).removeprefix('torch.')}, matrix products "
             f"{self.rate / 1e9:.0f} GFLOP/s, {self.plan.total} steps"
         )
         for stage, steps in zip(self.plan.stages, self.plan.steps, strict=True):
-            self.telemetry.say(
+            self._say(
                 f"stage {stage.name}: {steps} steps, {stage.seasons} seasons of "
                 f"{', '.join(stage.modalities)}, {'with' if stage.fusion else 'without'} fusion"
             )
 
-    def _conclude(self, stop: StopRequest) -> None:
+    def _conclude(self) -> None:
         if self.step < self.plan.total:
-            self.telemetry.say(
-                f"stopped by {stop.signal} after step {self.step} of {self.plan.total}, "
+            self._say(
+                f"stopped by {self.signal} after step {self.step} of {self.plan.total}, "
                 "which is saved; the same command goes on from there"
             )
         else:
-            self.telemetry.say(
+            self._say(
                 f"finished; look at {self.folder / 'loss.png'} and "
                 f"{self.folder / 'reconstructions'}"
             )
 
 
-def _named(total: Tensor, by_modality: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {"loss": total, **{f"loss/{name}": loss for name, loss in by_modality.items()}}
+def _named(stage: Stage, losses: Tensor) -> dict[str, Tensor]:
+    names = (f"loss/{name}" for name in stage.modalities)
+    return {"loss": losses.sum(), **dict(zip(names, losses, strict=True))}

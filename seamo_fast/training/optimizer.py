@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from seamo_fast.errors import CheckpointError
+from seamo_fast.training import parallel
 from seamo_fast.training.config import OptimConfig
 
 _MOMENTS = ("exp_avg", "exp_avg_sq", "step")
@@ -46,7 +48,7 @@ def get_state(model: nn.Module, optimizer: torch.optim.AdamW) -> dict[str, Tenso
 
 
 def set_state(model: nn.Module, optimizer: torch.optim.AdamW, state: dict[str, Tensor]) -> None:
-    """Restores what `get_state` returned.
+    """Restores what `get_state` returned, whole tensors; see `parallel.spread` for ranks.
 
     Raises:
         CheckpointError: A tensor does not belong to the model, or has another shape.
@@ -63,7 +65,7 @@ def set_state(model: nn.Module, optimizer: torch.optim.AdamW, state: dict[str, T
         if wrong or "step" not in moments:
             raise CheckpointError(f"the optimiser state of {name} does not fit the parameter")
         optimizer.state[parameter] = {
-            moment: tensor.to(parameter.device) for moment, tensor in moments.items()
+            moment: parallel.spread(tensor, parameter) for moment, tensor in moments.items()
         }
     if left:
         raise CheckpointError(
@@ -84,10 +86,13 @@ def apply(optimizer: torch.optim.AdamW, model: nn.Module, lr: float, clip: float
         clip: Largest norm of the gradient.
 
     Returns:
-        The norm of the gradient before clipping, a scalar on the device.
+        The norm of the gradient before clipping, a scalar on the device; of the whole gradient
+        where the model is sharded.
     """
     parameters = [p for p in model.parameters() if p.grad is not None]
     norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+    if isinstance(norm, DTensor):
+        norm = norm.full_tensor()
     if clip is not None:
         torch.nn.utils.clip_grads_with_norm_(parameters, clip, norm)
     for group in optimizer.param_groups:

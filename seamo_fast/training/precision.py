@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -12,13 +13,23 @@ from seamo_fast.errors import ConfigError
 
 
 def choose_device(name: str) -> torch.device:
-    """Returns the device of a run; `auto` is the first GPU where there is one.
+    """Returns the device of a run; `auto` is a GPU where there is one.
+
+    That is the first one, and under `torchrun` the one with the number of the local rank.
 
     Raises:
-        ConfigError: The device does not exist here.
+        ConfigError: The device does not exist here, or is one GPU for all ranks.
     """
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    local_rank = os.environ.get("LOCAL_RANK")
+    if local_rank is not None and name.startswith("cuda"):
+        if name != "cuda":
+            raise ConfigError(
+                f"run.device must be auto, cuda or cpu under torchrun, where each rank takes the "
+                f"GPU of its own number, but got {name!r}"
+            )
+        name = f"cuda:{local_rank}"
     try:
         device = torch.device(name)
         torch.empty(0, device=device)

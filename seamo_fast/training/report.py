@@ -12,7 +12,7 @@ from seamo_fast.data.loader import TileLoader
 from seamo_fast.data.shards import ShardSet
 from seamo_fast.model.seamo import SeaMo
 from seamo_fast.tiles import TileBatch
-from seamo_fast.training import build, figures, precision, runfolder
+from seamo_fast.training import build, distributed, figures, parallel, precision, runfolder
 from seamo_fast.training.config import PretrainConfig
 from seamo_fast.training.schedule import Plan, Stage
 from seamo_fast.training.telemetry import read_metrics
@@ -38,10 +38,16 @@ class Report:
         self._plan = plan
 
     def write(self, model: SeaMo, stage: Stage, step: int, dtype: torch.dtype) -> None:
-        """Draws both figures as of now."""
-        draw_losses(self._folder, self._plan)
-        batch = self._batch(stage)
+        """Draws both figures as of now, on rank 0; all ranks take part."""
+        with distributed.together():
+            batch = self._batch(stage)
         rows = reconstruct(self._config, model, batch, stage, dtype)
+        with distributed.together():
+            if distributed.is_main():
+                self._draw(rows, stage, step)
+
+    def _draw(self, rows: list[Row], stage: Stage, step: int) -> None:
+        draw_losses(self._folder, self._plan)
         target = self._folder / "reconstructions" / f"step_{step:08d}.png"
         target.parent.mkdir(exist_ok=True)
         draw_reconstructions(target, rows, f"step {step}, stage {stage.name}")
@@ -74,7 +80,8 @@ def reconstruct(
     batch = batch.to(device)
     views = build.draw_views(config, batch, _NO_STAGE).to(device)
     # a few samples are not worth programs of their own
-    with torch.compiler.set_stance("force_eager"), precision.autocast(device, dtype):
+    eager = torch.compiler.set_stance("force_eager")
+    with parallel.whole(model), eager, precision.autocast(device, dtype):
         results = model.reconstruct(batch, views, fusion=stage.fusion)
     everything = torch.arange(config.model.num_patches, dtype=torch.int32, device=device)
     rows: list[Row] = []

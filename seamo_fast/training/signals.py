@@ -6,6 +6,8 @@ import signal
 from types import FrameType, TracebackType
 from typing import Any
 
+from seamo_fast.training import distributed
+
 
 class StopRequest:
     """While open, the first SIGTERM or SIGINT only sets `signal`; a second one acts as usual.
@@ -22,6 +24,12 @@ class StopRequest:
         for number in (signal.SIGTERM, signal.SIGINT):
             self._previous[number] = signal.signal(number, self._note)
         return self
+
+    def agree(self) -> str | None:
+        """Returns the name of a signal that came to any rank; all ranks ask at the same moment."""
+        number = 0 if self.signal is None else signal.Signals[self.signal].value
+        agreed = distributed.largest(number)
+        return signal.Signals(agreed).name if agreed else None
 
     def __exit__(
         self,

@@ -1,0 +1,72 @@
+"""Where a run begins: at step 0, or at a checkpoint, whatever ranks and strategy wrote it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from seamo_fast.checkpoints import step_folders
+from seamo_fast.model.seamo import SeaMo
+from seamo_fast.training import checkpoint, distributed, optimizer, parallel, runfolder
+from seamo_fast.training.checkpoint import Checkpoint
+from seamo_fast.training.telemetry import LOG
+
+
+def find(folder: Path, resume: str, identity: dict[str, Any]) -> Checkpoint | None:
+    """Returns the checkpoint that a run goes on from, None for a new run.
+
+    Rank 0 alone reads it; on the other ranks its tensors have shapes but no values ("meta").
+
+    Args:
+        folder: The run folder; runs that are in the way are moved inside it.
+        resume: The setting `run.resume`.
+        identity: Of this run, see `build.identity`.
+
+    Raises:
+        CheckpointError: The checkpoints cannot be used.
+        ConfigError: They belong to another run, or the ranks have different settings or data.
+    """
+    main = distributed.from_main(identity)
+    found = None
+    with distributed.together():
+        runfolder.check_same(f"rank {distributed.rank()}: rank 0", main, identity)
+        if distributed.is_main():
+            found = _read(folder, resume, identity)
+    header = distributed.from_main(None if found is None else found.header())
+    return found if distributed.is_main() else header
+
+
+def _read(folder: Path, resume: str, identity: dict[str, Any]) -> Checkpoint | None:
+    if distributed.restarted() and step_folders(folder / runfolder.CHECKPOINTS):
+        # a run of these very settings was there a moment ago: neither over nor from elsewhere again
+        resume = "auto"
+    start = runfolder.find_start(folder, resume, LOG.warning)
+    if start is None:
+        return None
+    found = checkpoint.load(start)
+    runfolder.check_same(str(start), found.record["identity"], identity)
+    runfolder.make_room(folder, start, LOG.warning)
+    LOG.info(f"going on at step {found.step}, from {start}")
+    return found
+
+
+def restore(found: Checkpoint, folder: Path, model: SeaMo, built: torch.optim.AdamW) -> None:
+    """Gives model and optimiser the state of a checkpoint; all ranks take part.
+
+    Args:
+        found: From `find`.
+        folder: The run folder, whose later checkpoints are set aside.
+        model: Sharded or not.
+        built: Its optimiser.
+
+    Raises:
+        CheckpointError: The optimiser's state does not fit the model.
+    """
+    own = model.state_dict()
+    model.load_state_dict({n: parallel.spread(t, own[n]) for n, t in found.model.items()})
+    optimizer.set_state(model, built, found.optimizer)
+    with distributed.together():
+        if distributed.is_main():
+            checkpoint.set_aside_after(folder / runfolder.CHECKPOINTS, found.step)
