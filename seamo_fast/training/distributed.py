@@ -7,13 +7,17 @@ the host needs to know travels over gloo, so that no rank waits for its GPU.
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Final, TypeVar
+from uuid import uuid4
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch._C._distributed_c10d import PrefixStore, Store
+from torch.distributed.rendezvous import rendezvous
 
 from seamo_fast.errors import ConfigError, SeaMoError
 from seamo_fast.training import precision
@@ -40,10 +44,32 @@ def process_group(device: str) -> Iterator[None]:
     chosen = precision.choose_device(device)
     if chosen.type == "cuda":
         torch.cuda.set_device(chosen)
-    dist.init_process_group("cpu:gloo,cuda:nccl" if chosen.type == "cuda" else "gloo")
+    backend = "cpu:gloo,cuda:nccl" if chosen.type == "cuda" else "gloo"
+    store, number, size = next(rendezvous("env://"))
+    store = _fresh(store, number, size)
+    dist.init_process_group(backend, store=store, rank=number, world_size=size)
     yield
     # not after an error: NCCL would wait for ranks that are gone
     dist.destroy_process_group()
+
+
+def _fresh(store: Store, number: int, size: int) -> Store:
+    """Returns a part of the store that no earlier group of these ranks has written to.
+
+    `torchrun` keeps its store when it restarts ranks (torch 2.14), and gloo then waits at addresses
+    of the dead. Rank 0 names the part, and tells it to who asks with a name of this very process.
+    """
+    mine = uuid4().hex
+    store.set(f"ask/{number}", mine)
+    if number:
+        part = store.get(f"tell/{mine}").decode()
+        store.set(f"heard/{part}/{number}", "")
+        return PrefixStore(part, store)
+    for other in range(1, size):
+        while not store.check([f"heard/{mine}/{other}"]):
+            store.set(f"tell/{store.get(f'ask/{other}').decode()}", mine)
+            time.sleep(0.01)
+    return PrefixStore(mine, store)
 
 
 def world() -> int:

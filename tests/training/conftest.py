@@ -37,7 +37,16 @@ SAMPLES, SEASONS, SIZE = 12, 3, 24
 @pytest.fixture(scope="session")
 def shard_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Twelve places of three seasons; of every third place the second optical image is missing."""
-    folder = tmp_path_factory.mktemp("training") / "shards"
+    return write_shards(tmp_path_factory.mktemp("training") / "shards")
+
+
+@pytest.fixture(scope="session")
+def uneven_shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same, and the optical images of every fourth place are half empty."""
+    return write_shards(tmp_path_factory.mktemp("training") / "uneven", empty=4)
+
+
+def write_shards(folder: Path, empty: int | None = None) -> Path:
     writer = ShardWriter(folder, (OPTIC, RADAR), SEASONS, source="made", shard_size=8)
     for number in range(SAMPLES):
         rng = np.random.default_rng(number)
@@ -45,6 +54,9 @@ def shard_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         optic = (3000 + 500 * smooth + 50 * rng.normal(size=(SEASONS, 2, SIZE, SIZE))).clip(1)
         coarse = (2000 + 300 * smooth[..., ::2, ::2]).clip(1)
         radar = (-12 + 3 * smooth + rng.normal(size=(SEASONS, 2, SIZE, SIZE))).astype(np.float32)
+        if empty is not None and number % empty == 0:
+            optic[..., : SIZE // 2] = OPTIC.nodata
+            coarse[..., : SIZE // 4] = OPTIC.nodata
         days: list[date | None] = [date(2021, 2, 1) + timedelta(90 * t) for t in range(SEASONS)]
         seen = [not (number % 3 == 0 and t == 1) for t in range(SEASONS)]
         writer.add(
