@@ -6,6 +6,7 @@ gathered whole on rank 0, and read there and spread again.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
@@ -59,12 +60,15 @@ def replicate(model: SeaMo, stage: Stage) -> nn.Module:
     """
     if distributed.world() == 1 or isinstance(model, FSDPModule):
         return model
-    return DistributedDataParallel(
-        model,
-        broadcast_buffers=False,
-        gradient_as_bucket_view=True,
-        find_unused_parameters=_leaves_out(model, stage),
-    )
+    with warnings.catch_warnings():
+        # broadcast_buffers has a new name in torch 2.14, which torch 2.10 does not know
+        warnings.simplefilter("ignore", FutureWarning)
+        return DistributedDataParallel(
+            model,
+            broadcast_buffers=False,
+            gradient_as_bucket_view=True,
+            find_unused_parameters=_leaves_out(model, stage),
+        )
 
 
 def _leaves_out(model: SeaMo, stage: Stage) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import multiprocessing
 import os
 import signal
@@ -15,6 +16,7 @@ import torch
 from seamo_fast.training import loop, precision, report
 from seamo_fast.training.config import PretrainConfig
 
+PATIENCE = 60  # seconds; what hangs shows its stacks before
 Act = Callable[[int], None]
 _fork = multiprocessing.get_context("forkserver")
 _fork.set_forkserver_preload(["seamo_fast.training.loop"])
@@ -45,7 +47,7 @@ def run_ranks(
     for process in processes:
         process.start()
     for process in processes:
-        process.join(120)
+        process.join(PATIENCE)
     hanging = [process for process in processes if process.is_alive()]
     for process in hanging:
         process.kill()
@@ -62,6 +64,7 @@ def _run(
     act: Act | None,
     results: SimpleQueue[tuple[int, str | None]],
 ) -> None:
+    faulthandler.dump_traceback_later(PATIENCE - 20, exit=True)
     torch.set_num_threads(1)
     os.environ.update(
         RANK=str(rank),
