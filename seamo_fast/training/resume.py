@@ -8,9 +8,11 @@ from typing import Any
 import torch
 
 from seamo_fast.checkpoints import step_folders
+from seamo_fast.errors import ConfigError
 from seamo_fast.model.seamo import SeaMo
 from seamo_fast.training import checkpoint, distributed, optimizer, parallel, runfolder
 from seamo_fast.training.checkpoint import Checkpoint
+from seamo_fast.training.config import differences
 from seamo_fast.training.telemetry import LOG
 
 
@@ -31,7 +33,12 @@ def find(folder: Path, resume: str, identity: dict[str, Any]) -> Checkpoint | No
     main = distributed.from_main(identity)
     found = None
     with distributed.together():
-        runfolder.check_same(f"rank {distributed.rank()}: rank 0", main, identity)
+        other = differences(main, identity)
+        if other:
+            raise ConfigError(
+                f"rank {distributed.rank()} differs from rank 0 ({'; '.join(other[:4])}); give all "
+                "ranks the same settings and the same shards"
+            )
         if distributed.is_main():
             found = _read(folder, resume, identity)
     header = distributed.from_main(None if found is None else found.header())
@@ -46,7 +53,7 @@ def _read(folder: Path, resume: str, identity: dict[str, Any]) -> Checkpoint | N
     if start is None:
         return None
     found = checkpoint.load(start)
-    runfolder.check_same(str(start), found.record["identity"], identity)
+    runfolder.check_same(start, found.record["identity"], identity)
     runfolder.make_room(folder, start, LOG.warning)
     LOG.info(f"going on at step {found.step}, from {start}")
     return found

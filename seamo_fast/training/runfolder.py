@@ -85,14 +85,8 @@ def make_room(folder: Path, start: Path, say: Callable[[str], None]) -> None:
         _move_aside(folder, say)
 
 
-def check_same(start: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
-    """Raises ConfigError naming the settings on which another run and this one disagree.
-
-    Args:
-        start: What the other run is known by: its checkpoint.
-        old: Its identity.
-        new: The identity of this run.
-    """
+def check_same(start: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
+    """Raises ConfigError naming the settings on which a checkpoint and this run disagree."""
     found = differences(old, new)
     if found:
         shown = "; ".join(found[:_SHOWN])

@@ -16,7 +16,7 @@ import torch
 from seamo_fast.training import loop, precision, report
 from seamo_fast.training.config import PretrainConfig
 
-PATIENCE = 60  # seconds; what hangs shows its stacks before
+PATIENCE = 240  # seconds; what hangs shows its stacks before
 Act = Callable[[int], None]
 _fork = multiprocessing.get_context("forkserver")
 _fork.set_forkserver_preload(["seamo_fast.training.loop"])

@@ -35,7 +35,7 @@ def uneven(settings: Settings, uneven_shards: Path, tmp_path: Path) -> Settings:
 
     def make(folder: str = "run", **changes: Any) -> PretrainConfig:
         place = {"data__path": str(uneven_shards), "run__folder": str(tmp_path / folder)}
-        return settings(**place, **changes)
+        return settings(**{**place, **changes})
 
     return make
 
@@ -295,7 +295,7 @@ def test_ranks_with_other_settings_are_refused(uneven: Settings) -> None:
     first, second = run_ranks([uneven(), uneven(run__seed=1)], 2)
     assert first == "SeaMoError: rank 1 has failed; its message says why"
     assert second is not None
-    assert "run.seed: 0 there, 1 here" in second
+    assert second.startswith("ConfigError: rank 1 differs from rank 0 (run.seed: 0 there, 1 here)")
 
 
 def test_a_batch_that_ranks_cannot_share_is_refused(
@@ -362,7 +362,7 @@ def test_training_goes_on_while_a_checkpoint_is_written(
 
     monkeypatch.setattr(checkpoint, "save_file", save_file)
     trainer.train()
-    assert steps[0] > 4
+    assert steps[2] > 4  # two files of step 2, then those of step 4
     first, second = (
         checkpoint.load(Path(config.run.folder) / "checkpoints" / "step_00000004")
         for config in (whole, slow)
