@@ -20,7 +20,7 @@ import torch
 from seamo_fast import checkpoints
 from seamo_fast.errors import ConfigError, DataError
 from seamo_fast.training import build, checkpoint, distributed, loop, parallel
-from seamo_fast.training.config import PretrainConfig, to_yaml
+from seamo_fast.training.config import PretrainConfig, StageLength, to_yaml
 from seamo_fast.training.telemetry import read_metrics
 from tests.training.ranks import before_step, run_ranks, terminate
 
@@ -82,7 +82,7 @@ def test_two_ranks_give_the_losses_of_one(uneven: Settings, way: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("way", WAYS)
 def test_two_ranks_give_the_losses_of_one_over_fifty_steps(uneven: Settings, way: str) -> None:
-    long = {"schedule__multi_season": build.schedule.StageLength(16, 1.0), "optim__blr": 0.02}
+    long = {"schedule__multi_season": StageLength(16, 1.0), "optim__blr": 0.02}
     one, two = uneven("one", **long), uneven("two", **long, **WAYS[way])
     loop.pretrain(one)
     assert run_ranks(two, 2) == [None, None]
