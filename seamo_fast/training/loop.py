@@ -14,10 +14,12 @@ from seamo_fast.tiles import TileBatch
 from seamo_fast.training import build, checkpoint, optimizer, precision, runfolder, schedule
 from seamo_fast.training.config import PretrainConfig, to_yaml
 from seamo_fast.training.guard import NonFiniteGuard
+from seamo_fast.training.meter import Meter
 from seamo_fast.training.report import Report
 from seamo_fast.training.schedule import Stage
 from seamo_fast.training.signals import StopRequest
-from seamo_fast.training.telemetry import LOG, Meter, Telemetry
+from seamo_fast.training.telemetry import LOG, Telemetry
+from seamo_fast.training.watchdog import Watchdog
 from seamo_fast.views import Views
 
 
@@ -70,10 +72,11 @@ class Trainer:
         build.compile_model(self.model, run.compile)
         self.rate = precision.matmul_rate(self.device, self.dtype)
         self.report = Report(self.config, self.folder, self.shards, self.plan)
-        self.telemetry = Telemetry(self.folder, self.step, self.plan.total, run.tensorboard)
+        self.telemetry = Telemetry(self.folder, self.step, self.plan.total, self.config)
         try:
             self._introduce()
-            with StopRequest() as stop:
+            self.watchdog = Watchdog(self.folder, run.stall_seconds)
+            with self.watchdog, StopRequest() as stop:
                 while self.step < self.plan.total and not stop.signal:
                     self._train_stage(stop)
             self._conclude(stop)
@@ -121,19 +124,21 @@ class Trainer:
     def _train_step(
         self, batches: Iterator[tuple[TileBatch, Views]], stage: Stage, lr: float, meter: Meter
     ) -> None:
-        start = time.perf_counter()
-        batch, views = next(batches)
+        with meter.time("data"):
+            batch, views = next(batches)
         ids = batch.ids
-        waited = time.perf_counter() - start
         batch = batch.to(self.device, non_blocking=True)
         views = views.to(self.device, non_blocking=True)
-        with precision.autocast(self.device, self.dtype):
-            losses = self.model(batch, views, fusion=stage.fusion)
-        losses.total.backward()
-        norm = optimizer.apply(self.optimizer, self.model, lr, self.config.optim.clip)
+        with meter.time("forward_backward"):
+            with precision.autocast(self.device, self.dtype):
+                losses = self.model(batch, views, fusion=stage.fusion)
+            losses.total.backward()
+        with meter.time("optimizer"):
+            norm = optimizer.apply(self.optimizer, self.model, lr, self.config.optim.clip)
         self.step += 1
         self.guard.add(self.step, norm, ids)
-        meter.add(_named(losses.total, losses.by_modality), norm, len(ids), waited)
+        meter.add(_named(losses.total, losses.by_modality), norm, len(ids))
+        self.watchdog.beat(self.step)
         self.telemetry.advance()
 
     def _after_step(self, stage: Stage, lr: float, meter: Meter, last: bool) -> None:
@@ -144,7 +149,8 @@ class Trainer:
             return
         self._log(stage, lr, meter)
         if save:
-            self._save(stage)
+            with meter.time("checkpoint"):
+                self._save(stage)
         if draw:
             self.report.write(self.model, stage, self.step, self.dtype)
         meter.restart()
