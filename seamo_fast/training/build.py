@@ -108,7 +108,7 @@ def compile_model(model: SeaMo, how: Compile) -> None:
         how: `regional` compiles the transformer blocks: alike ones share a program, so it takes
             seconds. `full` compiles the whole model as one program, which takes minutes.
     """
-    # blocks share one cache: three stages need a dozen programs, twice as many if groups are missing
+    # blocks share one cache: three stages need a dozen programs, or two dozen
     torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, _PROGRAMS)
     parts: list[nn.Module] = [model] if how == "full" else []
     if how == "regional":
