@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -99,3 +100,17 @@ def test_a_window_of_seasons_takes_what_torch_counts() -> None:
     forward, _ = counted(config, (S2, S1), 4, True)
     more = wasted((S2, S1), 4) + dates((S2, S1), 4)
     assert forward_flops(config, (S2, S1), 4, VIEWS) == forward - more
+
+
+def test_the_budget_of_base_is_what_is_counted() -> None:
+    told = (Path(__file__).parents[2] / "docs" / "scaling.md").read_text(encoding="utf-8")
+    single = forward_flops(PRESETS["base"], (S2, S1), 1, VIEWS, fusion=False)
+    whole = forward_flops(PRESETS["base"], (S2, S1), 4, VIEWS)
+    few = forward_flops(PRESETS["base"], (S2, S1), 4, ViewConfig(decode_fraction=0.25))
+    for line, flops in (
+        ("| single season, without fusion |", single),
+        ("| four seasons, with fusion |", whole),
+        ("| four seasons, `--views.decode_fraction 0.25` |", few),
+    ):
+        assert f"{line} {3 * flops / 1e9:.2f} |" in told
+    assert f"{200 * 251079 * 3 * whole / 1e18:.2f}e18" in told

@@ -85,6 +85,38 @@ def test_the_trace_shows_phases_around_their_operators(config: Path, tmp_path: P
     assert inside("seamo::_tm_attention", "fusion") == 2
 
 
+@pytest.mark.parametrize(
+    ("how", "phases"),
+    [("regional", PHASES), ("full", ["data", "forward", "backward", "optimizer", "between"])],
+)
+def test_a_compiled_step_tells_what_was_compiled(
+    config: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    how: str,
+    phases: list[str],
+) -> None:
+    compile_module = torch.nn.Module.compile
+    monkeypatch.setattr(
+        torch.nn.Module,
+        "compile",
+        lambda self, **options: compile_module(self, backend="aot_eager", **options),
+    )
+    shards = build.open_shards(parse_step(["--config", str(config)]).data.path)
+    # a batch that lacks a group needs other programs
+    assert all(shards.groups(number)[0].all() for number in range(len(shards)))
+    torch.compiler.reset()
+    torch._dynamo.utils.counters.clear()
+    assert run(config, tmp_path, f"--run.compile={how}") == 0
+    programs = torch._dynamo.utils.counters["stats"]["unique_graphs"]
+    assert programs > 0
+    expected = f"compiled ({how}): {programs} programs, 0 graph breaks, 0 recompilations after"
+    assert expected in capsys.readouterr().out
+    assert [row["phase"] for row in table(tmp_path / "phases.csv")] == phases
+    torch.compiler.reset()
+
+
 def test_profiled_steps_are_those_of_a_run(config: Path) -> None:
     settings = parse_step(["--config", str(config)])
     plain = TrainingSteps(settings, 3)
