@@ -2,6 +2,7 @@
 
 python -m seamo_fast.profile step --config small --data.batch_size 8   # where a step's time goes
 python -m seamo_fast.profile parity                                    # do all variants agree?
+OMP_NUM_THREADS=1 python -m seamo_fast.profile parity --parity.jobs 2  # the same, on two cores
 """
 
 from __future__ import annotations

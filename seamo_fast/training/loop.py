@@ -75,7 +75,7 @@ class Trainer:
         self.telemetry = Telemetry(self.folder, self.step, self.plan.total, self.config)
         try:
             self._introduce()
-            self.watchdog = Watchdog(self.folder, run.stall_seconds)
+            self.watchdog = Watchdog(self.folder, run.stall_seconds, self.step)
             with self.watchdog, StopRequest() as stop:
                 while self.step < self.plan.total and not stop.signal:
                     self._train_stage(stop)

@@ -21,12 +21,13 @@ class Watchdog:
     Args:
         folder: The run folder.
         seconds: How long no step may end; None never looks.
+        step: Steps that the run has done.
     """
 
-    def __init__(self, folder: Path, seconds: float | None) -> None:
+    def __init__(self, folder: Path, seconds: float | None, step: int) -> None:
         self.path = folder / f"stall-{platform.node()}-{os.getpid()}.txt"
         self._seconds = seconds
-        self._step = 0
+        self._step = step
         self._last = time.monotonic()
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)

@@ -104,6 +104,18 @@ def test_all_variants_are_compared(
     assert (tmp_path / "parity.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
+def test_the_compiled_variant_trains_alike(config: Path, tmp_path: Path) -> None:
+    where, options = f"--parity.folder={tmp_path}", ["--parity.steps=4", "--parity.seeds=2"]
+    assert main(["parity", "--config", str(config), where, *options]) == 0
+    reference = column(tmp_path / "curves.csv", "reference")
+    compiled = column(tmp_path / "curves.csv", "compiled")
+    assert compiled == pytest.approx(reference, rel=1e-4)
+    assert set(json.loads((tmp_path / "parity.json").read_text())["variants"]) == {
+        "reference-ops", "fast", "compiled"
+    }  # fmt: skip
+
+
 def test_a_variant_that_fails_is_named(
     config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: Any
 ) -> None:

@@ -63,13 +63,12 @@ def test_a_loader_that_stalls_is_told_and_the_run_goes_on(
 
 def test_every_stall_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     told = caplog.records
-    with Watchdog(tmp_path, 0.05) as watchdog:
-        watchdog.beat(5)
+    with Watchdog(tmp_path, 0.05, 4) as watchdog:
         wait_for(lambda: len(told) == 1)
-        watchdog.beat(6)
+        watchdog.beat(5)
         wait_for(lambda: len(told) == 2)
     text = watchdog.path.read_text()
-    assert text.index("after 5\n") < text.index("after 6\n")
+    assert text.index("after 4\n") < text.index("after 5\n")
 
 
 @pytest.mark.parametrize("seconds", [0.5, None])
@@ -77,7 +76,7 @@ def test_steps_that_end_are_not_told_and_no_thread_stays(
     tmp_path: Path, seconds: float | None
 ) -> None:
     before = threading.active_count()
-    with Watchdog(tmp_path, seconds) as watchdog:
+    with Watchdog(tmp_path, seconds, 0) as watchdog:
         assert threading.active_count() == before + (seconds is not None)
         for step in range(60):
             time.sleep(0.01)
