@@ -204,7 +204,7 @@ def draw(path: Path, curves: Mapping[str, np.ndarray]) -> None:
         above.plot(steps[-len(smooth) :], smooth, "-" if same else ":", label=name, linewidth=1)
         if same and name != REFERENCE:
             distance = np.abs(curve - reference) / np.abs(reference)
-            below.semilogy(steps, distance, label=name, linewidth=0.5)
+            below.semilogy(steps, distance, ".", label=name, markersize=2)
     above.set_ylabel("loss, smoothed")
     below.set_ylabel("difference to the reference, relative")
     below.set_xlabel("step")
