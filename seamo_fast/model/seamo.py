@@ -125,11 +125,11 @@ class SeaMo(Embedder):
         Predictions are in units of the patch's own mean and standard deviation where
         `config.norm_pix` is on, targets always in normalised units.
         """
-        z = self.encode(batch, views, fusion)
+        groups = self.encode(batch, views, fusion).unbind(2)
         results = {}
         for m, name in enumerate(batch.modalities):
             visible, hidden = views.visible[:, :, m], views.hidden[:, :, m]
-            prediction = self.decoders[name](z[:, :, m], visible, hidden)
+            prediction = self.decoders[name](groups[m], visible, hidden)
             results[name] = Reconstruction(prediction, *self._targets(batch, views, m))
         return results
 

@@ -28,6 +28,7 @@ from seamo_fast.training.config import Compile, PretrainConfig, Recompute, to_di
 from seamo_fast.training.schedule import Plan, Stage
 
 _BACKWARD: Final = 2  # times the FLOPs of the forward pass
+_PROGRAMS: Final = 64  # compiled from one function; torch gives up after eight
 
 
 def open_shards(path: str) -> ShardSet:
@@ -134,6 +135,8 @@ def compile_model(model: SeaMo, how: Compile) -> None:
         how: `regional` compiles the transformer blocks: alike ones share a program, so it takes
             seconds. `full` compiles the whole model as one program, which takes minutes.
     """
+    # blocks share one cache: three stages need a dozen programs, or two dozen
+    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, _PROGRAMS)
     parts: list[nn.Module] = [model] if how == "full" else []
     if how == "regional":
         parts = transformer_blocks(model)

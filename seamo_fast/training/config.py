@@ -174,6 +174,8 @@ class RunConfig:
         figures_every: Steps between figures; null for the ends of stages only.
         figure_samples: Samples shown in the figures.
         tensorboard: Write TensorBoard events.
+        wandb: Project of Weights & Biases that is told the metrics; null for none.
+        stall_seconds: Write the stacks of all threads when no step ends in this time; null never.
         max_nonfinite: Steps without a finite gradient, one after the other, that end the run.
         steps_per_stage: Cuts every stage to at most so many steps; null for all of them.
     """
@@ -191,6 +193,8 @@ class RunConfig:
     figures_every: int | None = None
     figure_samples: int = 3
     tensorboard: bool = True
+    wandb: str | None = None
+    stall_seconds: float | None = 600
     max_nonfinite: int = 5
     steps_per_stage: int | None = None
 
@@ -200,6 +204,8 @@ class RunConfig:
         for key in ("figures_every", "steps_per_stage"):
             value = getattr(self, key)
             _expect(value is None or value > 0, f"run.{key}", "at least 1 or null", value)
+        stall = self.stall_seconds
+        _expect(stall is None or stall > 0, "run.stall_seconds", "above 0 or null", stall)
 
 
 @dataclass(frozen=True)
@@ -239,7 +245,7 @@ FREE_KEYS: Final = frozenset(
         f"run.{key}"
         for key in (
             "folder", "resume", "checkpoint_every", "keep", "log_every", "figures_every",
-            "figure_samples", "tensorboard", "max_nonfinite",
+            "figure_samples", "tensorboard", "wandb", "stall_seconds", "max_nonfinite",
         )
     }
 )  # fmt: skip

@@ -26,10 +26,12 @@ from seamo_fast.training import (
 )
 from seamo_fast.training.config import PretrainConfig, to_yaml
 from seamo_fast.training.guard import NonFiniteGuard
+from seamo_fast.training.meter import Meter
 from seamo_fast.training.report import Report
 from seamo_fast.training.schedule import Stage
 from seamo_fast.training.signals import StopRequest
-from seamo_fast.training.telemetry import LOG, Meter, Telemetry
+from seamo_fast.training.telemetry import LOG, Telemetry
+from seamo_fast.training.watchdog import Watchdog
 from seamo_fast.views import Views
 
 
@@ -95,10 +97,11 @@ class Trainer:
         with distributed.together():
             if distributed.is_main():
                 runfolder.write_atomically(self.folder / "config.yaml", to_yaml(self.config))
-                self.telemetry = Telemetry(self.folder, self.step, self.plan.total, run.tensorboard)
+                self.telemetry = Telemetry(self.folder, self.step, self.plan.total, self.config)
         try:
             self._introduce()
-            with StopRequest() as stop:
+            self.watchdog = Watchdog(self.folder, run.stall_seconds, self.step)
+            with self.watchdog, StopRequest() as stop:
                 while self.step < self.plan.total and not self.signal:
                     self._train_stage(stop)
             with distributed.together():
@@ -148,7 +151,8 @@ class Trainer:
             self._train_step(module, batches, stage, lr, meter)
             self.bad_records.update(loader.bad_records)
             self._after_step(stage, lr, meter, number + 1 == steps)
-            self.signal = stop.agree()
+            with meter.time("communication"):
+                self.signal = stop.agree()
             if self.signal:
                 # whenever it came: during the step, the log line or the figures
                 if self.saved != self.step:
@@ -163,27 +167,28 @@ class Trainer:
         lr: float,
         meter: Meter,
     ) -> None:
-        start = time.perf_counter()
-        with distributed.together():
+        with meter.time("data"), distributed.together():
             self.writer.check()
             batch, views = next(batches)
         ids = batch.ids
-        waited = time.perf_counter() - start
         batch = batch.to(self.device, non_blocking=True)
         views = views.to(self.device, non_blocking=True)
-        losses = gradients.backward(
-            self.model,
-            module,
-            batch,
-            views,
-            fusion=stage.fusion,
-            accumulate=self.config.optim.accumulate,
-            autocast=precision.autocast(self.device, self.dtype),
-        )
-        norm = optimizer.apply(self.optimizer, self.model, lr, self.config.optim.clip)
+        with meter.time("forward_backward"):
+            losses = gradients.backward(
+                self.model,
+                module,
+                batch,
+                views,
+                fusion=stage.fusion,
+                accumulate=self.config.optim.accumulate,
+                autocast=precision.autocast(self.device, self.dtype),
+            )
+        with meter.time("optimizer"):
+            norm = optimizer.apply(self.optimizer, self.model, lr, self.config.optim.clip)
         self.step += 1
         self.guard.add(self.step, norm, ids)
-        meter.add(_named(stage, losses), norm, len(ids) * distributed.world(), waited)
+        meter.add(_named(stage, losses), norm, len(ids) * distributed.world())
+        self.watchdog.beat(self.step)
         if self.telemetry is not None:
             self.telemetry.advance()
 
@@ -195,7 +200,8 @@ class Trainer:
             return
         self._log(stage, lr, meter)
         if save:
-            self._save(stage)
+            with meter.time("checkpoint"):
+                self._save(stage)
         if draw:
             self.report.write(self.model, stage, self.step, self.dtype)
         meter.restart()

@@ -114,7 +114,7 @@ def draw_reconstructions(target: Path, rows: list[Row], title: str) -> None:
     seasons = len(rows[0][1])
     titles = ("region", "visible", "predicted")
     size = (1.15 * 3 * seasons + 0.9, 1.15 * len(rows) + 0.9)
-    figure = _figure(size)
+    figure = new_figure(size)
     axes = figure.subplots(len(rows), 3 * seasons, squeeze=False)
     for column, axis in enumerate(axes[0]):
         axis.set_title(f"season {column // 3 + 1}\n{titles[column % 3]}", fontsize=7)
@@ -129,14 +129,14 @@ def draw_reconstructions(target: Path, rows: list[Row], title: str) -> None:
                 else:
                     axis.imshow(panel[number], interpolation="nearest")
     figure.suptitle(title, fontsize=9)
-    _save(figure, target)
+    save_figure(figure, target)
 
 
 def draw_losses(folder: Path, plan: Plan) -> None:
     """Draws loss.png from metrics.jsonl; a dashed line ends each stage but the last."""
     lines = read_metrics(folder / runfolder.METRICS)
     names = dict.fromkeys(key for line in lines for key in line if key.startswith("loss/"))
-    figure = _figure((7, 4))
+    figure = new_figure((7, 4))
     axis = figure.subplots()
     for name in names:
         points = [(line["step"], line[name]) for line in lines if line.get(name) is not None]
@@ -153,16 +153,18 @@ def draw_losses(folder: Path, plan: Plan) -> None:
     axis.set_ylabel("loss of hidden patches")
     axis.set_ylim(bottom=0)
     axis.legend()
-    _save(figure, folder / "loss.png")
+    save_figure(figure, folder / "loss.png")
 
 
-def _figure(size: tuple[float, float]) -> Any:
+def new_figure(size: tuple[float, float]) -> Any:
+    """Returns an empty figure of a width and height in inches."""
     from matplotlib.figure import Figure  # half a second that other commands need not wait
 
     return Figure(figsize=size, layout="constrained")
 
 
-def _save(figure: Any, target: Path) -> None:
+def save_figure(figure: Any, target: Path) -> None:
+    """Writes a figure as a PNG, whole or not at all."""
     temporary = target.with_name(f".{target.name}")
     figure.savefig(temporary, dpi=110, format="png")
     temporary.replace(target)

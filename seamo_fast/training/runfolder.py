@@ -15,10 +15,11 @@ from seamo_fast.training.config import differences
 
 CHECKPOINTS: Final = "checkpoints"
 METRICS: Final = "metrics.jsonl"
+WANDB: Final = "wandb"
 _LOCK: Final = ".lock"
 _SHOWN: Final = 4
 _CONTENTS: Final = (
-    CHECKPOINTS, METRICS, "config.yaml", "tensorboard", "loss.png", "reconstructions"
+    CHECKPOINTS, METRICS, WANDB, "config.yaml", "tensorboard", "loss.png", "reconstructions"
 )  # fmt: skip
 
 

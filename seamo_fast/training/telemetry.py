@@ -4,88 +4,19 @@ from __future__ import annotations
 
 import json
 import logging
-import resource
 import sys
-import time
+import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-import torch
-from torch import Tensor
 from tqdm import tqdm
 
-from seamo_fast.errors import DataError
+from seamo_fast.errors import ConfigError, DataError
 from seamo_fast.training import runfolder
+from seamo_fast.training.config import PretrainConfig, to_dict
 
 LOG: Final = logging.getLogger("seamo_fast")
-
-
-@dataclass
-class Meter:
-    """Collects an interval's numbers without making the device wait.
-
-    Attributes:
-        flops: Model FLOPs of a sample's training step.
-        rate: Measured FLOP/s of matrix products, what utilisation is counted against.
-        device: Where the model runs.
-    """
-
-    flops: int
-    rate: float
-    device: torch.device
-    _losses: list[dict[str, Tensor]] = field(default_factory=list)
-    _norms: list[Tensor] = field(default_factory=list)
-    _samples: int = 0
-    _waited: float = 0.0
-    _start: float = field(default_factory=time.perf_counter)
-
-    def add(self, losses: dict[str, Tensor], norm: Tensor, samples: int, waited: float) -> None:
-        """Notes one step: losses by name, gradient norm, samples, seconds waited for data."""
-        self._losses.append({name: loss.detach() for name, loss in losses.items()})
-        self._norms.append(norm.detach())
-        self._samples += samples
-        self._waited += waited
-
-    def flush(self) -> dict[str, Any]:
-        """Returns the interval's metrics and begins the next; waits for the device.
-
-        Losses and the norm are means over the steps whose gradient was finite.
-        """
-        finite = torch.stack(self._norms).isfinite()
-        metrics = {name: self._mean([loss[name] for loss in self._losses], finite)
-                   for name in self._losses[0]}  # fmt: skip
-        metrics["grad_norm"] = self._mean(self._norms, finite)
-        seconds = time.perf_counter() - self._start
-        speed = self._samples / seconds
-        metrics.update(
-            samples_per_second=speed,
-            mfu=self.flops * speed / self.rate,
-            data_wait=self._waited / seconds,
-            memory_gib=peak_memory(self.device) / 2**30,
-        )
-        self._losses, self._norms, self._samples = [], [], 0
-        self._waited = 0.0
-        self.restart()
-        return metrics
-
-    def restart(self) -> None:
-        """Begins the interval now, after a checkpoint or a figure that should not count."""
-        self._start = time.perf_counter()
-
-    @staticmethod
-    def _mean(values: list[Tensor], finite: Tensor) -> float | None:
-        kept = torch.stack(values).float()[finite]
-        return kept.mean().item() if len(kept) else None
-
-
-def peak_memory(device: torch.device) -> int:
-    """Returns the most memory held so far in bytes: allocated on a GPU, resident on a CPU."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
 
 
 class MetricsFile:
@@ -131,19 +62,24 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 
 
 class Telemetry:
-    """Where metrics and messages go: bar or lines, metrics.jsonl, TensorBoard.
+    """Where metrics and messages go: bar or lines, metrics.jsonl, TensorBoard, Weights & Biases.
 
     Args:
         folder: The run folder.
         step: Steps that the run has done.
         total: Steps of the whole run.
-        tensorboard: Write TensorBoard events.
+        config: The run's settings; `run` says who is told.
+
+    Raises:
+        ConfigError: `run.wandb` is set and Weights & Biases is not installed.
     """
 
-    def __init__(self, folder: Path, step: int, total: int, tensorboard: bool) -> None:
+    def __init__(self, folder: Path, step: int, total: int, config: PretrainConfig) -> None:
+        run = config.run
         self._total = total
+        self._wandb = None if run.wandb is None else _wandb_run(folder, run.wandb, config)
         self._file = MetricsFile(folder / runfolder.METRICS, step)
-        self._events = _events(folder / "tensorboard", step) if tensorboard else None
+        self._events = _events(folder / "tensorboard", step) if run.tensorboard else None
         self._bar = (
             tqdm(total=total, initial=step, unit="step", dynamic_ncols=True)
             if sys.stderr.isatty()
@@ -158,15 +94,22 @@ class Telemetry:
     def report(self, metrics: dict[str, Any]) -> None:
         """Shows and files one interval's metrics (with keys "step" and "stage")."""
         self._file.write(metrics)
+        step = metrics["step"]
+        numbers = {
+            key: value
+            for key, value in metrics.items()
+            if isinstance(value, (int, float)) and key != "step"
+        }
         if self._events is not None:
-            for key, value in metrics.items():
-                if isinstance(value, (int, float)) and key != "step":
-                    self._events.add_scalar(key, value, metrics["step"])
+            for key, value in numbers.items():
+                self._events.add_scalar(key, value, step)
+        if self._wandb is not None:
+            self._wandb.log(numbers, step=step)
         if self._bar is not None:
             self._bar.set_description_str(metrics["stage"])
             self._bar.set_postfix_str(summary(metrics))
         else:
-            LOG.info(f"{metrics['stage']}  {metrics['step']}/{self._total}  {summary(metrics)}")
+            LOG.info(f"{metrics['stage']}  {step}/{self._total}  {summary(metrics)}")
 
     def say(self, message: str) -> None:
         """Shows a message without tearing the bar."""
@@ -179,6 +122,8 @@ class Telemetry:
         self._file.close()
         if self._events is not None:
             self._events.close()
+        if self._wandb is not None:
+            self._wandb.finish()
         if self._bar is not None:
             self._bar.close()
 
@@ -187,6 +132,28 @@ def _events(folder: Path, step: int) -> Any:
     from torch.utils.tensorboard import SummaryWriter
 
     return SummaryWriter(str(folder), purge_step=step + 1)
+
+
+def _wandb_run(folder: Path, project: str, config: PretrainConfig) -> Any:
+    """Begins a run of Weights & Biases, or goes on with the one that this run folder names."""
+    try:
+        import wandb
+    except ImportError as error:
+        raise ConfigError(
+            f"run.wandb {project!r} needs Weights & Biases: pip install 'seamo_fast[wandb]', or "
+            "leave run.wandb null"
+        ) from error
+    name = folder / runfolder.WANDB / "id.txt"
+    if not name.exists():
+        name.parent.mkdir(exist_ok=True)
+        runfolder.write_atomically(name, uuid.uuid4().hex)
+    return wandb.init(
+        project=project,
+        dir=str(folder),
+        id=name.read_text(encoding="utf-8"),
+        resume="allow",
+        config=to_dict(config),
+    )
 
 
 def summary(metrics: Mapping[str, Any]) -> str:

@@ -1,65 +1,19 @@
 from __future__ import annotations
 
 import json
+import sys
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
-import torch
 
-from seamo_fast.errors import DataError
-from seamo_fast.training import telemetry
-from seamo_fast.training.telemetry import Meter, MetricsFile, Telemetry, read_metrics, summary
+from seamo_fast.errors import ConfigError, DataError
+from seamo_fast.training.config import PretrainConfig, to_dict
+from seamo_fast.training.telemetry import MetricsFile, Telemetry, read_metrics, summary
 
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The time that the meter sees."""
-    now = [100.0]
-    monkeypatch.setattr(telemetry.time, "perf_counter", lambda: now[0])
-    return now
-
-
-def meter(clock: list[float], flops: int = 500, rate: float = 10_000.0) -> Meter:
-    return Meter(flops, rate, torch.device("cpu"), _start=clock[0])
-
-
-def test_an_interval_is_averaged(clock: list[float]) -> None:
-    measured = meter(clock)
-    for loss, norm in ((2.0, 1.0), (4.0, 3.0)):
-        measured.add({"loss": torch.tensor(loss)}, torch.tensor(norm), samples=8, waited=0.5)
-    clock[0] += 4.0
-    metrics = measured.flush()
-    assert metrics["loss"] == 3.0
-    assert metrics["grad_norm"] == 2.0
-    assert metrics["samples_per_second"] == 4.0
-    assert metrics["mfu"] == pytest.approx(500 * 4.0 / 10_000)
-    assert metrics["data_wait"] == pytest.approx(0.25)
-    assert 0.05 < metrics["memory_gib"] < 100
-
-
-def test_the_next_interval_begins_where_it_is_told_to(clock: list[float]) -> None:
-    measured = meter(clock)
-    measured.add({"loss": torch.tensor(1.0)}, torch.tensor(1.0), 1, 0.0)
-    clock[0] += 1.0
-    measured.flush()
-    clock[0] += 50.0
-    measured.restart()
-    measured.add({"loss": torch.tensor(7.0)}, torch.tensor(1.0), 6, 0.0)
-    clock[0] += 2.0
-    metrics = measured.flush()
-    assert (metrics["loss"], metrics["samples_per_second"]) == (7.0, 3.0)
-
-
-def test_steps_without_finite_gradient_do_not_spoil_the_mean(clock: list[float]) -> None:
-    measured = meter(clock)
-    measured.add({"loss": torch.tensor(1.0)}, torch.tensor(2.0), 1, 0.0)
-    measured.add({"loss": torch.tensor(float("nan"))}, torch.tensor(float("nan")), 1, 0.0)
-    clock[0] += 1.0
-    metrics = measured.flush()
-    assert (metrics["loss"], metrics["grad_norm"]) == (1.0, 2.0)
-    measured.add({"loss": torch.tensor(float("nan"))}, torch.tensor(float("inf")), 1, 0.0)
-    clock[0] += 1.0
-    assert measured.flush()["loss"] is None
+Settings = Callable[..., PretrainConfig]
 
 
 def line(step: int) -> dict[str, object]:
@@ -95,10 +49,10 @@ def test_damage_in_the_middle_of_the_metrics_is_reported(tmp_path: Path) -> None
         read_metrics(path)
 
 
-def test_tensorboard_gets_the_numbers(tmp_path: Path) -> None:
+def test_tensorboard_gets_the_numbers(tmp_path: Path, settings: Settings) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    told = Telemetry(tmp_path, 0, 10, tensorboard=True)
+    told = Telemetry(tmp_path, 0, 10, settings(run__tensorboard=True))
     told.report(line(1))
     told.report(line(2))
     told.close()
@@ -109,10 +63,13 @@ def test_tensorboard_gets_the_numbers(tmp_path: Path) -> None:
 
 
 def test_a_terminal_gets_a_bar_and_no_lines(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    settings: Settings,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr("sys.stderr.isatty", lambda: True)
-    told = Telemetry(tmp_path, 4, 10, tensorboard=False)
+    told = Telemetry(tmp_path, 4, 10, settings())
     told.advance()
     told.report(line(5))
     told.close()
@@ -120,3 +77,57 @@ def test_a_terminal_gets_a_bar_and_no_lines(
     assert "5/10" in shown.err
     assert "loss 1.5000" in shown.err
     assert shown.out == ""
+
+
+class FakeWandb:
+    """What `import wandb` gives, with a note of every call."""
+
+    def __init__(self) -> None:
+        self.begun: list[dict[str, Any]] = []
+        self.logged: list[tuple[int, dict[str, float]]] = []
+        self.finished = 0
+
+    def init(self, **settings: Any) -> Any:
+        self.begun.append(settings)
+        return SimpleNamespace(log=self._log, finish=self._finish)
+
+    def _log(self, numbers: dict[str, float], step: int) -> None:
+        self.logged.append((step, numbers))
+
+    def _finish(self) -> None:
+        self.finished += 1
+
+
+def test_wandb_gets_the_numbers_and_goes_on_with_the_same_run(
+    tmp_path: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake = FakeWandb()
+    monkeypatch.setitem(sys.modules, "wandb", fake)
+    config = settings(run__wandb="seamo")
+    for step in (1, 2):
+        told = Telemetry(tmp_path, step - 1, 10, config)
+        told.report(line(step))
+        told.close()
+    first, second = fake.begun
+    assert first == second
+    assert first["project"] == "seamo"
+    assert first["config"] == to_dict(config)
+    assert Path(first["dir"]) == tmp_path
+    assert [step for step, _ in fake.logged] == [1, 2]
+    assert fake.logged[0][1]["loss/optic"] == 1.0
+    assert not {"stage", "step", "loss/radar"} & set(fake.logged[0][1])
+    assert fake.finished == 2
+    (tmp_path / "other").mkdir()
+    Telemetry(tmp_path / "other", 0, 10, config).close()
+    assert fake.begun[-1]["id"] != first["id"]
+
+
+def test_missing_wandb_names_the_command_that_installs_it(
+    tmp_path: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    Telemetry(tmp_path, 0, 10, settings()).close()
+    with pytest.raises(
+        ConfigError, match=r"pip install 'seamo_fast\[wandb\]', or leave run\.wandb"
+    ):
+        Telemetry(tmp_path, 0, 10, settings(run__wandb="seamo"))

@@ -1,0 +1,1 @@
+"""`python -m seamo_fast.profile`: where a training step's time goes, and whether losses agree."""

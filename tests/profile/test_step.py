@@ -1,0 +1,146 @@
+"""`python -m seamo_fast.profile step`."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from seamo_fast.profile.__main__ import main
+from seamo_fast.profile.config import parse_step
+from seamo_fast.profile.phases import Phases
+from seamo_fast.profile.steps import TrainingSteps
+from seamo_fast.training import build
+
+PHASES = [
+    "data", "embed", "encoder", "targets and loss", "fusion", "decoder s2l2a", "decoder s1grd",
+    "backward", "optimizer", "between",
+]  # fmt: skip
+
+
+def run(config: Path, folder: Path, *settings: str) -> int:
+    lengths = ["--profile.warmup=1", "--profile.steps=2", "--profile.traced=2"]
+    where = f"--profile.folder={folder}"
+    return main(["step", "--config", str(config), where, *lengths, *settings])
+
+
+def table(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_step_is_told_by_phase_and_by_operator(
+    config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(config, tmp_path / "out") == 0
+    told = capsys.readouterr().out
+    settings = parse_step(["--config", str(config)])
+    shards = build.open_shards(settings.data.path)
+    stage = build.make_plan(settings, shards).stages[-1]
+    gflop = 2 * build.step_flops(settings, shards, stage) / 1e9
+    assert f"{gflop:.2f} GFLOP a step" in told
+    assert "0 programs, 0 graph breaks, 0 recompilations" in told
+    assert told == (tmp_path / "out" / "profile.txt").read_text()
+    by_phase = table(tmp_path / "out" / "phases.csv")
+    assert [row["phase"] for row in by_phase] == PHASES
+    assert sum(float(row["share %"]) for row in by_phase) == pytest.approx(100)
+    calls = {row["operator"]: float(row["calls/step"]) for row in operators(tmp_path / "out")}
+    # two modalities, each gathered twice: visible and hidden patches
+    assert calls["seamo::gather_patches"] == 4
+    assert calls["seamo::_norm_pix_loss"] == 2
+    assert calls["Python in backward"] == 1
+    assert (tmp_path / "out" / "profile.png").read_bytes().startswith(b"\x89PNG")
+
+
+def operators(folder: Path) -> list[dict[str, str]]:
+    rows = table(folder / "operators.csv")
+    assert sum(float(row["share %"]) for row in rows) == pytest.approx(100)
+    return rows
+
+
+def test_the_trace_shows_phases_around_their_operators(config: Path, tmp_path: Path) -> None:
+    assert run(config, tmp_path) == 0
+    events = json.loads((tmp_path / "trace.json").read_text())["traceEvents"]
+    names = (
+        "embed", "encoder", "targets and loss", "fusion", "seamo::gather_patches",
+        "seamo::_tm_attention",
+    )  # fmt: skip
+    spans = {
+        name: [(e["ts"], e["ts"] + e["dur"]) for e in events if e.get("name") == name]
+        for name in names
+    }
+
+    def inside(operator: str, phase: str) -> int:
+        return sum(
+            any(start <= first and last <= end for start, end in spans[phase])
+            for first, last in spans[operator]
+        )
+
+    assert len(spans["encoder"]) == 2
+    assert inside("seamo::gather_patches", "embed") == 4
+    assert inside("seamo::gather_patches", "targets and loss") == 4
+    assert inside("seamo::_tm_attention", "fusion") == 2
+
+
+@pytest.mark.parametrize(
+    ("how", "phases"),
+    [("regional", PHASES), ("full", ["data", "forward", "backward", "optimizer", "between"])],
+)
+def test_a_compiled_step_tells_what_was_compiled(
+    config: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    how: str,
+    phases: list[str],
+) -> None:
+    compile_module = torch.nn.Module.compile
+    monkeypatch.setattr(
+        torch.nn.Module,
+        "compile",
+        lambda self, **options: compile_module(self, backend="aot_eager", **options),
+    )
+    shards = build.open_shards(parse_step(["--config", str(config)]).data.path)
+    # a batch that lacks a group needs other programs
+    assert all(shards.groups(number)[0].all() for number in range(len(shards)))
+    torch.compiler.reset()
+    torch._dynamo.utils.counters.clear()
+    assert run(config, tmp_path, f"--run.compile={how}") == 0
+    programs = torch._dynamo.utils.counters["stats"]["unique_graphs"]
+    assert programs > 0
+    expected = f"compiled ({how}): {programs} programs, 0 graph breaks, 0 recompilations after"
+    assert expected in capsys.readouterr().out
+    assert [row["phase"] for row in table(tmp_path / "phases.csv")] == phases
+    torch.compiler.reset()
+
+
+def test_profiled_steps_are_those_of_a_run(config: Path) -> None:
+    settings = parse_step(["--config", str(config)])
+    plain = TrainingSteps(settings, 3)
+    phases = Phases(torch.device("cpu"))
+    watched = TrainingSteps(settings, 3, enter=phases.enter)
+    phases.attach(watched.model)  # type: ignore[arg-type]
+    assert [plain.step() for _ in range(3)] == [watched.step() for _ in range(3)]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "usage: python -m seamo_fast.profile {step,parity} [settings]"),
+        (["steps"], "usage: python -m seamo_fast.profile {step,parity} [settings]"),
+        (["step", "--profile.step=3"], "the nearest known is 'profile.steps'"),
+        (["step", "--profile.steps=0"], "profile.steps must be at least 1, but got 0"),
+        (["parity", "--parity.seeds=1"], "parity.seeds must be at least 2, but got 1"),
+        (["step", "--data.path=/nowhere"], "error: shard folder /nowhere does not exist"),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_code_two(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == 2
+    shown = capsys.readouterr().err
+    assert message in shown
+    assert shown.count("\n") == 1
