@@ -126,7 +126,7 @@ def kill_checkpoint(drill: Drill) -> str:
             _wait_for_files(run, process, files)
             process.kill()
             run.ended(process)
-        left = [f"{len(os.listdir(path))} files" for path in run.checkpoints.glob(".step_*")]
+        left = [f"{len([*path.iterdir()])} files" for path in run.checkpoints.glob(".step_*")]
         checks.check_disturbed(run)
         if left or files == 4:
             break
@@ -148,7 +148,7 @@ def _wait_for_files(run: Run, process: subprocess.Popen[bytes], files: int) -> N
         if files == 4 and seen and temporary is None:
             return
         try:
-            if temporary and files < 4 and len(os.listdir(temporary)) >= files:
+            if temporary and files < 4 and len([*temporary.iterdir()]) >= files:
                 return
         except FileNotFoundError:
             return
@@ -403,7 +403,8 @@ def kill_rank(drill: Drill) -> str:
     if importlib.util.find_spec("seamo_fast.training.distributed") is None:
         raise Skipped("this version trains in one process")
     run, moments = drill.run(), []
-    launcher = "-m torch.distributed.run --standalone --nproc_per_node=2 --max-restarts=5".split()
+    launcher = ["-m", "torch.distributed.run", "--standalone"]
+    launcher += ["--nproc_per_node=2", "--max-restarts=5"]
     with run.started(launcher) as process:
         for _ in range(drill.step(1, 2)):
             moments.append(wait(drill, run, process))
