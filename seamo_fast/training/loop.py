@@ -175,6 +175,7 @@ class Trainer:
         return sum(batch * n * flops for n, flops in zip(steps, per_sample, strict=True))
 
     def _save(self, stage: Stage) -> None:
+        self.telemetry.sync()  # after a power failure no metrics before the checkpoint are missing
         checkpoint.save(
             self.folder / runfolder.CHECKPOINTS,
             self.step,

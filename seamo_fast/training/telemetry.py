@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import resource
 import sys
 import time
@@ -106,6 +107,10 @@ class MetricsFile:
         self._file.write(json.dumps(metrics) + "\n")
         self._file.flush()
 
+    def sync(self) -> None:
+        """Waits until all lines are on the disk."""
+        os.fsync(self._file.fileno())
+
     def close(self) -> None:
         """Closes the file."""
         self._file.close()
@@ -167,6 +172,10 @@ class Telemetry:
             self._bar.set_postfix_str(summary(metrics))
         else:
             LOG.info(f"{metrics['stage']}  {metrics['step']}/{self._total}  {summary(metrics)}")
+
+    def sync(self) -> None:
+        """Waits until all metrics so far are on the disk."""
+        self._file.sync()
 
     def say(self, message: str) -> None:
         """Shows a message without tearing the bar."""

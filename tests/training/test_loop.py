@@ -241,6 +241,28 @@ def test_a_damaged_checkpoint_is_passed_over(
         loop.pretrain(config)
 
 
+def test_metrics_are_on_the_disk_before_their_checkpoint(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = settings()
+    file = Path(config.run.folder) / "metrics.jsonl"
+    fsync, save, synced = os.fsync, checkpoint.save, [0]
+
+    def watch(descriptor: int) -> None:
+        fsync(descriptor)
+        if file.exists() and os.path.samestat(os.fstat(descriptor), file.stat()):
+            synced.append(metrics(config.run.folder)[-1]["step"])
+
+    def check(folder: Path, step: int, *rest: Any) -> Path:
+        assert synced[-1] == step
+        return save(folder, step, *rest)
+
+    monkeypatch.setattr(os, "fsync", watch)
+    monkeypatch.setattr(checkpoint, "save", check)
+    loop.pretrain(config)
+    assert synced[1:] == [2, 4, 8, TOTAL]
+
+
 def test_a_finished_run_says_so(settings: Settings, caplog: pytest.LogCaptureFixture) -> None:
     config = settings(run__steps_per_stage=1)
     loop.pretrain(config)
