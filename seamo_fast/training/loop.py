@@ -59,7 +59,9 @@ class Trainer:
 
     def train(self) -> None:
         """Runs the steps that are left, with checkpoints, metrics and figures."""
+        self.report = Report(self.config, self.folder, self.shards, self.plan)
         if self.step >= self.plan.total:
+            self._draw_missed()
             LOG.info(
                 f"{self.folder} is finished already, at step {self.step}; choose another "
                 "--run.folder, or start over with --run.resume none"
@@ -69,10 +71,10 @@ class Trainer:
         runfolder.write_atomically(self.folder / "config.yaml", to_yaml(self.config))
         build.compile_model(self.model, run.compile)
         self.rate = precision.matmul_rate(self.device, self.dtype)
-        self.report = Report(self.config, self.folder, self.shards, self.plan)
         self.telemetry = Telemetry(self.folder, self.step, self.plan.total, run.tensorboard)
         try:
             self._introduce()
+            self._draw_missed()
             with StopRequest() as stop:
                 while self.step < self.plan.total and not stop.signal:
                     self._train_stage(stop)
@@ -96,6 +98,7 @@ class Trainer:
         checkpoint.set_aside_after(self.folder / runfolder.CHECKPOINTS, found.step)
         self.step = found.step
         self.guard.skipped = found.record["skipped_steps"]
+        self.bad_records.update(found.record.get("bad_records", ()))  # older ones do not have it
         LOG.info(f"going on at step {self.step}, from {start}")
         return precision.choose_dtype(found.record["precision"], self.device)
 
@@ -139,7 +142,7 @@ class Trainer:
     def _after_step(self, stage: Stage, lr: float, meter: Meter, last: bool) -> None:
         run = self.config.run
         save = last or self.step % run.checkpoint_every == 0
-        draw = last or (run.figures_every is not None and self.step % run.figures_every == 0)
+        draw = self._figures_due()
         if not (save or draw or self.step % run.log_every == 0):
             return
         self._log(stage, lr, meter)
@@ -148,6 +151,16 @@ class Trainer:
         if draw:
             self.report.write(self.model, stage, self.step, self.dtype)
         meter.restart()
+
+    def _figures_due(self) -> bool:
+        every = self.config.run.figures_every
+        return self.step in self.plan.ends() or (every is not None and self.step % every == 0)
+
+    def _draw_missed(self) -> None:
+        """Draws the figures of the checkpoint gone on from, if the run was killed before them."""
+        if self.step and self._figures_due() and not self.report.drawn(self.step):
+            stage, _ = self.plan.locate(self.step - 1)
+            self.report.write(self.model, stage, self.step, self.dtype)
 
     def _log(self, stage: Stage, lr: float, meter: Meter) -> None:
         self.guard.check()
@@ -185,6 +198,7 @@ class Trainer:
                 "stage": stage.name,
                 "precision": "bf16" if self.dtype == torch.bfloat16 else "fp32",
                 "skipped_steps": self.guard.skipped,
+                "bad_records": sorted(self.bad_records),
                 "identity": build.identity(self.config, self.shards),
             },
             model_metadata(self.config.model, self.model.modalities),
