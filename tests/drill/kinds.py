@@ -411,7 +411,6 @@ def kill_rank(drill: Drill) -> str:
             ranks = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
             if ranks:
                 os.kill(int(drill.rng.choice(ranks)), signal.SIGKILL)
-            checks.check_disturbed(run)
         status = run.ended(process)
     assert status == 0, f"exit status {status}, {run.last_line()}"
     checks.check_ended(run, drill.ground.whole, checks.RANKS_TOLERANCE)

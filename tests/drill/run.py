@@ -27,7 +27,7 @@ EVERY: Final = 5  # steps between checkpoints, of 9 MB and some 30 ms
 KEEP: Final = 3
 HUGE: Final = 9  # sample of the spoilt shards whose values overflow
 NOT_A_NUMBER: Final = 21  # sample of the spoilt shards whose radar is NaN and infinite
-LIMIT: Final = 300.0  # seconds after which a process hangs
+LIMIT: Final = 600.0  # seconds after which a process hangs
 
 SETTINGS: Final = """\
 data: {{path: {shards}, batch_size: 4}}
