@@ -43,15 +43,16 @@ def check_disturbed(run: Run) -> None:
 
 
 def check_ended(run: Run, whole: Run, tolerance: float = 0.0) -> None:
-    """A run that ended is as the undisturbed one, to the bit if `tolerance` is 0."""
+    """A run that ended is as the undisturbed one: to the bit, or losses to a tolerance."""
     check_disturbed(run)
     for mine, expected in zip(lines_of(run), lines_of(whole), strict=True):
         assert _same(mine, expected, tolerance), f"metrics differ: {mine} instead of {expected}"
     assert bad_records(run) == bad_records(whole), "not as many damaged records are reported"
-    mine, expected = (_weights(each) for each in (run, whole))
-    assert mine.keys() == expected.keys()
-    for name, tensor in mine.items():
-        assert torch.allclose(tensor, expected[name], tolerance, tolerance), f"{name} differs"
+    if not tolerance:  # AdamW makes steps out of the rounding of gradients that are zero
+        mine, expected = (_weights(each) for each in (run, whole))
+        assert mine.keys() == expected.keys()
+        for name, tensor in mine.items():
+            assert torch.equal(tensor, expected[name]), f"{name} differs"
     check_samples(run, samples_of(whole))
     check_files(run, whole)
 

@@ -22,7 +22,7 @@ import numpy as np
 from seamo_fast import checkpoints
 from seamo_fast.data.shards import ShardSet
 from tests.drill import checks
-from tests.drill.run import EVERY, HUGE, TOTAL, Run, paused, write_shards
+from tests.drill.run import EVERY, HUGE, TOTAL, Run, children, paused, write_shards
 
 READ_AHEAD: Final = 10  # steps: what is needed later is not read yet
 MORE_TRIES: Final = 5
@@ -409,8 +409,7 @@ def kill_rank(drill: Drill) -> str:
     with run.started(launcher) as process:
         for _ in range(drill.step(1, 2)):
             moments.append(wait(drill, run, process))
-            ranks = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-            if ranks:
+            if ranks := children(process):
                 os.kill(int(drill.rng.choice(ranks)), signal.SIGKILL)
         status = run.ended(process)
     assert status == 0, f"exit status {status}, {run.last_line()}"

@@ -106,13 +106,13 @@ class Run:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1", **environment},
-                start_new_session=True,
             )
         try:
             yield process
         finally:
             if process.poll() is None:
-                os.killpg(process.pid, signal.SIGKILL)
+                for pid in (*children(process), process.pid):
+                    os.kill(pid, signal.SIGKILL)
                 process.wait()
 
     def finish(self) -> None:
@@ -154,6 +154,12 @@ class Run:
 
     def _log(self) -> Path:
         return self.home / f"output-{self.starts}.txt"
+
+
+def children(process: subprocess.Popen[bytes]) -> list[int]:
+    """Returns the processes that a process has started: the ranks of torchrun."""
+    file = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    return [int(pid) for pid in file.read_text().split()]
 
 
 @contextmanager
