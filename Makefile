@@ -71,11 +71,11 @@ fuzz: $(installed_dev)
 	SEAMO_FAST_FUZZ=$(CASES) $(python) -m pytest tests/data/test_fuzz_sources.py \
 		tests/tasks/datasets/test_fuzz.py --timeout 0 $(ARGS)
 
-# Timings are best on a machine that does nothing else.
 DRILLS ?= 40
 drill: $(native)
 	$(python) -m tests.drill --runs $(DRILLS) $(ARGS)
 
+# Step times want a machine that does nothing else.
 MINUTES ?= 45
 soak: $(native)
 	$(python) -m bench.training.soak --minutes $(MINUTES) $(ARGS)

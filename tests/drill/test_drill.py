@@ -18,7 +18,8 @@ from tests.drill.__main__ import Result, disturb
 from tests.drill.kinds import ORDER, Ground, prepare
 from tests.drill.run import TOTAL, Run
 
-SEED = 3
+pytestmark = pytest.mark.timeout(900)  # on a busy machine processes start slowly
+SEED = 9
 SHORT = (
     *("kill during a checkpoint", "SIGTERM", "power loss", "damaged record, stopped"),
     "dead reader",
