@@ -28,7 +28,7 @@ endef
 export check_python
 
 .DELETE_ON_ERROR:
-.PHONY: help pretrain test test-all test-sanitize fuzz lint format clean
+.PHONY: help pretrain test test-all test-sanitize fuzz drill soak lint format clean
 
 help:
 	@echo 'make pretrain   install, then pretrain on the embedded demo data (ARGS="--key value ...")'
@@ -36,6 +36,8 @@ help:
 	@echo 'make test-all   the same, slow tests included, with new random examples'
 	@echo 'make test-sanitize   the tests of the C++ kernels, compiled with address and undefined sanitizers'
 	@echo 'make fuzz       read damaged files in every way they can be read (CASES=10000 of sources and shards, and as many of readers)'
+	@echo 'make drill      kill and disturb pretraining runs, which must end as if nothing had happened (DRILLS=40 of them)'
+	@echo 'make soak       watch memory, descriptors and step time of a long pretraining run (MINUTES=45)'
 	@echo 'make lint       format, lint and types alone'
 	@echo 'make format     format the code and mend what the linter can'
 	@echo 'make clean      remove what was built, and .venv'
@@ -68,6 +70,15 @@ CASES ?= 10000
 fuzz: $(installed_dev)
 	SEAMO_FAST_FUZZ=$(CASES) $(python) -m pytest tests/data/test_fuzz_sources.py \
 		tests/tasks/datasets/test_fuzz.py --timeout 0 $(ARGS)
+
+DRILLS ?= 40
+drill: $(native)
+	$(python) -m tests.drill --runs $(DRILLS) $(ARGS)
+
+# Step times want a machine that does nothing else.
+MINUTES ?= 45
+soak: $(native)
+	$(python) -m bench.training.soak --minutes $(MINUTES) $(ARGS)
 
 # mypy knows neither package_dir nor editable installs, so it is shown the package as it is installed.
 lint: $(installed_dev)

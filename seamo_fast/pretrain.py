@@ -9,6 +9,7 @@ python -m seamo_fast.pretrain --print_config                # all settings
 
 from __future__ import annotations
 
+import faulthandler
 import logging
 import sys
 from collections.abc import Sequence
@@ -41,4 +42,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    faulthandler.enable()  # a shard that is cut while it is mapped ends the process with SIGBUS
     sys.exit(main())

@@ -13,6 +13,7 @@ import platform
 import shutil
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -102,7 +103,7 @@ def save(
         raise _write_error(target, needed, error) from error
     for old in step_folders(folder)[:-keep]:
         if old != target:
-            shutil.rmtree(old, ignore_errors=True)
+            _remove(old)
     return target
 
 
@@ -167,8 +168,9 @@ def load(path: Path) -> Checkpoint:
 def set_aside_after(folder: Path, step: int) -> None:
     """Renames the checkpoints of steps after `step` to `unused_step_...`.
 
-    They are damaged, or the run goes on from an earlier one.
+    They are damaged, or the run goes on from an earlier one. What killed processes left is removed.
     """
+    _remove_leftovers(folder)
     for path in step_folders(folder):
         if int(path.name.removeprefix("step_")) > step:
             target = path.with_name(f"unused_{path.name}")
@@ -205,6 +207,14 @@ def _sync(folder: Path) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+def _remove(path: Path) -> None:
+    """Removes a checkpoint; a kill in between leaves nothing that looks like one."""
+    hidden = path.with_name(f".{path.name}.old")
+    with suppress(OSError):
+        path.rename(hidden)
+        shutil.rmtree(hidden)
 
 
 def _remove_leftovers(folder: Path) -> None:

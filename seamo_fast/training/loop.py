@@ -83,7 +83,9 @@ class Trainer:
 
     def train(self) -> None:
         """Runs the steps that are left, with checkpoints, metrics and figures."""
+        self.report = Report(self.config, self.folder, self.shards, self.plan)
         if self.step >= self.plan.total:
+            self._draw_missed()
             LOG.info(
                 f"{self.folder} is finished already, at step {self.step}; choose another "
                 "--run.folder, or start over with --run.resume none"
@@ -92,7 +94,6 @@ class Trainer:
         run = self.config.run
         rate = precision.matmul_rate(self.device, self.dtype)
         self.rate = distributed.total(torch.tensor(rate)).item()
-        self.report = Report(self.config, self.folder, self.shards, self.plan)
         self.telemetry: Telemetry | None = None
         with distributed.together():
             if distributed.is_main():
@@ -100,6 +101,7 @@ class Trainer:
                 self.telemetry = Telemetry(self.folder, self.step, self.plan.total, self.config)
         try:
             self._introduce()
+            self._draw_missed()
             self.watchdog = Watchdog(self.folder, run.stall_seconds, self.step)
             with self.watchdog, StopRequest() as stop:
                 while self.step < self.plan.total and not self.signal:
@@ -135,6 +137,8 @@ class Trainer:
             resume.restore(found, self.folder, self.model, self.optimizer)
             self.step = found.step
             self.guard.skipped = found.record["skipped_steps"]
+            # older ones do not have it
+            self.bad_records.update(found.record.get("bad_records", ()))
         return dtype
 
     def _train_stage(self, stop: StopRequest) -> None:
@@ -195,7 +199,7 @@ class Trainer:
     def _after_step(self, stage: Stage, lr: float, meter: Meter, last: bool) -> None:
         run = self.config.run
         save = last or self.step % run.checkpoint_every == 0
-        draw = last or (run.figures_every is not None and self.step % run.figures_every == 0)
+        draw = self._figures_due()
         if not (save or draw or self.step % run.log_every == 0):
             return
         self._log(stage, lr, meter)
@@ -205,6 +209,17 @@ class Trainer:
         if draw:
             self.report.write(self.model, stage, self.step, self.dtype)
         meter.restart()
+
+    def _figures_due(self) -> bool:
+        every = self.config.run.figures_every
+        return self.step in self.plan.ends() or (every is not None and self.step % every == 0)
+
+    def _draw_missed(self) -> None:
+        """Draws the figures of the checkpoint gone on from, if the run was killed before them."""
+        drawn = distributed.from_main(self.report.drawn(self.step))
+        if self.step and self._figures_due() and not drawn:
+            stage, _ = self.plan.locate(self.step - 1)
+            self.report.write(self.model, stage, self.step, self.dtype)
 
     def _log(self, stage: Stage, lr: float, meter: Meter) -> None:
         self.guard.check()
@@ -245,12 +260,16 @@ class Trainer:
             "stage": stage.name,
             "precision": "bf16" if self.dtype == torch.bfloat16 else "fp32",
             "skipped_steps": self.guard.skipped,
+            "bad_records": sorted(self.bad_records),
             "ranks": distributed.world(),
             "identity": self.identity,
         }
         metadata = model_metadata(self.config.model, self.model.modalities)
         folder = self.folder / runfolder.CHECKPOINTS
         with distributed.together():
+            if self.telemetry is not None:
+                # after a power failure no metrics before the checkpoint are missing
+                self.telemetry.sync()
             if distributed.is_main():
                 self.writer.save(
                     folder, self.step, model, state, record, metadata, self.config.run.keep

@@ -48,9 +48,16 @@ class Report:
 
     def _draw(self, rows: list[Row], stage: Stage, step: int) -> None:
         draw_losses(self._folder, self._plan)
-        target = self._folder / "reconstructions" / f"step_{step:08d}.png"
+        target = self._target(step)
         target.parent.mkdir(exist_ok=True)
         draw_reconstructions(target, rows, f"step {step}, stage {stage.name}")
+
+    def drawn(self, step: int) -> bool:
+        """Whether the figures of a step are there."""
+        return self._target(step).exists()
+
+    def _target(self, step: int) -> Path:
+        return self._folder / "reconstructions" / f"step_{step:08d}.png"
 
     def _batch(self, stage: Stage) -> TileBatch:
         loader = TileLoader(

@@ -112,7 +112,13 @@ def _move_aside(folder: Path, say: Callable[[str], None]) -> None:
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Writes a small text file whole or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text, encoding="utf-8")
+    """Writes a small text file whole or not at all, also when the power fails.
+
+    What a killed process leaves is written over the next time.
+    """
+    temporary = path.with_name(f".{path.name}")
+    with temporary.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
     temporary.replace(path)

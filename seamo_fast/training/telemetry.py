@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
 import uuid
 from collections.abc import Mapping
@@ -36,6 +37,10 @@ class MetricsFile:
         """Adds a line, visible to other processes at once."""
         self._file.write(json.dumps(metrics) + "\n")
         self._file.flush()
+
+    def sync(self) -> None:
+        """Waits until all lines are on the disk."""
+        os.fsync(self._file.fileno())
 
     def close(self) -> None:
         """Closes the file."""
@@ -110,6 +115,10 @@ class Telemetry:
             self._bar.set_postfix_str(summary(metrics))
         else:
             LOG.info(f"{metrics['stage']}  {step}/{self._total}  {summary(metrics)}")
+
+    def sync(self) -> None:
+        """Waits until all metrics so far are on the disk."""
+        self._file.sync()
 
     def say(self, message: str) -> None:
         """Shows a message without tearing the bar."""

@@ -181,3 +181,23 @@ def test_a_process_killed_while_saving_leaves_no_half_checkpoint(
     monkeypatch.setattr(checkpoint, call, original)
     save(tmp_path, 2)
     assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_process_killed_while_removing_leaves_no_half_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Killed(BaseException):
+        pass
+
+    def die(folder: Path, **_: Any) -> None:
+        (folder / "checkpoint.json").unlink()
+        raise Killed
+
+    save(tmp_path, 1)
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint.shutil, "rmtree", die)
+        with pytest.raises(Killed):
+            save(tmp_path, 2, keep=1)
+    assert [p.name for p in checkpoints.step_folders(tmp_path)] == ["step_00000002"]
+    checkpoint.set_aside_after(tmp_path, 2)
+    assert [p.name for p in tmp_path.iterdir()] == ["step_00000002"]

@@ -241,6 +241,67 @@ def test_a_damaged_checkpoint_is_passed_over(
         loop.pretrain(config)
 
 
+def test_metrics_are_on_the_disk_before_their_checkpoint(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = settings()
+    file = Path(config.run.folder) / "metrics.jsonl"
+    fsync, save, synced = os.fsync, checkpoint.save, [0]
+
+    def watch(descriptor: int) -> None:
+        fsync(descriptor)
+        if file.exists() and os.path.samestat(os.fstat(descriptor), file.stat()):
+            synced.append(metrics(config.run.folder)[-1]["step"])
+
+    def check(folder: Path, step: int, *rest: Any) -> Path:
+        assert synced[-1] == step
+        return save(folder, step, *rest)
+
+    monkeypatch.setattr(os, "fsync", watch)
+    monkeypatch.setattr(checkpoint, "save", check)
+    loop.pretrain(config)
+    assert synced[1:] == [2, 4, 8, TOTAL]
+
+
+def test_figures_that_a_kill_prevented_are_drawn_at_the_next_start(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, drawn = settings(), []
+
+    def write(self: loop.Report, model: Any, stage: Any, step: int, dtype: Any) -> None:
+        drawn.append((stage.name, step))
+        if len(drawn) == 2:
+            raise KeyboardInterrupt
+        target = Path(config.run.folder) / "reconstructions" / f"step_{step:08d}.png"
+        target.parent.mkdir(exist_ok=True)
+        target.touch()
+
+    monkeypatch.setattr(loop.Report, "write", write)
+    with pytest.raises(KeyboardInterrupt):
+        loop.pretrain(config)
+    assert drawn == [("single-season", 2), ("multi-season", TOTAL)]
+    for _ in range(2):
+        loop.pretrain(config)
+        assert drawn[2:] == [("multi-season", TOTAL)]
+
+
+def test_damaged_records_are_counted_over_all_starts(
+    settings: Settings, shard_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    damaged = tmp_path / "damaged"
+    shutil.copytree(shard_folder, damaged)
+    array = next(damaged.glob("shard-00000/radar*.npy"))
+    data = bytearray(array.read_bytes())
+    data[-1] ^= 1
+    array.write_bytes(data)
+    config = settings(data__path=str(damaged))
+    before_step(monkeypatch, 10, interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        loop.pretrain(config)
+    records = loop.Trainer(config, Path(config.run.folder)).bad_records
+    assert ["record 7 (place-7) fails the checksum" in each for each in records] == [True]
+
+
 def test_a_finished_run_says_so(settings: Settings, caplog: pytest.LogCaptureFixture) -> None:
     config = settings(run__steps_per_stage=1)
     loop.pretrain(config)
