@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -17,6 +17,7 @@ from seamo_fast.model.seamo import SeaMo
 from seamo_fast.pretrain import main
 from seamo_fast.training import build, estimate
 from seamo_fast.training.parse import parse
+from tests.kernels.backends import forget
 
 TINY = """\
 data: {{path: {shards}, batch_size: 2}}
@@ -175,6 +176,16 @@ def saved_bytes(model: SeaMo, arguments: tuple[object, ...]) -> int:
     return sum(kept.values())
 
 
+@pytest.fixture(params=["auto", "reference"])
+def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("SEAMO_FAST_KERNELS", request.param)
+    forget()
+    yield
+    monkeypatch.undo()
+    forget()
+
+
+@pytest.mark.usefixtures("backend")
 @pytest.mark.parametrize("size", ["demo", "tiny"])
 def test_the_memory_estimate_is_near_what_is_kept(config: Path, size: str) -> None:
     path = parse(["--config", str(config)])[0].data.path
@@ -185,5 +196,6 @@ def test_the_memory_estimate_is_near_what_is_kept(config: Path, size: str) -> No
     stage = plan.stages[-1]
     batch = next(iter(build.make_loader(settings, shards, stage)))
     views = build.draw_views(settings, batch, stage.number)
-    guess = 2 * estimate.activation_bytes(settings.model, settings.views, stage, torch.float32)
+    cpu = torch.device("cpu")
+    guess = 2 * estimate.activation_bytes(settings, stage, cpu, torch.float32)
     assert guess == pytest.approx(saved_bytes(model, (batch, views)), rel=0.3)

@@ -8,12 +8,11 @@ from pathlib import Path
 
 import torch
 
+from seamo_fast import kernels
 from seamo_fast.data.shards import ShardSet
-from seamo_fast.model.config import ModelConfig
 from seamo_fast.training import build, precision
 from seamo_fast.training.config import PretrainConfig, to_yaml
 from seamo_fast.training.schedule import Plan, Stage
-from seamo_fast.views import ViewConfig
 
 _MIB = 2**20
 
@@ -35,7 +34,10 @@ def dry_run(config: PretrainConfig) -> str:
         to_yaml(config),
         f"data: {shards.path}, {len(shards)} samples, {shards.seasons} seasons, "
         + ", ".join(f"{m.name} ({len(m.bands)} bands)" for m in shards.modalities),
-        *(_describe(config, shards, plan, stage, dtype, parameters) for stage in plan.stages),
+        *(
+            _describe(config, shards, plan, stage, device, dtype, parameters)
+            for stage in plan.stages
+        ),
         f"model: {parameters / 1e6:.2f} M parameters",
         f"checkpoints: {12 * parameters / _MIB:.0f} MiB each, {config.run.keep} kept; "
         f"{_free(Path(config.run.folder)) / _MIB:.0f} MiB free at {config.run.folder}",
@@ -49,6 +51,7 @@ def _describe(
     shards: ShardSet,
     plan: Plan,
     stage: Stage,
+    device: torch.device,
     dtype: torch.dtype,
     parameters: int,
 ) -> str:
@@ -58,8 +61,9 @@ def _describe(
     batch = next(iter(loader))
     build.draw_views(config, batch, stage.number)
     size = config.data.batch_size
+    together = size // config.optim.accumulate
     flops = size * build.step_flops(config, shards, stage)
-    memory = 16 * parameters + size * activation_bytes(config.model, config.views, stage, dtype)
+    memory = 16 * parameters + together * activation_bytes(config, stage, device, dtype)
     present = batch.valid.float().mean().item()
     bad = f", damaged records: {len(loader.bad_records)}" if loader.bad_records else ""
     return (
@@ -71,21 +75,33 @@ def _describe(
 
 
 def activation_bytes(
-    config: ModelConfig, views: ViewConfig, stage: Stage, dtype: torch.dtype
+    config: PretrainConfig, stage: Stage, device: torch.device, dtype: torch.dtype
 ) -> int:
     """Estimates what one sample's forward pass keeps for the backward pass.
 
     A block keeps, for every token, the inputs of its two norms, of its four products, of its
-    attention and of its GELU: (8 + 2 * mlp_ratio) * width numbers.
+    attention and of its GELU: (8 + 2 * mlp_ratio) * width numbers. Where
+    `kernels.residual_attention` and `kernels.residual_mlp` run, it keeps its two inputs, queries,
+    keys, values, what was attended to, and the input of the GELU.
     """
-    visible = views.num_visible(config.num_patches)
-    decoded = views.num_decoded(config.num_patches)
+    model, views = config.model, config.views
+    visible = views.num_visible(model.num_patches)
+    decoded = views.num_decoded(model.num_patches)
     groups = stage.seasons * len(stage.modalities)
-    blocks = config.depth + (config.fusion_depth if stage.fusion else 0)
-    encoder = blocks * config.width * visible
-    decoder = config.decoder_depth * config.decoder_width * (visible + decoded)
-    numbers = groups * (8 + 2 * config.mlp_ratio) * (encoder + decoder)
-    return int(numbers * dtype.itemsize)
+    blocks = model.depth + (model.fusion_depth if stage.fusion else 0)
+    encoder = blocks * model.width * visible
+    decoder = model.decoder_depth * model.decoder_width * (visible + decoded)
+    kept = 8 + 2 * model.mlp_ratio
+    if config.run.recompute == "blocks":
+        kept = 1
+    elif config.run.compile == "off" and dtype == torch.float32 and _has_branches(device):
+        kept = 6 + model.mlp_ratio
+    return int(groups * kept * (encoder + decoder) * dtype.itemsize)
+
+
+def _has_branches(device: torch.device) -> bool:
+    chosen = (choice for choice in kernels.explain(device.type) if choice.chosen)
+    return any((choice.op, choice.backend) == ("residual_mlp", "cpu") for choice in chosen)
 
 
 def _free(folder: Path) -> int:
