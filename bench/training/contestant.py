@@ -66,7 +66,7 @@ class Contestant:
             memory.keep_freed_memory()  # as the command does
             ours = SeaMo(config.model, shards.modalities)
             ours.load_state_dict(reference.state_dict())
-            build.compile_model(ours, compiled)
+            build.compile_model(ours, compiled, self.device)
             self.model = ours
         elif compiled != "off":
             self.model = torch.compile(reference, dynamic=False)

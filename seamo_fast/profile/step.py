@@ -64,11 +64,12 @@ def profile_step(config: StepConfig) -> str:
     memory = peak_memory(device)
     folder.mkdir(parents=True, exist_ok=True)
     by_operator = _operator_rows(_trace(steps, phases, config.profile.traced, folder), config)
+    how = build.choose_compile(config.run.compile, device)
     lines = [
         _describe(config, steps),
         _speed(config, steps, seconds / config.profile.steps, rate),
         f"peak memory {memory / 2**30:.2f} GiB",
-        f"compiled ({config.run.compile}): {compiled.programs} programs, "
+        f"compiled ({how}): {compiled.programs} programs, "
         f"{compiled.graph_breaks} graph breaks, "
         f"{compiled.programs - warm.programs} recompilations after warm-up",
     ]

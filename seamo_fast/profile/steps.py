@@ -53,7 +53,7 @@ class TrainingSteps:
         self.device = precision.choose_device(config.run.device)
         self.dtype = precision.choose_dtype(config.run.precision, self.device)
         model = build.make_model(config, self.shards, plan)
-        build.compile_model(model, config.run.compile)
+        build.compile_model(model, config.run.compile, self.device)
         self.model = replace(model).to(self.device)
         self._optimizer = optimizer.build(self.model, config.optim)
         loader = build.make_loader(config, self.shards, self.stage)

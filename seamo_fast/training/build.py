@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
+from torch.utils._triton import has_triton
 from torch.utils.checkpoint import checkpoint
 
 from seamo_fast import views
@@ -127,14 +128,28 @@ def _recomputed(forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
     return run
 
 
-def compile_model(model: SeaMo, how: Compile) -> None:
+def choose_compile(how: Compile, device: torch.device) -> Compile:
+    """Returns what `auto` means on a device: `regional` on a GPU with Triton, otherwise `off`.
+
+    On a CPU the C++ kernels are faster than what torch.compile makes of the blocks
+    (docs/performance-log.md).
+    """
+    if how != "auto":
+        return how
+    return "regional" if device.type == "cuda" and has_triton() else "off"
+
+
+def compile_model(model: SeaMo, how: Compile, device: torch.device) -> None:
     """Compiles a model in place with torch.compile, for the shapes that it meets.
 
     Args:
         model: The model.
         how: `regional` compiles the transformer blocks: alike ones share a program, so it takes
-            seconds. `full` compiles the whole model as one program, which takes minutes.
+            seconds. `full` compiles the whole model as one program, which takes minutes. `auto`:
+            see `choose_compile`.
+        device: Where it will run.
     """
+    how = choose_compile(how, device)
     # blocks share one cache: three stages need a dozen programs, or two dozen
     torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, _PROGRAMS)
     parts: list[nn.Module] = [model] if how == "full" else []

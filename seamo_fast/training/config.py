@@ -14,7 +14,7 @@ from seamo_fast.model.config import ModelConfig
 from seamo_fast.views import ViewConfig
 
 ScheduleKind = Literal["progressive", "direct", "unimodal_first"]
-Compile = Literal["off", "regional", "full"]
+Compile = Literal["auto", "off", "regional", "full"]
 Recompute = Literal["none", "blocks"]
 Strategy = Literal["ddp", "fsdp"]
 
@@ -163,7 +163,7 @@ class RunConfig:
         device: `auto` takes a GPU where there is one; or `cpu`, `cuda`, `cuda:1`.
         precision: `auto` takes bfloat16 where the hardware has matrix units for it, else float32.
         compile: `regional` compiles the transformer blocks with torch.compile, `full` the whole
-            model; see `build.compile_model`.
+            model, `auto` the blocks on a GPU; see `build.compile_model`.
         recompute: `blocks` computes what a transformer block keeps for the backward pass anew
             there: less memory, about a third more work.
         resume: `auto` goes on where the run folder stopped, `none` starts over (an earlier run is
@@ -184,7 +184,7 @@ class RunConfig:
     seed: int = 0
     device: str = "auto"
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    compile: Compile = "off"
+    compile: Compile = "auto"
     recompute: Recompute = "none"
     resume: str = "auto"
     checkpoint_every: int = 1000

@@ -94,12 +94,14 @@ def activation_bytes(
     kept = 8 + 2 * model.mlp_ratio
     if config.run.recompute == "blocks":
         kept = 1
-    elif config.run.compile == "off" and dtype == torch.float32 and _has_branches(device):
+    elif _has_branches(config, device, dtype):
         kept = 6 + model.mlp_ratio
     return int(groups * kept * (encoder + decoder) * dtype.itemsize)
 
 
-def _has_branches(device: torch.device) -> bool:
+def _has_branches(config: PretrainConfig, device: torch.device, dtype: torch.dtype) -> bool:
+    if build.choose_compile(config.run.compile, device) != "off" or dtype != torch.float32:
+        return False
     chosen = (choice for choice in kernels.explain(device.type) if choice.chosen)
     return any((choice.op, choice.backend) == ("residual_mlp", "cpu") for choice in chosen)
 

@@ -130,7 +130,7 @@ class Trainer:
             run.precision if found is None else found.record["precision"], self.device
         )
         build.recompute_blocks(self.model, run.recompute)
-        build.compile_model(self.model, run.compile)
+        build.compile_model(self.model, run.compile, self.device)
         parallel.shard(self.model, self.config.distributed, self.device, dtype)
         self.optimizer = optimizer.build(self.model, self.config.optim)
         if found is not None:

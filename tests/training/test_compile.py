@@ -13,7 +13,7 @@ import torch
 from seamo_fast.data.shards import ShardWriter
 from seamo_fast.tiles import TileBatch
 from seamo_fast.training import build, loop
-from seamo_fast.training.config import PretrainConfig, StageLength
+from seamo_fast.training.config import Compile, PretrainConfig, StageLength
 from tests.training.conftest import OPTIC, RADAR
 
 Settings = Callable[..., PretrainConfig]
@@ -112,3 +112,20 @@ def test_missing_groups_change_nothing(settings: Settings, monkeypatch: pytest.M
     found = run(make_config(settings, data__batch_size=2), monkeypatch, "aot_eager")
     assert {complete for (stage, complete), _ in found if stage == 2} == {False}
     assert_compiled_once(found)
+
+
+@pytest.mark.parametrize(
+    ("how", "device", "triton", "expected"),
+    [
+        ("auto", "cuda", True, "regional"),
+        ("auto", "cuda", False, "off"),
+        ("auto", "cpu", True, "off"),
+        ("full", "cpu", False, "full"),
+        ("off", "cuda", True, "off"),
+    ],
+)
+def test_auto_compiles_where_it_pays(
+    monkeypatch: pytest.MonkeyPatch, how: Compile, device: str, triton: bool, expected: str
+) -> None:
+    monkeypatch.setattr(build, "has_triton", lambda: triton)
+    assert build.choose_compile(how, torch.device(device)) == expected
