@@ -12,7 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import nn
@@ -26,11 +26,11 @@ from seamo_fast.model.flops import forward_flops
 from seamo_fast.model.seamo import SeaMo
 from seamo_fast.reference import ReferenceSeaMo
 from seamo_fast.training import build, memory, optimizer, precision
-from seamo_fast.training.config import OptimConfig, PretrainConfig
+from seamo_fast.training.config import Compile, OptimConfig, PretrainConfig
 from seamo_fast.training.parse import parse
 from seamo_fast.views import ViewConfig, sample
 
-BATCH, SEASONS = 8, 4
+SEASONS = 4
 
 # how a product was called: sizes and strides of both factors
 Product = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...], tuple[int, ...]]
@@ -39,12 +39,12 @@ Product = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...], tuple[int, ..
 class Contestant:
     """A model, its optimiser and a batch of the demo data, of the preset `small`."""
 
-    def __init__(self, name: str, compiled: str, decoded: float) -> None:
+    def __init__(self, name: str, compiled: Compile, size: int, decoded: float) -> None:
         config: PretrainConfig = parse(["--config", "small"])[0]
         self.device = precision.choose_device("auto")
         shards = ShardSet(demo_shards())
         names = [modality.name for modality in shards.modalities]
-        loader = TileLoader(shards, batch_size=BATCH, seed=0, modalities=names, seasons=SEASONS)
+        loader = TileLoader(shards, batch_size=size, seed=0, modalities=names, seasons=SEASONS)
         batch = next(iter(loader))
         views = sample(
             batch.ids,
@@ -58,7 +58,7 @@ class Contestant:
         )
         self.batch, self.views = batch.to(self.device), views.to(self.device)
         self.flops = (
-            3 * BATCH * forward_flops(config.model, shards.modalities, SEASONS, ViewConfig())
+            3 * size * forward_flops(config.model, shards.modalities, SEASONS, ViewConfig())
         )
         torch.manual_seed(0)
         reference = ReferenceSeaMo(config.model, shards.modalities)
@@ -145,7 +145,7 @@ def _resident(key: str) -> int:
 def answers(arguments: argparse.Namespace) -> Iterator[dict[str, float]]:
     """Yields one answer for each line of the standard input."""
     before = _resident("VmRSS")
-    contestant = Contestant(arguments.name, arguments.compile, arguments.decoded)
+    contestant = Contestant(arguments.name, arguments.compile, arguments.batch, arguments.decoded)
     yield {"flops": contestant.flops, "threads": torch.get_num_threads()}
     for line in sys.stdin:
         if line.strip() == "rate":
@@ -162,8 +162,9 @@ def main() -> None:
     """Answers until the standard input ends."""
     parser = argparse.ArgumentParser()
     parser.add_argument("name", choices=("ours", "reference"))
-    parser.add_argument("--compile", default="off")
-    parser.add_argument("--decoded", type=float, default=1.0)
+    parser.add_argument("compile", choices=get_args(Compile))
+    parser.add_argument("batch", type=int)
+    parser.add_argument("decoded", type=float, nargs="?", default=1.0)
     arguments = parser.parse_args()
     for answer in answers(arguments):
         sys.stdout.write(json.dumps(answer) + "\n")

@@ -16,12 +16,15 @@ from typing import Any
 import pytest
 
 ROUNDS, WARMUP = 7, 2
-# how ours is compiled, the reference, and the share of the hidden patches that ours decodes
+# how ours is compiled, how the reference, the share of the hidden patches that ours decodes, and
+# the samples of a batch
 RACES = (
-    ("off", "off", 1.0),
-    ("off", "full", 1.0),
-    ("regional", "off", 1.0),
-    ("off", "off", 0.25),
+    ("off", "off", 1.0, 8),
+    ("off", "off", 1.0, 16),
+    ("off", "full", 1.0, 8),
+    ("regional", "off", 1.0, 8),
+    ("off", "off", 0.25, 8),
+    ("off", "off", 0.25, 16),
 )
 
 Ask = Any
@@ -49,8 +52,8 @@ def contestant(*arguments: str) -> Iterator[Ask]:
         send.close()
 
 
-@pytest.mark.parametrize(("how", "rival", "decoded"), RACES)
-def test_step(benchmark: Any, how: str, rival: str, decoded: float) -> None:
+@pytest.mark.parametrize(("how", "rival", "decoded", "batch"), RACES)
+def test_step(benchmark: Any, how: str, rival: str, decoded: float, batch: int) -> None:
     """What is recorded of a race; medians of paired steps.
 
     `share`: time of ours over that of the reference. `mfu`: FLOPs that the loss needs, all patches
@@ -60,8 +63,8 @@ def test_step(benchmark: Any, how: str, rival: str, decoded: float) -> None:
     step have to agree where both decode the same.
     """
     with (
-        contestant("ours", "--compile", how, "--decoded", str(decoded)) as ours,
-        contestant("reference", "--compile", rival) as reference,
+        contestant("ours", how, str(batch), str(decoded)) as ours,
+        contestant("reference", rival, str(batch)) as reference,
     ):
         facts = ours()
         reference()

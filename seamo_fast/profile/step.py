@@ -27,7 +27,7 @@ _OPERATORS: Final = ("operator", "calls/step", "ms/step", "share %")
 
 @dataclass(frozen=True)
 class Compilations:
-    """What torch.compile has done so far in this process, by torch's own counters."""
+    """What torch.compile has done in this process, by torch's own counters."""
 
     programs: int
     graph_breaks: int
@@ -38,6 +38,12 @@ class Compilations:
         counters = torch._dynamo.utils.counters
         return cls(counters["stats"]["unique_graphs"], sum(counters["graph_break"].values()))
 
+    def since(self, earlier: Compilations) -> Compilations:
+        """Returns what has been done after an earlier count."""
+        return Compilations(
+            self.programs - earlier.programs, self.graph_breaks - earlier.graph_breaks
+        )
+
 
 def profile_step(config: StepConfig) -> str:
     """Profiles steps of a run's last stage; writes tables, trace and plot, returns the tables.
@@ -45,6 +51,7 @@ def profile_step(config: StepConfig) -> str:
     Raises:
         SeaMoError: The run could not start with these settings.
     """
+    begin = Compilations.now()
     folder = Path(config.profile.folder)
     device = precision.choose_device(config.run.device)
     phases = Phases(device)
@@ -60,7 +67,7 @@ def profile_step(config: StepConfig) -> str:
     warm = Compilations.now()
     seconds = _timed(steps, phases, config.profile.steps)
     by_phase = _phase_rows(phases.seconds(), seconds, config.profile.steps)
-    compiled = Compilations.now()
+    compiled, late = Compilations.now().since(begin), Compilations.now().since(warm)
     memory = peak_memory(device)
     folder.mkdir(parents=True, exist_ok=True)
     by_operator = _operator_rows(_trace(steps, phases, config.profile.traced, folder), config)
@@ -71,7 +78,7 @@ def profile_step(config: StepConfig) -> str:
         f"peak memory {memory / 2**30:.2f} GiB",
         f"compiled ({how}): {compiled.programs} programs, "
         f"{compiled.graph_breaks} graph breaks, "
-        f"{compiled.programs - warm.programs} recompilations after warm-up",
+        f"{late.programs} recompilations after warm-up",
     ]
     text = "\n\n".join(
         [

@@ -13,8 +13,8 @@ import resource, sys, torch
 from seamo_fast.training import memory
 if sys.argv[1] == "keep" and not memory.keep_freed_memory():
     sys.exit(77)
-for step in range(9):
-    if step == 1:
+for step in range(30):
+    if step == 10:
         before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     torch.zeros(10_000_000)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
@@ -33,8 +33,8 @@ def faults(how: str) -> int:
 
 def test_blocks_are_used_again() -> None:
     pages = 10_000_000 * 4 // 4096
-    assert faults("keep") < 3 * pages
-    if faults("default") < 4 * pages:
+    assert faults("keep") < 5 * pages
+    if faults("default") < 15 * pages:
         pytest.skip("this allocator keeps large blocks by itself")
 
 
