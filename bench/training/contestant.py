@@ -17,7 +17,6 @@ from typing import Any, get_args
 import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import FlopCounterMode
 
 from seamo_fast.data.demo import demo_shards
 from seamo_fast.data.loader import TileLoader
@@ -97,13 +96,6 @@ class Products(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def count_flops(contestant: Contestant) -> int:
-    """Returns the FLOPs of a step by torch's counter, which sees what this model does."""
-    with FlopCounterMode(display=False) as counter:
-        contestant.step()
-    return counter.get_total_flops()
-
-
 def rate_of_products(contestant: Contestant) -> float:
     """Returns the FLOP/s at which this machine does the products of a step, one by one."""
     with Products() as products:
@@ -149,7 +141,7 @@ def answers(arguments: argparse.Namespace) -> Iterator[dict[str, float]]:
     yield {"flops": contestant.flops, "threads": torch.get_num_threads()}
     for line in sys.stdin:
         if line.strip() == "rate":
-            yield {"rate": rate_of_products(contestant), "flops": count_flops(contestant)}
+            yield {"rate": rate_of_products(contestant)}
             continue
         start = time.perf_counter()
         loss = contestant.step()

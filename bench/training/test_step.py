@@ -58,9 +58,8 @@ def test_step(benchmark: Any, how: str, rival: str, decoded: float, batch: int) 
 
     `share`: time of ours over that of the reference. `mfu`: FLOPs that the loss needs, all patches
     decoded, over the time of ours, against the rate of the reference's products one by one on this
-    machine; `mfu_of_reference` counts what the reference does, by torch's counter. `memory`: the
-    most that ours held beyond what importing took, over that of the reference. The losses of every
-    step have to agree where both decode the same.
+    machine. `memory`: the most that ours held beyond what importing took, over that of the
+    reference. The losses of every step have to agree where both decode the same.
     """
     with (
         contestant("ours", how, str(batch), str(decoded)) as ours,
@@ -91,6 +90,5 @@ def test_step(benchmark: Any, how: str, rival: str, decoded: float, batch: int) 
         rate = measured["rate"]
         benchmark.extra_info.update(
             mfu=facts["flops"] / seconds / rate,
-            mfu_of_reference=measured["flops"] / seconds / rate,
             gflops=rate / 1e9,
         )
