@@ -64,7 +64,7 @@ test-sanitize: $(installed_dev)
 		CXXFLAGS="$(sanitize_flags)" LDFLAGS="-fsanitize=$(sanitizers)" $(python) -m seamo_fast.build
 	$(require) SEAMO_FAST_CACHE=$(sanitized) LD_PRELOAD="$$(c++ -print-file-name=libasan.so) $$(c++ -print-file-name=libubsan.so)" \
 		ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 \
-		$(python) -m pytest tests/kernels -k "cpu and not compile" --timeout 900 $(ARGS)
+		$(python) -m pytest tests/kernels -k "(cpu or residual) and not compile" --timeout 900 $(ARGS)
 
 CASES ?= 10000
 fuzz: $(installed_dev)
