@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from seamo_fast.kernels import _backends, _registry
+from seamo_fast.kernels import _backends, _native, _registry
 from tests.kernels.backends import forget
 
 
@@ -101,3 +101,25 @@ def backend(request: pytest.FixtureRequest) -> Iterator[str]:
         forget()
         yield request.param
     forget()
+
+
+INSTRUCTION_SETS = ("generic", "avx2", "avx512")
+
+
+@pytest.fixture(params=range(len(INSTRUCTION_SETS)), ids=INSTRUCTION_SETS)
+def instruction_set(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Has the C++ kernels run on each instruction set of this processor."""
+    module: Any = _native.load()
+    module.limit_isa(request.param)
+    if module.isa() != request.param:
+        pytest.skip(f"this processor has no {INSTRUCTION_SETS[request.param]}")
+    yield
+    module.limit_isa(len(INSTRUCTION_SETS))
+
+
+@pytest.fixture
+def poisoned_memory() -> Iterator[None]:
+    """What C++ allocates holds NaN: a value that a kernel does not write shows."""
+    torch.use_deterministic_algorithms(True)
+    yield
+    torch.use_deterministic_algorithms(False)

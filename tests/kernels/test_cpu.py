@@ -22,27 +22,11 @@ _module: Any = _native.load()
 if isinstance(_module, str):
     pytest.skip(f"the C++ kernels: {_module}", allow_module_level=True)
 
+pytestmark = pytest.mark.usefixtures("poisoned_memory")
+
 Layout = Callable[[Tensor], Tensor]
 Results = dict[str, Tensor]
-INSTRUCTION_SETS = ("generic", "avx2", "avx512")
 EXACT = torch.float64
-
-
-@pytest.fixture(autouse=True)
-def poisoned_memory() -> Iterator[None]:
-    """What C++ allocates holds NaN: a value that a kernel does not write shows."""
-    torch.use_deterministic_algorithms(True)
-    yield
-    torch.use_deterministic_algorithms(False)
-
-
-@pytest.fixture(params=range(len(INSTRUCTION_SETS)), ids=INSTRUCTION_SETS)
-def instruction_set(request: pytest.FixtureRequest) -> Iterator[None]:
-    _module.limit_isa(request.param)
-    if _module.isa() != request.param:
-        pytest.skip(f"this processor has no {INSTRUCTION_SETS[request.param]}")
-    yield
-    _module.limit_isa(len(INSTRUCTION_SETS))
 
 
 @pytest.fixture
