@@ -195,13 +195,16 @@ def disk_full(drill: Drill) -> str:
                 with filler.open("wb") as file:
                     os.posix_fallocate(file.fileno(), 0, max(free - left, 1))
             status = run.ended(process)
-        assert status == 2, f"exit status {status}, {run.last_line()}"
-        assert "No space left" in run.output or "the disk is full" in run.output
+        # late in a run what is left may be enough
+        assert status in (0, 2), f"exit status {status}, {run.last_line()}"
+        if status == 2:
+            assert "No space left" in run.output or "the disk is full" in run.output
         filler.unlink()
         checks.check_disturbed(run)
         run.finish()
         checks.check_ended(run, drill.ground.whole)
-    return f"step {step}, {left / 2**20:.1f} MiB left"
+    enough = "" if status else ", enough"
+    return f"step {step}, {left / 2**20:.1f} MiB left{enough}"
 
 
 @contextmanager
