@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
@@ -16,9 +17,25 @@ from typing import Any, Generic, TypeVar, get_args, get_type_hints
 import yaml
 from jsonargparse import ArgumentParser
 
-from seamo_fast.errors import ConfigError
+from seamo_fast.errors import ConfigError, SeaMoError
 
 Config = TypeVar("Config")
+
+
+def exit_status(command: Callable[[], None]) -> int:
+    """Runs a command and returns its exit status.
+
+    That is 2 for a failure that the user can mend, which is told in one line, and 130 for Ctrl-C.
+    """
+    try:
+        command()
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted\n")
+        return 130
+    except (SeaMoError, OSError) as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 2
+    return 0
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import logging
 import sys
 from collections.abc import Sequence
 
-from seamo_fast.errors import SeaMoError
+from seamo_fast.cli import exit_status
 from seamo_fast.tasks.classify import classify
 from seamo_fast.tasks.parse import parse
 from seamo_fast.training import memory
@@ -22,16 +22,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns 2 for a failure that the user can mend, 130 for Ctrl-C."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
     memory.keep_freed_memory()
-    try:
-        classify(parse(sys.argv[1:] if arguments is None else arguments))
-    except KeyboardInterrupt:
-        sys.stderr.write("interrupted\n")
-        return 130
-    except (SeaMoError, OSError) as error:
-        logging.shutdown()
-        sys.stderr.write(f"error: {error}\n")
-        return 2
-    return 0
+    given = sys.argv[1:] if arguments is None else arguments
+    return exit_status(lambda: classify(parse(given)))
 
 
 if __name__ == "__main__":

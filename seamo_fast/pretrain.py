@@ -14,7 +14,7 @@ import logging
 import sys
 from collections.abc import Sequence
 
-from seamo_fast.errors import SeaMoError
+from seamo_fast.cli import exit_status
 from seamo_fast.training import memory
 from seamo_fast.training.estimate import dry_run
 from seamo_fast.training.loop import pretrain
@@ -25,20 +25,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns 2 for a failure that the user can mend, 130 for Ctrl-C."""
     logging.basicConfig(format="%(message)s", stream=sys.stdout)
     logging.getLogger("seamo_fast").setLevel(logging.INFO)
-    try:
-        config, dry = parse(sys.argv[1:] if arguments is None else arguments)
-        if dry:
-            sys.stdout.write(dry_run(config) + "\n")
-        else:
-            memory.keep_freed_memory()
-            pretrain(config)
-    except KeyboardInterrupt:
-        sys.stderr.write("interrupted\n")
-        return 130
-    except (SeaMoError, OSError) as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 2
-    return 0
+    return exit_status(lambda: _run(sys.argv[1:] if arguments is None else arguments))
+
+
+def _run(arguments: Sequence[str]) -> None:
+    config, dry = parse(arguments)
+    if dry:
+        sys.stdout.write(dry_run(config) + "\n")
+    else:
+        memory.keep_freed_memory()
+        pretrain(config)
 
 
 if __name__ == "__main__":

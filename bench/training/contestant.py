@@ -11,6 +11,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -18,18 +19,11 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from seamo_fast.data.demo import demo_shards
-from seamo_fast.data.loader import TileLoader
-from seamo_fast.data.shards import ShardSet
-from seamo_fast.model.flops import forward_flops
-from seamo_fast.model.seamo import SeaMo
-from seamo_fast.reference import ReferenceSeaMo
+from seamo_fast.profile.variant import as_reference
 from seamo_fast.training import build, memory, optimizer, precision
 from seamo_fast.training.config import Compile, OptimConfig, PretrainConfig
 from seamo_fast.training.parse import parse
-from seamo_fast.views import ViewConfig, sample
-
-SEASONS = 4
+from seamo_fast.views import ViewConfig
 
 # how a product was called: sizes and strides of both factors
 Product = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...], tuple[int, ...]]
@@ -39,37 +33,26 @@ class Contestant:
     """A model, its optimiser and a batch of the demo data, of the preset `small`."""
 
     def __init__(self, name: str, compiled: Compile, size: int, decoded: float) -> None:
-        config: PretrainConfig = parse(["--config", "small"])[0]
+        settings = [f"--data.batch_size={size}", f"--views.decode_fraction={decoded}"]
+        config: PretrainConfig = parse(["--config", "small", *settings])[0]
         self.device = precision.choose_device("auto")
-        shards = ShardSet(demo_shards())
-        names = [modality.name for modality in shards.modalities]
-        loader = TileLoader(shards, batch_size=size, seed=0, modalities=names, seasons=SEASONS)
-        batch = next(iter(loader))
-        views = sample(
-            batch.ids,
-            batch.epochs,
-            seed=0,
-            stage=0,
-            seasons=SEASONS,
-            modalities=len(names),
-            num_patches=config.model.num_patches,
-            config=ViewConfig(decode_fraction=decoded),
-        )
+        shards = build.open_shards(config.data.path)
+        plan = build.make_plan(config, shards)
+        stage = plan.stages[-1]
+        batch = next(iter(build.make_loader(config, shards, stage)))
+        views = build.draw_views(config, batch, stage.number)
         self.batch, self.views = batch.to(self.device), views.to(self.device)
-        self.flops = (
-            3 * size * forward_flops(config.model, shards.modalities, SEASONS, ViewConfig())
-        )
-        torch.manual_seed(0)
-        reference = ReferenceSeaMo(config.model, shards.modalities)
-        self.model: nn.Module = reference
+        everything = replace(config, views=ViewConfig())
+        self.flops = size * build.step_flops(everything, shards, stage)
+        ours = build.make_model(config, shards, plan)
         if name == "ours":
             memory.keep_freed_memory()  # as the command does
-            ours = SeaMo(config.model, shards.modalities)
-            ours.load_state_dict(reference.state_dict())
             build.compile_model(ours, compiled, self.device)
-            self.model = ours
-        elif compiled != "off":
-            self.model = torch.compile(reference, dynamic=False)
+            self.model: nn.Module = ours
+        else:
+            self.model = as_reference(ours)
+            if compiled != "off":
+                self.model = torch.compile(self.model, dynamic=False)
         self.model.to(self.device)
         self.adamw = optimizer.build(self.model, OptimConfig())
 

@@ -12,10 +12,11 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from seamo_fast.errors import SeaMoError
+from seamo_fast.cli import exit_status
 from seamo_fast.profile.config import parse_parity, parse_step
 from seamo_fast.profile.parity import compare
 from seamo_fast.profile.step import profile_step
+from seamo_fast.training import memory
 
 _COMMANDS: Final[dict[str, Callable[[Sequence[str]], str]]] = {
     "step": lambda arguments: profile_step(parse_step(arguments)),
@@ -33,15 +34,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             f"usage: python -m seamo_fast.profile {{{','.join(_COMMANDS)}}} [settings]\n"
         )
         return 2
-    try:
-        sys.stdout.write(_COMMANDS[given[0]](given[1:]) + "\n")
-    except KeyboardInterrupt:
-        sys.stderr.write("interrupted\n")
-        return 130
-    except (SeaMoError, OSError) as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 2
-    return 0
+    memory.keep_freed_memory()  # as the command does whose steps are looked at
+    return exit_status(lambda: _tell(_COMMANDS[given[0]](given[1:])))
+
+
+def _tell(text: str) -> None:
+    sys.stdout.write(text + "\n")
 
 
 if __name__ == "__main__":

@@ -150,12 +150,11 @@ def compile_model(model: SeaMo, how: Compile, device: torch.device) -> None:
         device: Where it will run.
     """
     how = choose_compile(how, device)
+    if how == "off":
+        return  # before torch._dynamo is imported, which takes a second
     # blocks share one cache: three stages need a dozen programs, or two dozen
     torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, _PROGRAMS)
-    parts: list[nn.Module] = [model] if how == "full" else []
-    if how == "regional":
-        parts = transformer_blocks(model)
-    for part in parts:
+    for part in [model] if how == "full" else transformer_blocks(model):
         # static shapes: a run resumed in its second stage must execute the same programs
         part.compile(fullgraph=True, dynamic=False)
 
