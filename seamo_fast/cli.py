@@ -22,7 +22,7 @@ from seamo_fast.errors import ConfigError, SeaMoError
 Config = TypeVar("Config")
 
 
-def exit_status(command: Callable[[], None]) -> int:
+def exit_status(command: Callable[[], object]) -> int:
     """Runs a command and returns its exit status.
 
     That is 2 for a failure that the user can mend, which is told in one line, and 130 for Ctrl-C.
