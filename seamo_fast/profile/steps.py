@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
+from seamo_fast.errors import ConfigError
 from seamo_fast.model.seamo import SeaMo
 from seamo_fast.training import build, optimizer, precision, schedule
 from seamo_fast.training.config import PretrainConfig
@@ -34,6 +35,9 @@ class TrainingSteps:
         device: Where the model runs.
         dtype: Of matrix products.
         model: What is trained, compiled if the settings say so.
+
+    Raises:
+        ConfigError: The settings cut batches into micro-batches.
     """
 
     def __init__(
@@ -43,6 +47,12 @@ class TrainingSteps:
         replace: Callable[[SeaMo], nn.Module] = _ours,
         enter: Callable[[str], None] = _nobody,
     ) -> None:
+        if config.optim.accumulate > 1:
+            raise ConfigError(
+                "a step that is profiled has one micro-batch, but got optim.accumulate "
+                f"{config.optim.accumulate}; set it to 1, and data.batch_size to the samples of a "
+                "micro-batch"
+            )
         self._config = config
         self._total = total
         self._enter = enter

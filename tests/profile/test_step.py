@@ -55,6 +55,16 @@ def test_a_step_is_told_by_phase_and_by_operator(
     assert (tmp_path / "out" / "profile.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_micro_batches_are_refused(
+    config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(config, tmp_path, "--optim.accumulate=2") == 2
+    assert (
+        "a step that is profiled has one micro-batch, but got optim.accumulate 2; set it to 1, and "
+        "data.batch_size to the samples of a micro-batch"
+    ) in capsys.readouterr().err
+
+
 def operators(folder: Path) -> list[dict[str, str]]:
     rows = table(folder / "operators.csv")
     assert sum(float(row["share %"]) for row in rows) == pytest.approx(100)
