@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 import time
 from collections import Counter
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from seamo_fast.profile.variant import as_reference
@@ -65,7 +66,7 @@ class Contestant:
 
 
 class Products(TorchDispatchMode):
-    """Notes the matrix products that happen."""
+    """Counts the matrix products that happen, and those of which attention consists."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -75,20 +76,49 @@ class Products(TorchDispatchMode):
         name = func.overloadpacket.__name__
         if name in ("mm", "addmm"):
             a, b = args[-2:]
-            self.count[tuple(a.shape), a.stride(), tuple(b.shape), b.stride()] += 1
+            self._note(a, b)
+        elif name == "_scaled_dot_product_flash_attention_for_cpu":
+            q, k, scores = _heads(*args[:2])
+            self._note(q, k.mT)
+            self._note(scores, k)
+        elif name == "_scaled_dot_product_flash_attention_for_cpu_backward":
+            q, k, scores = _heads(*args[1:3])
+            self._note(q, k.mT)
+            self._note(scores, k)
+            self._note(scores.mT, q)
+            self._note(scores.mT, q)
         return func(*args, **(kwargs or {}))
 
+    def _note(self, a: Tensor, b: Tensor) -> None:
+        self.count[tuple(a.shape), a.stride(), tuple(b.shape), b.stride()] += 1
 
-def rate_of_products(contestant: Contestant) -> float:
-    """Returns the FLOP/s at which this machine does the products of a step, one by one."""
-    with Products() as products:
-        contestant.step()
-    operations = seconds = 0.0
-    for product, count in products.count.items():
-        (rows, depth), _, (_, columns), _ = product
-        operations += count * 2 * rows * depth * columns
-        seconds += count * _least_time(product, contestant.device)
-    return operations / seconds
+
+def _heads(q: Tensor, k: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Returns q, k and their scores, of the shapes and strides of one matrix a head."""
+    q, k = (x.flatten(0, 1).contiguous() for x in (q, k))
+    return q, k, q.new_empty(*q.shape[:2], k.shape[1])
+
+
+class Machine:
+    """The machine itself: how long the products of the reference's step take it, one by one."""
+
+    def __init__(self, reference: Contestant) -> None:
+        with Products() as products:
+            reference.step()
+        self.count = products.count
+        self.device = reference.device
+        self.flops = sum(count * _operations(product) for product, count in self.count.items())
+
+    def step(self) -> float:
+        """Returns the seconds that all products took."""
+        return sum(
+            count * _least_time(product, self.device) for product, count in self.count.items()
+        )
+
+
+def _operations(product: Product) -> int:
+    a, _, b, _ = product
+    return 2 * math.prod(a) * b[-1]
 
 
 def _least_time(product: Product, device: torch.device) -> float:
@@ -96,12 +126,12 @@ def _least_time(product: Product, device: torch.device) -> float:
         torch.ones(_extent(shape, stride), device=device).as_strided(shape, stride)
         for shape, stride in (product[:2], product[2:])
     )
-    out = torch.mm(a, b)
+    out = torch.matmul(a, b)
     times = []
-    for _ in range(5):
+    for _ in range(3):
         precision.synchronize(device)
         start = time.perf_counter()
-        torch.mm(a, b, out=out)
+        torch.matmul(a, b, out=out)
         precision.synchronize(device)
         times.append(time.perf_counter() - start)
     return min(times)
@@ -122,10 +152,7 @@ def answers(arguments: argparse.Namespace) -> Iterator[dict[str, float]]:
     before = _resident("VmRSS")
     contestant = Contestant(arguments.name, arguments.compile, arguments.batch, arguments.decoded)
     yield {"flops": contestant.flops, "threads": torch.get_num_threads()}
-    for line in sys.stdin:
-        if line.strip() == "rate":
-            yield {"rate": rate_of_products(contestant)}
-            continue
+    for _ in sys.stdin:
         start = time.perf_counter()
         loss = contestant.step()
         precision.synchronize(contestant.device)
@@ -133,15 +160,24 @@ def answers(arguments: argparse.Namespace) -> Iterator[dict[str, float]]:
         yield {"seconds": seconds, "loss": loss, "memory": _resident("VmHWM") - before}
 
 
+def rates(arguments: argparse.Namespace) -> Iterator[dict[str, float]]:
+    """Yields the FLOPs of the reference's products, then their time for each line."""
+    memory.keep_freed_memory()
+    machine = Machine(Contestant("reference", "off", arguments.batch, arguments.decoded))
+    yield {"flops": machine.flops}
+    for _ in sys.stdin:
+        yield {"seconds": machine.step()}
+
+
 def main() -> None:
     """Answers until the standard input ends."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("name", choices=("ours", "reference"))
+    parser.add_argument("name", choices=("ours", "reference", "machine"))
     parser.add_argument("compile", choices=get_args(Compile))
     parser.add_argument("batch", type=int)
     parser.add_argument("decoded", type=float, nargs="?", default=1.0)
     arguments = parser.parse_args()
-    for answer in answers(arguments):
+    for answer in (rates if arguments.name == "machine" else answers)(arguments):
         sys.stdout.write(json.dumps(answer) + "\n")
         sys.stdout.flush()
 
