@@ -29,6 +29,11 @@ struct Residual {
   int64_t length, skip;
 };
 
+constexpr int64_t kSumRows = 64;
+
+// [ceil(count / kSumRows), width]: each row is the sum of kSumRows rows.
+using PartialSums = float*;
+
 struct NormalizeBackward {
   LayerNorm norm;
   const float* x;  // [count, width]
@@ -36,20 +41,18 @@ struct NormalizeBackward {
   const float* grad;  // [count, width], of the norm's result
   Residual residual;  // added to x_grad
   float* x_grad;      // [count, width]
-  float* weight_grad;  // [ceil(count / kNormRows), width]: sums of kNormRows rows each
-  float* bias_grad;    // the same
+  PartialSums weight_grad, bias_grad;
+  PartialSums residual_sum;  // of residual.grad
 };
-
-constexpr int64_t kNormRows = 64;
 
 void normalize_backward(const NormalizeBackward& y, int64_t count);
 
 // to [count, width] = gelu(x + bias), the exact one.
 void gelu(const float* x, const float* bias, int64_t count, int64_t width, float* to);
 
-// to = gelu(x + bias) once more, and grad, of it, becomes the gradient of x.
+// to = gelu(x + bias) once more, and grad, of it, becomes the gradient of x, which is summed too.
 void gelu_backward(const float* x, const float* bias, int64_t count, int64_t width, float* to,
-                   float* grad);
+                   float* grad, PartialSums sums);
 
 // to [count, width] = rows + bias
 void add_bias(const Rows& rows, const float* bias, int64_t count, int64_t width, float* to);

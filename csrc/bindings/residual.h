@@ -70,29 +70,34 @@ inline at::Tensor empty_if(bool wanted, at::IntArrayRef sizes, const at::Tensor&
   return wanted ? empty(sizes, like, at::kFloat) : at::Tensor();
 }
 
-// Sums of columns: one row for each block of rows, added at the end.
+// Sums of columns, found for some rows at a time.
 class ColumnSum {
  public:
-  ColumnSum(bool wanted, int64_t blocks, int64_t width, const at::Tensor& like)
-      : parts_(empty_if(wanted, {blocks, width}, like)) {}
+  ColumnSum(int64_t parts, int64_t width, const at::Tensor& like)
+      : parts_(empty({parts, width}, like, at::kFloat)) {}
 
-  void add(int64_t block, const at::Tensor& rows) {
-    if (!parts_.defined()) return;
-    sum_rows({floats(rows), rows.size(0), 0, rows.stride(0), false}, rows.size(0), rows.size(1),
-             floats(parts_[block]));
+  // Where the sums of the next `count` parts are to be written.
+  float* next(int64_t count) {
+    const int64_t first = std::exchange(used_, used_ + count);
+    return floats(parts_) + first * parts_.size(1);
   }
 
   at::Tensor value() const {
-    if (!parts_.defined()) return {};
-    at::Tensor sum = empty({parts_.size(1)}, parts_, at::kFloat);
-    sum_rows({floats(parts_), parts_.size(0), 0, parts_.size(1), false}, parts_.size(0),
-             parts_.size(1), floats(sum));
+    const int64_t width = parts_.size(1);
+    at::Tensor sum = empty({width}, parts_, at::kFloat);
+    sum_rows({floats(parts_), used_, 0, width, false}, used_, width, floats(sum));
     return sum;
   }
 
  private:
   at::Tensor parts_;
+  int64_t used_ = 0;
 };
+
+// Parts of `count` rows in blocks of at most `most`, each summed by the kernels.
+inline int64_t sum_parts(int64_t count, int64_t most) {
+  return ceil_div(count, most) * ceil_div(most, kSumRows);
+}
 
 // The layer norm that a branch begins with, block by block, in both directions.
 class NormBlock {
@@ -117,48 +122,34 @@ class NormBlock {
   at::Tensor x_, normal_, moments_;
 };
 
-// The gradients of x, by way of the norm and of the residual connection, and of the norm.
+// The gradients of x, by way of the norm and of the residual connection, and of the norm; and the
+// sum of the gradients that the residual branch gets, which is that of its last bias.
 class NormGradient {
  public:
-  NormGradient(const LayerNorm& norm, const at::Tensor& x, int64_t block)
-      : norm_(norm),
-        x_(x),
-        parts_(ceil_div(block, kNormRows)),
-        x_grad(empty(x.sizes(), x, at::kFloat)),
-        sums_(empty({2, parts_ * ceil_div(x.numel() / norm.width, block), norm.width}, x,
-                    at::kFloat)) {}
+  NormGradient(const LayerNorm& norm, const at::Tensor& x, int64_t most)
+      : x_grad(empty(x.sizes(), x, at::kFloat)),
+        weight(sum_parts(x.numel() / norm.width, most), norm.width, x),
+        bias(sum_parts(x.numel() / norm.width, most), norm.width, x),
+        residual(sum_parts(x.numel() / norm.width, most), norm.width, x),
+        norm_(norm),
+        x_(x) {}
 
-  // `grad` is of the norm's result of rows [begin, end); `residual` begins with these rows.
-  void add(int64_t block, int64_t begin, int64_t end, const at::Tensor& grad, Moments moments,
-           const Residual& residual) {
-    const int64_t first = block * parts_ * norm_.width;
-    normalize_backward({norm_, floats(x_) + begin * norm_.width, moments, floats(grad), residual,
-                        floats(x_grad) + begin * norm_.width, floats(sums_[0]) + first,
-                        floats(sums_[1]) + first},
+  // `grad` is of the norm's result of rows [begin, end); `of_residual` begins with these rows.
+  void add(int64_t begin, int64_t end, const at::Tensor& grad, Moments moments,
+           const Residual& of_residual) {
+    const int64_t parts = ceil_div(end - begin, kSumRows);
+    normalize_backward({norm_, floats(x_) + begin * norm_.width, moments, floats(grad), of_residual,
+                        floats(x_grad) + begin * norm_.width, weight.next(parts), bias.next(parts),
+                        residual.next(parts)},
                        end - begin);
-    used_ = block * parts_ + ceil_div(end - begin, kNormRows);
   }
 
-  at::Tensor weight() const { return sum(sums_[0]); }
-  at::Tensor bias() const { return sum(sums_[1]); }
+  at::Tensor x_grad;
+  ColumnSum weight, bias, residual;
 
  private:
-  at::Tensor sum(const at::Tensor& parts) const {
-    at::Tensor total = empty({norm_.width}, x_, at::kFloat);
-    sum_rows({floats(parts), used_, 0, norm_.width, false}, used_, norm_.width, floats(total));
-    return total;
-  }
-
   LayerNorm norm_;
   at::Tensor x_;
-  int64_t parts_;  // sums of a block
-
- public:
-  at::Tensor x_grad;
-
- private:
-  at::Tensor sums_;
-  int64_t used_ = 0;
 };
 
 }  // namespace seamo

@@ -45,7 +45,7 @@ std::vector<Projection> projections(const Branch& branch) {
   return {{width, 3 * width, false}, {0, width, true}};
 }
 
-// What the projections give, or gradients of it: [S, L, 3D], or [S, L, 2D] and [S, L - skip, D].
+// What the projections give before their bias, or gradients of it: [S, L, 3D], or [S, L, 2D] and [S, L - skip, D].
 struct Projected {
   std::vector<at::Tensor> parts;
 
@@ -126,6 +126,7 @@ struct Blocks {
     y.adjacency = all.const_data_ptr<bool>();
     y.valid = keep.const_data_ptr<bool>() + begin(block) * y.modalities;
     y.any_query = true;
+    y.bias = floats(branch.bias);
     y.q = tokens_of(q, 0, y.queries, y.width);
     y.k = tokens_of(kv, key, y.keys, y.width);
     y.v = tokens_of(kv, key + width, y.keys, y.width);
@@ -148,10 +149,8 @@ at::Tensor run_forward(const Branch& branch, const at::Tensor& x, const Kept& ke
     const at::Tensor normal = norm(begin * length, end * length);
     size_t next = 0;
     for (const Projection& p : projections(branch)) {
-      at::Tensor result = matrix(part.projected.parts[next++]);
-      at::addmm_out(result, branch.bias.slice(0, p.first, p.last),
-                    taken(p, normal, length, branch.skip),
-                    branch.weight.slice(0, p.first, p.last).t());
+      product(matrix(part.projected.parts[next++]), taken(p, normal, length, branch.skip),
+              branch.weight.slice(0, p.first, p.last).t());
     }
     tm_attention(blocks.attention(branch, part, block));
     add_bias({floats(x) + (begin * length + branch.skip) * width, queries, length * width, width,
@@ -175,18 +174,21 @@ class ProjectionGradient {
         bias(empty_if(needed[4], branch.bias.sizes(), x)) {
     for (const Projection& p : parts_) {
       weights_.emplace_back(weight.defined() ? weight.slice(0, p.first, p.last) : weight);
-      biases_.emplace_back(bias.defined(), blocks.count(), p.last - p.first, x);
+      biases_.emplace_back(blocks.count(), p.last - p.first, x);
     }
   }
 
   // Returns the gradient of the rows that are projected, until the next call.
-  at::Tensor add(int64_t block, const Projected& grads, const at::Tensor& normal) {
+  at::Tensor add(const Projected& grads, const at::Tensor& normal) {
     const at::Tensor slope = slope_.slice(0, 0, normal.size(0));
     for (size_t i = 0; i < parts_.size(); ++i) {
       const Projection& p = parts_[i];
       const at::Tensor grad = matrix(grads.parts[i]);
       weights_[i].add(grad, taken(p, normal, length_, branch_.skip));
-      biases_[i].add(block, grad);
+      if (bias.defined()) {
+        sum_rows({floats(grad), grad.size(0), 0, grad.stride(0), false}, grad.size(0), grad.size(1),
+                 biases_[i].next(1));
+      }
       const at::Tensor rows = branch_.weight.slice(0, p.first, p.last);
       if (p.skips) {
         const at::Tensor found = at::mm(grad, rows);
@@ -229,8 +231,6 @@ variable_list run_backward(const Branch& branch, const at::Tensor& x, const Kept
   const at::Tensor heads = empty({blocks.most, queries, width}, x, at::kFloat);
   const at::Tensor out_weight = empty_if(needed[5], {width, width}, x);
   WeightSum out_weights(out_weight);
-  ColumnSum out_bias(needed[6], 1, width, x);
-  out_bias.add(0, matrix(grads));
   NormBlock norm(branch.norm(), x, blocks.most * length);
   NormGradient norm_grad(branch.norm(), x, blocks.most * length);
   ProjectionGradient projection(branch, blocks, x, needed);
@@ -250,13 +250,13 @@ variable_list run_backward(const Branch& branch, const at::Tensor& x, const Kept
     y.k_grad = tokens_of(found.kv(), key, y.forward.keys, y.forward.width);
     y.v_grad = tokens_of(found.kv(), key + width, y.forward.keys, y.forward.width);
     tm_attention_backward(y, at::get_num_threads());
-    const at::Tensor slope = projection.add(block, found, norm(begin * length, end * length));
-    norm_grad.add(block, begin * length, end * length, slope, norm.moments(),
+    const at::Tensor slope = projection.add(found, norm(begin * length, end * length));
+    norm_grad.add(begin * length, end * length, slope, norm.moments(),
                   {floats(of_out), length, branch.skip});
   }
   projection.finish();
-  return {norm_grad.x_grad, norm_grad.weight(), norm_grad.bias(), projection.weight,
-          projection.bias,  out_weight,         out_bias.value()};
+  return {norm_grad.x_grad, norm_grad.weight.value(), norm_grad.bias.value(),    projection.weight,
+          projection.bias,  out_weight,               norm_grad.residual.value()};
 }
 
 class ResidualAttention : public torch::autograd::Function<ResidualAttention> {

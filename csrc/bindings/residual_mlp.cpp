@@ -51,7 +51,7 @@ at::Tensor run_forward(const Mlp& mlp, const at::Tensor& x, const at::Tensor& be
 variable_list run_backward(const Mlp& mlp, const at::Tensor& x, const at::Tensor& before,
                            const at::Tensor& grad, const std::vector<bool>& needed) {
   const int64_t width = mlp.width(), hidden = mlp.hidden(), count = x.numel() / width;
-  const int64_t most = std::min(block_rows(), count), blocks = ceil_div(count, most);
+  const int64_t most = std::min(block_rows(), count);
   const at::Tensor grads = grad.contiguous().view({count, width});
   const at::Tensor wide_grad = empty({most, hidden}, x, at::kFloat);
   const at::Tensor wide = empty({most, hidden}, x, at::kFloat);
@@ -61,23 +61,21 @@ variable_list run_backward(const Mlp& mlp, const at::Tensor& x, const at::Tensor
   const at::Tensor weight1_grad = empty_if(needed[3], {hidden, width}, x);
   const at::Tensor weight2_grad = empty_if(needed[5], {width, hidden}, x);
   WeightSum weight1(weight1_grad), weight2(weight2_grad);
-  ColumnSum bias1(needed[4], blocks, hidden, x), bias2(needed[6], 1, width, x);
-  bias2.add(0, grads);
-  for (int64_t block = 0; block < blocks; ++block) {
-    const int64_t begin = block * most, end = std::min(begin + most, count), size = end - begin;
+  ColumnSum bias1(sum_parts(count, most), hidden, x);
+  for (int64_t begin = 0; begin < count; begin += most) {
+    const int64_t end = std::min(begin + most, count), size = end - begin;
     const at::Tensor of_out = grads.slice(0, begin, end), of_in = wide_grad.slice(0, 0, size);
     const at::Tensor after = wide.slice(0, 0, size), of_normal = slope.slice(0, 0, size);
     product(of_in, of_out, mlp.weight2);
     gelu_backward(floats(before) + begin * hidden, floats(mlp.bias1), size, hidden, floats(after),
-                  floats(of_in));
+                  floats(of_in), bias1.next(ceil_div(size, kSumRows)));
     weight2.add(of_out, after);
-    bias1.add(block, of_in);
     weight1.add(of_in, norm(begin, end));
     product(of_normal, of_in, mlp.weight1);
-    norm_grad.add(block, begin, end, of_normal, norm.moments(), {floats(of_out), size, 0});
+    norm_grad.add(begin, end, of_normal, norm.moments(), {floats(of_out), size, 0});
   }
-  return {norm_grad.x_grad, norm_grad.weight(), norm_grad.bias(), weight1_grad,
-          bias1.value(),    weight2_grad,       bias2.value()};
+  return {norm_grad.x_grad, norm_grad.weight.value(), norm_grad.bias.value(),    weight1_grad,
+          bias1.value(),    weight2_grad,             norm_grad.residual.value()};
 }
 
 class ResidualMlp : public torch::autograd::Function<ResidualMlp> {

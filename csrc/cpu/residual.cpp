@@ -14,12 +14,20 @@ void normalize(const LayerNorm& norm, const float* x, int64_t count, float* to, 
   });
 }
 
+// body(block, begin, end) for each block of kSumRows rows of [0, count).
+template <typename Body>
+static void for_each_block(int64_t count, const Body& body) {
+  parallel_for(ceil_div(count, kSumRows), 1, [&](int64_t begin, int64_t end) {
+    for (int64_t block = begin; block < end; ++block) {
+      body(block, block * kSumRows, std::min((block + 1) * kSumRows, count));
+    }
+  });
+}
+
 void normalize_backward(const NormalizeBackward& y, int64_t count) {
   const auto kernel = SEAMO_DISPATCH(normalize_backward_rows);
-  parallel_for(ceil_div(count, kNormRows), 1, [&](int64_t begin, int64_t end) {
-    for (int64_t block = begin; block < end; ++block) {
-      kernel(y, block * kNormRows, std::min((block + 1) * kNormRows, count), block);
-    }
+  for_each_block(count, [&](int64_t block, int64_t begin, int64_t end) {
+    kernel(y, begin, end, block);
   });
 }
 
@@ -31,10 +39,10 @@ void gelu(const float* x, const float* bias, int64_t count, int64_t width, float
 }
 
 void gelu_backward(const float* x, const float* bias, int64_t count, int64_t width, float* to,
-                   float* grad) {
+                   float* grad, PartialSums sums) {
   const auto kernel = SEAMO_DISPATCH(gelu_backward_rows);
-  parallel_for(count, kGrain, [&](int64_t begin, int64_t end) {
-    kernel(x, bias, begin, end, width, to, grad);
+  for_each_block(count, [&](int64_t block, int64_t begin, int64_t end) {
+    kernel(x, bias, begin, end, width, to, grad, sums + block * width);
   });
 }
 
