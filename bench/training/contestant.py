@@ -66,7 +66,7 @@ class Contestant:
 
 
 class Products(TorchDispatchMode):
-    """Counts the matrix products that happen, and those of which attention consists."""
+    """Counts the matrix products that happen, and those that attention and patch embedding are."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -87,6 +87,12 @@ class Products(TorchDispatchMode):
             self._note(scores, k)
             self._note(scores.mT, q)
             self._note(scores.mT, q)
+        elif name == "convolution":
+            patches, weight = _patches(*args[:2])
+            self._note(patches, weight.mT)
+        elif name == "convolution_backward":  # the gradient of the weight alone
+            patches, weight = _patches(*args[1:3])
+            self._note(patches.new_empty(len(patches), len(weight)).mT, patches)
         return func(*args, **(kwargs or {}))
 
     def _note(self, a: Tensor, b: Tensor) -> None:
@@ -97,6 +103,12 @@ def _heads(q: Tensor, k: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Returns q, k and their scores, of the shapes and strides of one matrix a head."""
     q, k = (x.flatten(0, 1).contiguous() for x in (q, k))
     return q, k, q.new_empty(*q.shape[:2], k.shape[1])
+
+
+def _patches(images: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns patches [count, P] and weight [D, P] of a convolution whose stride is its size."""
+    weight = weight.flatten(1)
+    return images.new_empty(images.numel() // weight.shape[1], weight.shape[1]), weight
 
 
 class Machine:
