@@ -54,6 +54,7 @@ def contestant(*arguments: str) -> Iterator[Ask]:
         send.close()
 
 
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize(("how", "rival", "decoded", "batch"), RACES)
 def test_step(benchmark: Any, how: str, rival: str, decoded: float, batch: int) -> None:
     """What is recorded of a race; medians over its rounds, in each of which all take their turn.
