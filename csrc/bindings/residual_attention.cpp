@@ -45,7 +45,8 @@ std::vector<Projection> projections(const Branch& branch) {
   return {{width, 3 * width, false}, {0, width, true}};
 }
 
-// What the projections give before their bias, or gradients of it: [S, L, 3D], or [S, L, 2D] and [S, L - skip, D].
+// What the projections give before their bias, or gradients of it: [S, L, 3D], or [S, L, 2D] and
+// [S, L - skip, D].
 struct Projected {
   std::vector<at::Tensor> parts;
 
