@@ -118,7 +118,8 @@ KILLED = """
 import os, signal, sys
 import torch
 torch.set_num_threads(1)
-from seamo_fast.training import checkpoint, loop
+from seamo_fast.training import loop
+from seamo_fast.training.recovery import checkpoint
 from seamo_fast.training.parse import parse
 where, step = sys.argv[2], int(sys.argv[3])
 loop.Report.write = lambda *_: None

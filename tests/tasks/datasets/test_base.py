@@ -12,8 +12,14 @@ from torch.utils.data import DataLoader
 
 from seamo_fast.errors import DataError
 from seamo_fast.modalities import MISSING_DATE
-from seamo_fast.tasks.datasets import BigEarthNet, ClassFolder, EuroSAT, SegMunich, SkippedTile
-from seamo_fast.tasks.datasets.reading import collate
+from seamo_fast.tasks.datasets import (
+    BigEarthNet,
+    ClassFolder,
+    EuroSAT,
+    SegMunich,
+    SkippedTile,
+    collate,
+)
 from seamo_fast.tasks.samples import load_samples
 from tests.eurosat import make_eurosat
 from tests.tasks.datasets.layouts import PATCHES, write_bigearthnet, write_segmunich, write_tif

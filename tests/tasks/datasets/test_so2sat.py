@@ -11,8 +11,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from seamo_fast.errors import DataError
-from seamo_fast.tasks.datasets import LabelledBatch, So2Sat
-from seamo_fast.tasks.datasets.reading import collate
+from seamo_fast.tasks.datasets import LabelledBatch, So2Sat, collate
 from seamo_fast.tasks.datasets.so2sat import SO2SAT_S1, SO2SAT_S2
 from tests.tasks.datasets.layouts import write_so2sat
 

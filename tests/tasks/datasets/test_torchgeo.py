@@ -20,8 +20,8 @@ from seamo_fast.tasks.datasets import (
     EuroSAT,
     So2Sat,
     TorchGeoDataset,
+    collate,
 )
-from seamo_fast.tasks.datasets.reading import collate
 from tests.eurosat import CLASSES, make_eurosat
 from tests.tasks.datasets.layouts import (
     write_bigearthnet,
