@@ -68,7 +68,7 @@ test-sanitize: $(installed_dev)
 
 CASES ?= 10000
 fuzz: $(installed_dev)
-	SEAMO_FAST_FUZZ=$(CASES) $(python) -m pytest tests/data/test_fuzz_sources.py \
+	SEAMO_FAST_FUZZ=$(CASES) $(python) -m pytest tests/data/packing/test_fuzz_sources.py \
 		tests/tasks/datasets/test_fuzz.py --timeout 0 $(ARGS)
 
 DRILLS ?= 40

@@ -28,7 +28,7 @@ from seamo_fast.model.backbone import (
 from seamo_fast.model.embedding import sincos_positions
 from seamo_fast.model.weights import read_weights
 from seamo_fast.tiles import TileBatch
-from seamo_fast.training import checkpoint
+from seamo_fast.training.recovery import checkpoint
 from seamo_fast.views import Views
 from tests.factories import make_batch
 
