@@ -209,27 +209,25 @@ class Campaign:
     """Tries mutants in one copy, and remembers what it found.
 
     Args:
-        root: The checkout.
-        copy: Its copy.
+        copy: Of the checkout.
         store: A folder for what is remembered between campaigns.
         files: Test files a mutant is tried on.
         limit: Seconds of tests a mutant is tried on.
     """
 
-    def __init__(self, root: Path, copy: Copy, store: Path, files: int, limit: float) -> None:
-        self._root = root
+    def __init__(self, copy: Copy, store: Path, files: int, limit: float) -> None:
         self._copy = copy
         self._store = store
         self._files = files
         self._limit = limit
-        self._imports = Imports(root)
-        self._sources = _digest(root, (f for f in self._imports.files if not _is_test(f)))
+        self._imports = Imports(copy.folder)
+        self._sources = _digest(copy.folder, (f for f in self._imports.files if not _is_test(f)))
         self._known: dict[str, Tests] = {}
         store.mkdir(parents=True, exist_ok=True)
 
     def check(self, paths: Iterable[str]) -> None:
         """Raises RuntimeError unless faults in the copy are what the tests import."""
-        first = {path.split("/")[0]: path for path in reversed(sorted(paths))}
+        first = {path.split("/")[0]: path for path in sorted(paths, reverse=True)}
         for path in first.values():
             broken = Mutant(path, "", 0, "", "broken", 0, 0, 0, "\nraise RuntimeError('mutant')\n")
             source = (self._copy.folder / path).read_bytes()
@@ -243,8 +241,8 @@ class Campaign:
     def tests(self, file: str) -> Tests:
         """Returns what the tests of a file do without a fault; measured once."""
         if file not in self._known:
-            name = f"{file.replace('/', '.')}-{self._sources}-{_digest(self._root, [file])}.json"
-            kept = self._store / name
+            digest = _digest(self._copy.folder, [file])
+            kept = self._store / f"{file.replace('/', '.')}-{self._sources}-{digest}.json"
             if not kept.exists():
                 for old in self._store.glob(f"{file.replace('/', '.')}-*.json"):
                     old.unlink()
