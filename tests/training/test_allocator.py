@@ -10,8 +10,8 @@ from seamo_fast.training import allocator
 # pages that the kernel hands out while large blocks come and go
 FAULTS = """
 import resource, sys, torch
-from seamo_fast.training import memory
-if sys.argv[1] == "keep" and not memory.keep_freed_memory():
+from seamo_fast.training import allocator
+if sys.argv[1] == "keep" and not allocator.keep_freed_memory():
     sys.exit(77)
 for step in range(30):
     if step == 10:
