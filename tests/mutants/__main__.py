@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     mutants = sample(ROOT, paths, given.sample, given.seed)
     store = Path(given.store)
     say(f"{len(mutants)} mutants of {len(paths)} files, --seed {given.seed}; kept in {store}")
-    results = _read(store / "results.json")
+    results = _gather(store)
     reasons = equivalents()
     work = [m for m in mutants if m.key not in reasons and not _done(results, m, given.again)]
     if work:
@@ -87,12 +87,22 @@ def _share(
         failed = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-        for part in store.glob("results-*.json"):
-            results.update(_read(part))
-            part.unlink()
-        _write(store / "results.json", results)
+        results.update(_gather(store))
     if any(failed):
         sys.exit(1)
+
+
+def _gather(store: Path) -> dict[str, Verdict]:
+    """Returns all results, those of a killed campaign too, and makes one file of them."""
+    store.mkdir(parents=True, exist_ok=True)
+    results = _read(store / "results.json")
+    parts = list(store.glob("results-*.json"))
+    for part in parts:
+        results.update(_read(part))
+    _write(store / "results.json", results)
+    for part in parts:
+        part.unlink()
+    return results
 
 
 def _try(campaign: Campaign, mutants: Sequence[Mutant], file: Path) -> None:

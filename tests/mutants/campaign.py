@@ -264,12 +264,21 @@ class Campaign:
             return {"seconds": {}, "calls": {}, "shared": []}
         return found
 
+    def _choose(self, mutant: Mutant) -> tuple[list[str], float]:
+        """Returns the tests for a mutant; looks in further files while none calls its function."""
+        function = f"{mutant.path}:{mutant.first}"
+        known: list[Tests] = []
+        for file in self._imports.tests_of(mutant.path):
+            if len(known) >= self._files and (
+                not mutant.first or any(each.call(function) for each in known)
+            ):
+                break
+            known.append(self.tests(file))
+        return chosen(function, mutant.path, known, self._limit)
+
     def judge(self, mutant: Mutant) -> Verdict:
         """Tries a mutant."""
-        files = self._imports.tests_of(mutant.path)[: self._files]
-        function = f"{mutant.path}:{mutant.first}"
-        known = [self.tests(file) for file in files]
-        names, usual = chosen(function, mutant.path, known, self._limit)
+        names, usual = self._choose(mutant)
         began = time.monotonic()
         with self._copy.fault(mutant) as digest:
             files = list(dict.fromkeys(name.partition("::")[0] for name in names))

@@ -33,6 +33,10 @@ class Tests(NamedTuple):
     calls: dict[str, list[str]]
     shared: list[str]
 
+    def call(self, function: str) -> bool:
+        """Returns whether any of them calls a function."""
+        return function in self.shared or any(function in called for called in self.calls.values())
+
 
 class Imports:
     """The import graph of the package and its tests, by file."""
