@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from tests.mutants.faults import Mutant, find, parses
-from tests.mutants.reach import PACKAGE, Chosen, Imports, Recorder, Tests, chosen
+from tests.mutants.reach import PACKAGE, Baseline, Chosen, Imports, Recorder, chosen
 
 # what a test process imports for seconds, and no mutant changes
 WARM = (
@@ -30,7 +30,7 @@ WARM = (
     *("matplotlib.pyplot", "torch.utils.tensorboard", "triton"),
 )
 STARTING = 60.0  # seconds that collecting tests may take on a busy machine
-SLOWER = 5.0  # times its usual duration after which a test hangs
+SLOWER = 3.0  # times its usual duration after which a test hangs
 BASELINE = 900.0  # seconds that one file's tests may take
 OPTIONS = ("-x", "-q", "-p", "no:cacheprovider", "--durations=0", "-W", "ignore")
 
@@ -222,7 +222,7 @@ class Campaign:
         self._limit = limit
         self._imports = Imports(copy.folder)
         self._sources = _digest(copy.folder, (f for f in self._imports.files if not _is_test(f)))
-        self._known: dict[str, Tests] = {}
+        self._known: dict[str, Baseline] = {}
         store.mkdir(parents=True, exist_ok=True)
 
     def check(self, paths: Iterable[str]) -> None:
@@ -238,7 +238,7 @@ class Campaign:
             if found is None or found["code"] == 0:
                 raise RuntimeError(f"a fault in {path} is not seen: another copy is imported")
 
-    def tests(self, file: str) -> Tests:
+    def tests(self, file: str) -> Baseline:
         """Returns what the tests of a file do without a fault; measured once."""
         if file not in self._known:
             digest = _digest(self._copy.folder, [file])
@@ -247,7 +247,7 @@ class Campaign:
                 for old in self._store.glob(f"{file.replace('/', '.')}-*.json"):
                     old.unlink()
                 kept.write_text(json.dumps(self._measure(file)))
-            self._known[file] = Tests(**json.loads(kept.read_text()))
+            self._known[file] = Baseline(**json.loads(kept.read_text()))
         return self._known[file]
 
     def _measure(self, file: str) -> dict[str, Any]:
@@ -267,13 +267,13 @@ class Campaign:
     def _choose(self, mutant: Mutant) -> tuple[list[str], float]:
         """Returns the tests for a mutant; looks in further files while none calls its function."""
         function = f"{mutant.path}:{mutant.first}"
-        known: list[Tests] = []
+        known: list[Baseline] = []
+        called = False
         for file in self._imports.tests_of(mutant.path):
-            if len(known) >= self._files and (
-                not mutant.first or any(each.call(function) for each in known)
-            ):
+            if called and len(known) >= self._files:
                 break
             known.append(self.tests(file))
+            called = called or known[-1].call(mutant.path, mutant.first)
         return chosen(function, mutant.path, known, self._limit)
 
     def judge(self, mutant: Mutant) -> Verdict:

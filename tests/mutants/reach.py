@@ -20,7 +20,7 @@ SKIPPED_FILES = ("tests/test_packaging.py", "tests/data/packing/test_pack_kills.
 PACKAGE = "seamo_fast"
 
 
-class Tests(NamedTuple):
+class Baseline(NamedTuple):
     """What the tests of one file do without a fault.
 
     Attributes:
@@ -33,9 +33,12 @@ class Tests(NamedTuple):
     calls: dict[str, list[str]]
     shared: list[str]
 
-    def call(self, function: str) -> bool:
-        """Returns whether any of them calls a function."""
-        return function in self.shared or any(function in called for called in self.calls.values())
+    def call(self, path: str, first: int) -> bool:
+        """Returns whether any calls the function of that file on that line, or any for line 0."""
+        called = {call for calls in (self.shared, *self.calls.values()) for call in calls}
+        if first:
+            return f"{path}:{first}" in called
+        return any(call.rpartition(":")[0] == path for call in called)
 
 
 class Imports:
@@ -110,7 +113,7 @@ def _mirrors(test: str, path: str) -> float:
 
 
 def chosen(
-    function: str, path: str, tests: Iterable[Tests], limit: float
+    function: str, path: str, tests: Iterable[Baseline], limit: float
 ) -> tuple[list[str], float]:
     """Returns the tests to run for a fault, quick ones first, and their seconds.
 
@@ -154,11 +157,11 @@ class Recorder:
         self._bucket: set[str] = set()
         self._names: dict[int, tuple[CodeType, str]] = {}  # holds the code, so ids stay unique
 
-    def result(self) -> Tests:
+    def result(self) -> Baseline:
         """Returns what was recorded."""
         passed = {name: s for name, s in self._seconds.items() if name not in self._failed}
         calls = {name: self._calls[name] for name in passed}
-        return Tests(passed, calls, sorted(self._shared - {""}))
+        return Baseline(passed, calls, sorted(self._shared - {""}))
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, Any, Any]:

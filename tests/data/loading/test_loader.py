@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 
+from seamo_fast import data
 from seamo_fast.data import ShardSet, TileLoader
 from seamo_fast.data.loading.stream import Buffers, Part, ahead
 from seamo_fast.errors import DataError
@@ -38,6 +39,12 @@ def assert_same(a: TileBatch, b: TileBatch) -> None:
         for one, other in zip(a.bands[name], b.bands[name], strict=True):
             assert one.dtype == other.dtype
             assert torch.equal(one, other)
+
+
+def test_only_the_loader_is_imported_late() -> None:
+    assert data.TileLoader is TileLoader
+    with pytest.raises(AttributeError, match=r"'seamo_fast.data' has no attribute 'Loader'"):
+        data.Loader  # noqa: B018
 
 
 def test_batches_hold_the_stored_samples(shards: ShardSet) -> None:

@@ -105,6 +105,7 @@ def test_sample_unlike_the_first_leaves_nothing_behind(
     [
         (ramp().astype(np.float64), r"one_10m must have one of the dtypes uint8, .* got float64"),
         (ramp()[:1], r"array one_10m must be \[2, 1, H, W\], but got \[1, 1, 8, 8\]"),
+        (ramp()[:, :, 0, 0], r"array one_10m must be \[2, 1, H, W\], but got \[2, 1\]"),
         (ramp().repeat(2, axis=1), r"must be \[2, 1, H, W\], but got \[2, 2, 8, 8\]"),
     ],
 )
