@@ -23,12 +23,11 @@ import pytest
 import torch
 from torch import Tensor
 
-# width and heads of the encoder, width of the decoder
-SIZES = {"tiny": (192, 3, 128), "small": (384, 6, 256), "base": (768, 12, 512)}
-# the batch keeps a round well under a second
-BATCH, SEASONS, MODALITIES, TOKENS = 8, 4, 2, 64
-IMAGE, PATCH = 128, 8
-POSITIONS = (IMAGE // PATCH) ** 2
+from bench.sizes import POSITIONS, SEASONS, TOKENS
+from seamo_fast.model.config import PRESETS, ModelConfig
+
+SIZES = ("tiny", "small", "base")
+BATCH = 8  # keeps a round well under a second
 
 FORWARD, BOTH = "forward", "forward+backward"
 OURS = "ours"
@@ -50,6 +49,11 @@ class Case(NamedTuple):
     batch: int = BATCH
     tokens: int = TOKENS  # visible ones of a group
     nodata: bool = False
+
+    @property
+    def model(self) -> ModelConfig:
+        """The preset of that size."""
+        return PRESETS[self.size]
 
     @property
     def label(self) -> str:
@@ -123,9 +127,7 @@ class Bench:
         return self.contestants[name.removesuffix(COMPILED)]
 
 
-def cases(
-    sizes: Sequence[str] = tuple(SIZES), directions: Sequence[str] = (FORWARD, BOTH)
-) -> list[Case]:
+def cases(sizes: Sequence[str] = SIZES, directions: Sequence[str] = (FORWARD, BOTH)) -> list[Case]:
     """Each size in float32, and the second or only one in bfloat16 too."""
     pairs = [(size, torch.float32) for size in sizes] + [(sizes[:2][-1], torch.bfloat16)]
     return [Case(size, way, dtype) for (size, dtype), way in itertools.product(pairs, directions)]
