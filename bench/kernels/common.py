@@ -27,6 +27,7 @@ from bench.sizes import POSITIONS, SEASONS, TOKENS
 from seamo_fast.model.config import PRESETS, ModelConfig
 
 SIZES = ("tiny", "small", "base")
+BRIEF_SIZES = ("small", "base", "s2l2a")
 BATCH = 8  # keeps a round well under a second
 
 FORWARD, BOTH = "forward", "forward+backward"
@@ -34,7 +35,7 @@ OURS = "ours"
 COMPILED = " compiled"
 
 _SECONDS = 2.0
-_ROUNDS = (7, 200)
+_MOST_ROUNDS = 200
 
 Function = Callable[[Any], Any]
 Results = tuple[Tensor, ...]
@@ -111,8 +112,11 @@ class Bench:
     inputs: Callable[[Case], Any]  # a named tuple
     work: Callable[[Case], Work]
     contestants: dict[str, Contestant]
+    brief: Sequence[str] = ()  # the strongest rivals, which alone are raced without --full
     leaves: Sequence[str] = ()  # inputs that get a gradient
     tolerance: float = 1e-4  # in float32, relative to the root mean square
+    least_rounds: int = 7
+    table: str = "ops"  # of the report
 
     def names(self, *, compiled: bool = True) -> list[str]:
         """The contestants, with those that are compiled or without."""
@@ -121,6 +125,12 @@ class Bench:
             entries = self.contestants.items()
             found += [f"{name}{COMPILED}" for name, entry in entries if entry.compiled]
         return found
+
+    def is_brief(self, name: str, case: Case) -> bool:
+        """Whether a race runs without --full."""
+        directions = {each.direction for each in self.cases}
+        plain = Case(case.size, BOTH if BOTH in directions else FORWARD)
+        return name in self.brief and case == plain and case.size in BRIEF_SIZES
 
     def contestant(self, name: str) -> Contestant:
         """The contestant of that name, in either form."""
@@ -138,7 +148,12 @@ def contest(bench: Bench) -> pytest.MarkDecorator:
     return pytest.mark.parametrize(
         ("name", "case"),
         [
-            pytest.param(name, case, id=f"{case.label}, {case.direction}, {name}")
+            pytest.param(
+                name,
+                case,
+                id=f"{case.label}, {case.direction}, {name}",
+                marks=() if bench.is_brief(name, case) else pytest.mark.full,
+            )
             for case in bench.cases
             for name in bench.names()
         ],
@@ -216,7 +231,7 @@ def race(benchmark: Any, bench: Bench, name: str, case: Case) -> None:
     benchmark.group = f"{bench.op}, {case.label}, {case.direction}"
     contestant, ours = check(bench, name, case)
     once = max(clock(contestant), clock(ours), clock(contestant))
-    rounds = max(_ROUNDS[0], min(_ROUNDS[1], int(_SECONDS / once / 2)))
+    rounds = max(bench.least_rounds, min(_MOST_ROUNDS, int(_SECONDS / once / 2)))
     memory = peak_extra_memory(contestant)
     partner: list[float] = []
     benchmark.pedantic(
@@ -228,13 +243,16 @@ def race(benchmark: Any, bench: Bench, name: str, case: Case) -> None:
     if benchmark.stats is None:  # --benchmark-disable
         return
     median, work = benchmark.stats.stats.median, bench.work(case)
+    ours_median = statistics.median(partner[-rounds:])
     benchmark.extra_info |= {
+        "table": bench.table,
         "op": bench.op,
         "size": case.label,
         "direction": case.direction,
         "contestant": name,
         "yardstick": bench.contestant(name).yardstick,
-        "ratio": median / statistics.median(partner[-rounds:]),
+        "ratio": median / ours_median,
+        "ours ms": ours_median * 1e3,
         "GFLOP/s": work.operations / median / 1e9,
         "of matmul": work.operations / median / matmul_rate(case.dtype),
         "GB/s": work.bytes / median / 1e9,

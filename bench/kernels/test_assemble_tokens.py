@@ -93,6 +93,7 @@ BENCH = common.Bench(
         "cat": common.Contestant(concatenated),
         "unshuffle": common.Contestant(unshuffled, grad="grad_restored", compared=shuffled),
     },
+    brief=("cat compiled", "unshuffle compiled"),
     leaves=("visible", "mask_token"),
 )
 

@@ -111,6 +111,7 @@ BENCH = common.Bench(
             bare_product, compiled=None, yardstick=True, compared=of_the_product
         ),
     },
+    brief=("visible patches", "visible patches compiled"),
     leaves=("weight", "bias", "offset"),
 )
 

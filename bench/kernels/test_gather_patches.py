@@ -219,6 +219,7 @@ BENCH = common.Bench(
         "grid_sample": common.Contestant(grid_sample, compared=inside_the_region),
         "grid_sample, visible": common.Contestant(grid_sample_visible, compared=inside_the_region),
     },
+    brief=("crop", "grid_sample, visible compiled"),
     tolerance=2e-3,
 )
 

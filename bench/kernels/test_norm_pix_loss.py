@@ -65,6 +65,7 @@ BENCH = common.Bench(
         common.OURS: common.Contestant(ours, compiled=None),
         "eager": common.Contestant(eager),
     },
+    brief=("eager", "eager compiled"),
     leaves=("pred",),
 )
 

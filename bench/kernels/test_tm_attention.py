@@ -29,6 +29,7 @@ BENCH = common.Bench(
     inputs=attention.inputs_of,
     work=work_of,
     contestants=attention.CONTESTANTS,
+    brief=("sdpa_merged compiled", "sdpa_concatenated compiled"),
     leaves=("q", "k", "v"),
 )
 
