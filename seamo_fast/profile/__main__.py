@@ -25,7 +25,7 @@ _COMMANDS: Final[dict[str, Callable[[Sequence[str]], str]]] = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command; returns 2 for a failure that the user can mend, 130 for Ctrl-C."""
+    """Runs the command; returns 2 for a failure that the user can fix, 130 for Ctrl-C."""
     logging.basicConfig(format="%(message)s", stream=sys.stdout)
     logging.getLogger("seamo_fast").setLevel(logging.INFO)
     given = sys.argv[1:] if arguments is None else arguments
@@ -35,10 +35,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         return 2
     allocator.keep_freed_memory()  # as the command does whose steps are looked at
-    return exit_status(lambda: _tell(_COMMANDS[given[0]](given[1:])))
+    return exit_status(lambda: _print(_COMMANDS[given[0]](given[1:])))
 
 
-def _tell(text: str) -> None:
+def _print(text: str) -> None:
     sys.stdout.write(text + "\n")
 
 
