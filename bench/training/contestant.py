@@ -20,10 +20,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from seamo_fast.pretrain import COMMAND
 from seamo_fast.profile.variant import as_reference
 from seamo_fast.training import allocator, batches, model_setup, precision
 from seamo_fast.training.config import Compile, PretrainConfig
-from seamo_fast.training.parse import parse
 from seamo_fast.training.step import TrainingStep, step_flops
 from seamo_fast.views import ViewConfig
 
@@ -36,7 +36,7 @@ class Contestant:
 
     def __init__(self, name: str, compiled: Compile, size: int, decoded: float) -> None:
         settings = [f"--data.batch_size={size}", f"--views.decode_fraction={decoded}"]
-        config: PretrainConfig = parse(["--config", "small", *settings])[0]
+        config: PretrainConfig = COMMAND.parse(["--config", "small", *settings])[0]
         self.device = precision.choose_device("auto")
         shards = batches.open_shards(config.data.path)
         plan = batches.make_plan(config, shards)

@@ -133,7 +133,7 @@ import torch
 torch.set_num_threads(1)
 from seamo_fast.training import loop
 from seamo_fast.training.recovery import checkpoint
-from seamo_fast.training.parse import parse
+from seamo_fast.pretrain import COMMAND
 where, step = sys.argv[2], int(sys.argv[3])
 loop.Figures.write = lambda *_: None
 target, name = {"step": (loop.Trainer, "_train_step"), "save": (checkpoint, "_write_record")}[where]
@@ -144,7 +144,7 @@ def fatal(*arguments):
         os.kill(os.getpid(), signal.SIGKILL)
     return original(*arguments)
 setattr(target, name, fatal)
-loop.pretrain(parse(["--config", sys.argv[1]])[0])
+loop.pretrain(COMMAND.parse(["--config", sys.argv[1]])[0])
 """
 
 

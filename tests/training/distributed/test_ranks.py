@@ -180,7 +180,7 @@ import os, signal, sys
 import torch
 torch.set_num_threads(1)
 from seamo_fast.training import loop, precision
-from seamo_fast.training.parse import parse
+from seamo_fast.pretrain import COMMAND
 from tests.training.distributed.worker import before_step
 precision.matmul_rate = lambda *_: 1e9
 first = os.environ["TORCHELASTIC_RESTART_COUNT"] == "0"
@@ -188,7 +188,7 @@ if first and os.environ["RANK"] == "1":
     before_step(6, lambda: os.kill(os.getpid(), signal.SIGKILL))
 else:
     before_step(6, lambda: None)
-loop.pretrain(parse(["--config", sys.argv[1]])[0])
+loop.pretrain(COMMAND.parse(["--config", sys.argv[1]])[0])
 """
 
 
