@@ -21,7 +21,6 @@ from seamo_fast._version import __version__
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 README = (REPOSITORY / "README.md").read_text()
-MAKEFILE = (REPOSITORY / "Makefile").read_text()
 NOT_SOURCE = shutil.ignore_patterns(
     ".git", ".venv", "build", "dist", "runs", "*.egg-info", "__pycache__", ".*_cache"
 )
