@@ -17,11 +17,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    """Registers the mark of what --full adds."""
-    config.addinivalue_line("markers", "full: a race that only --full runs")
-
-
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leaves out what is marked `full`, unless asked for."""
     if config.getoption("--full"):
