@@ -131,6 +131,7 @@ def test_options_are_in_the_help(
     step = ["step"] if module == "seamo_fast.profile" else []
     monkeypatch.setattr(sys, "argv", [module, *step, "--help"])
     monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setattr("faulthandler.enable", lambda: None)  # it wants a file
     with pytest.raises(SystemExit) as ended:
         importlib.import_module(started(module)).main()
     assert not ended.value.code
