@@ -49,11 +49,14 @@ pretrain: $(native)
 # Where there is a C++ compiler, kernels that do not compile fail the tests instead of being skipped.
 require := $(if $(shell command -v $(or $(CXX),c++)),SEAMO_FAST_TEST_REQUIRE=cpu)
 
+# Each worker has one thread; a worker that is done takes tests over from another.
+workers := -n auto --dist worksteal
+
 test: lint $(native)
-	$(require) $(python) -m pytest $(ARGS)
+	$(require) $(python) -m pytest $(workers) $(ARGS)
 
 test-all: lint $(native)
-	$(require) $(python) -m pytest -m "not gpu" --hypothesis-profile=default $(ARGS)
+	$(require) $(python) -m pytest $(workers) -m "not gpu" --hypothesis-profile=default $(ARGS)
 
 # Python itself is not instrumented: the sanitizers' libraries must be loaded before it, and what it
 # leaks at its end is its own affair.
