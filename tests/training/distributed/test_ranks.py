@@ -320,7 +320,7 @@ def act_compile(patch: pytest.MonkeyPatch, here: int) -> None:
 
 
 def test_figures_and_compiled_blocks_of_a_sharded_model(uneven: Settings) -> None:
-    short = {"run__steps_per_stage": 1}
+    short = {"schedule__kind": "direct", "run__steps_per_stage": 2, "run__figures_every": 1}
     one = uneven("one", **short)
     config = uneven("two", **short, **WAYS["fsdp, two micro-batches"], run__compile="regional")
     loop.pretrain(one)

@@ -7,7 +7,6 @@ that had an error is replaced.
 from __future__ import annotations
 
 import faulthandler
-import multiprocessing
 import os
 import signal
 import socket
@@ -22,13 +21,10 @@ import torch
 from seamo_fast.training import loop, precision
 from seamo_fast.training.config import PretrainConfig
 from seamo_fast.training.reporting import figures
+from tests.forkserver import FORK
 
 PATIENCE: Final = 240  # seconds; what hangs shows its stacks before
 Act = Callable[[pytest.MonkeyPatch, int], None]
-FORK: Final = multiprocessing.get_context("forkserver")
-FORK.set_forkserver_preload(
-    ["seamo_fast.training.loop", "torch._dynamo", "matplotlib.backends.backend_agg", "pytest"]
-)
 
 
 @dataclass(frozen=True)
