@@ -11,10 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from seamo_fast.data import ShardSet
+from seamo_fast.data import ShardSet, ShardWriter
 from seamo_fast.data.checks.band_profile import BandProfile
 from seamo_fast.data.checks.measure import measure
 from seamo_fast.data.checks.suspicions import suspicions
+from seamo_fast.data.shards.manifest import Remark
 from seamo_fast.modalities import Band, Modality, get_modality
 from seamo_fast.stats import main
 
@@ -178,3 +179,34 @@ def test_user_errors(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert capsys.readouterr().err.count("\n") == 1
     assert main([str(tmp_path), "--normalize"]) == 2
     assert "normalize needs a shard set" in capsys.readouterr().err
+
+
+def test_every_sample_of_a_large_set_is_measured(write_shards: Callable[..., Path]) -> None:
+    shards = ShardSet(write_shards(130))  # more than two jobs
+    found, bad = measure(shards)
+    assert not bad
+    for column, modality in enumerate(shards.modalities):
+        samples = [shards.read(number) for number in range(130)]
+        bands = found[modality.name].to_dict(modality)
+        for grid, place in ((g, p) for g in range(len(modality.grids)) for p in (0, -1)):
+            values = np.concatenate(
+                [each.bands[modality.name][grid][each.valid[:, column], place] for each in samples]
+            )
+            band = bands[modality.band_names[modality.grids[grid].bands[place]]]
+            assert band["count"] == values.size
+            assert band["mean"] == pytest.approx(values.mean(dtype=np.float64), rel=1e-9)
+
+
+def test_flags_of_an_earlier_run_are_replaced(tmp_path: Path) -> None:
+    linear = np.linspace(0.01, 0.5, 2 * 64, dtype=np.float32).reshape(1, 2, 8, 8)
+    writer = ShardWriter(tmp_path, [RADAR], 1)
+    writer.add("x", {"s1grd": [linear]}, {"s1grd": [None]}, {"s1grd": [True]})
+    manifest = writer.finish()
+    other = Remark("place-3", "no date")
+    replace(manifest, noted=(other,)).save(tmp_path)
+    for _ in range(2):
+        assert main([str(tmp_path), "--workers", "1"]) == 0
+        noted = ShardSet(tmp_path).manifest.noted
+        assert [each.what for each in noted] == ["place-3", "statistics of s1grd"]
+        assert noted[0] == other
+        assert "look like linear backscatter" in noted[1].why

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections import Counter
 from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
+from queue import Queue
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from seamo_fast import data
 from seamo_fast.data import ShardSet, TileLoader
 from seamo_fast.data.loading.stream import Buffers, Part, ahead
 from seamo_fast.errors import DataError
@@ -35,6 +39,12 @@ def assert_same(a: TileBatch, b: TileBatch) -> None:
         for one, other in zip(a.bands[name], b.bands[name], strict=True):
             assert one.dtype == other.dtype
             assert torch.equal(one, other)
+
+
+def test_only_the_loader_is_imported_late() -> None:
+    assert data.TileLoader is TileLoader
+    with pytest.raises(AttributeError, match=r"'seamo_fast.data' has no attribute 'Loader'"):
+        data.Loader  # noqa: B018
 
 
 def test_batches_hold_the_stored_samples(shards: ShardSet) -> None:
@@ -271,6 +281,31 @@ def test_buffers_forget_the_oldest() -> None:
     idle = held.pop().ctypes.data
     assert buffers.take((3,), "uint8").ctypes.data == idle
     assert buffers.take((3,), "float32").dtype == np.float32
+
+
+def test_buffers_do_not_grow() -> None:
+    buffers = Buffers(2)
+    held = [buffers.take((3,), "uint8") for _ in range(5)]
+    alive = [weakref.ref(array) for array in held]
+    held.clear()
+    gc.collect()
+    assert [ref() is not None for ref in alive] == [False, False, False, True, True]
+    again = [buffers.take((3,), "uint8") for _ in range(2)]
+    assert {id(array) for array in again} == {id(ref()) for ref in alive[3:]}
+
+
+def test_workers_read_ahead_without_being_asked() -> None:
+    made: Queue[int] = Queue()
+    results = ahead(lambda number: (made.put(number), number)[1], 0, 1, 2)
+    assert next(results) == 0
+    assert [made.get(timeout=30) for _ in range(3)] == [0, 1, 2]
+    results.close()
+
+
+def test_nothing_is_read_ahead_without_workers() -> None:
+    made: list[int] = []
+    results = ahead(lambda number: (made.append(number), number)[1], 0, 0, 2)
+    assert [next(results), next(results)] == made == [0, 1]
 
 
 @pytest.mark.parametrize("workers", [0, 1, 3])

@@ -17,6 +17,7 @@ from seamo_fast.data import ShardSet
 from seamo_fast.data.packing.packer import pack
 from seamo_fast.data.packing.sources import open_source
 from seamo_fast.data.packing.sources.formats.geo import tiff_position, to_degrees
+from seamo_fast.data.packing.sources.mapping import load_mapping
 from seamo_fast.errors import DataError
 
 SETTINGS: dict[str, Any] = {
@@ -155,6 +156,15 @@ def test_co_registered_folders(tmp_path: Path, write_mapping: Callable[..., str]
     assert second.dates == {"opt": [None], "sar": [None]}
 
 
+def test_one_grid_may_be_named_for_every_band(write_mapping: Callable[..., str]) -> None:
+    one, each = (
+        load_mapping(write_mapping(lambda s, gsd=gsd: s["modalities"]["opt"].update(gsd=gsd)))
+        for gsd in (10, {"B4": 10, "B8": 10})
+    )
+    assert each.modalities["opt"].gsd == {"B4": 10, "B8": 10}
+    assert one.modalities["opt"].bands == each.modalities["opt"].bands
+
+
 def test_single_band_files_on_native_grids_paired_by_season(
     tmp_path: Path, write_mapping: Callable[..., str]
 ) -> None:
@@ -262,6 +272,9 @@ def test_positions_equal_proj(zone: int, south: bool) -> None:
         assert found[1] == pytest.approx(latitude, abs=1e-6)
     assert to_degrees(3.5, 47.0, 4326) == (3.5, 47.0)
     assert to_degrees(500000, 100000, 3857) is None
+    assert to_degrees(-360, 90, 4326) == (-360, 90)
+    for outside in ((-360.5, 0), (360.5, 0), (0, -90.5), (0, 90.5)):
+        assert to_degrees(*outside, 4326) is None
 
 
 def test_bands_of_a_composite_in_any_spelling(

@@ -16,7 +16,7 @@ from seamo_fast.data import ShardSet
 from seamo_fast.data.packing import report
 from seamo_fast.data.packing.disk_space import Room, estimate
 from seamo_fast.data.packing.packer import Plan, pack
-from seamo_fast.data.packing.sources import open_source
+from seamo_fast.data.packing.sources import Reading, open_source
 from seamo_fast.data.shards.manifest import Manifest
 from seamo_fast.errors import DataError
 from seamo_fast.pack import main
@@ -104,7 +104,9 @@ def test_what_does_not_fit_is_not_started(
     assert not out.exists()
 
 
-def test_estimate_counts_what_is_left(source: Path, tmp_path: Path) -> None:
+def test_estimate_counts_what_is_left(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     opened = open_source(source, mapping=str(tmp_path / "mapping.yaml"))
     plan = Plan(tmp_path / "out", shard_size=3)
     before = estimate(opened, plan)
@@ -114,6 +116,17 @@ def test_estimate_counts_what_is_left(source: Path, tmp_path: Path) -> None:
     assert estimate(opened, plan).needed == 3 * (6400 + 1024)
     tiff = estimate(opened, Plan(tmp_path / "other", encoding="tiff"))
     assert 8 * 3000 < tiff.needed < before.needed
+    read = opened.read
+
+    def first_is_empty(item: str) -> Iterator[Reading]:
+        for reading in read(item):
+            if item == opened.items()[0]:
+                reading.arrays, reading.valid = {}, {name: [False] for name in reading.valid}
+            yield reading
+
+    monkeypatch.setattr(opened, "read", first_is_empty)
+    second = estimate(opened, Plan(tmp_path / "other", encoding="tiff"))
+    assert 8 * 3000 < second.needed < before.needed
     with pytest.raises(DataError, match=r"about 5 samples take 2\.0 TB in out, but 1\.0 MB are"):
         Room(5, 2 * 10**12, 10**6).check(Path("out"))
 

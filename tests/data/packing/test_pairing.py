@@ -60,6 +60,12 @@ def test_radar_keeps_its_dates_at_the_nearest_seasons(
     assert slots["s1grd"] == expected
 
 
-def test_more_dates_than_seasons_are_thinned_evenly() -> None:
-    slots = season_slots({"s2l2a": as_dates(list(range(0, 350, 50)))}, 3)
-    assert slots["s2l2a"] == [0, 3, 6]
+@pytest.mark.parametrize(
+    ("dates", "seasons", "kept"),
+    [(7, 3, [0, 3, 6]), (5, 4, [0, 1, 3, 4]), (8, 4, [0, 2, 5, 7]), (6, 1, [0]), (3, 3, [0, 1, 2])],
+)
+def test_more_dates_than_seasons_are_thinned_evenly(
+    dates: int, seasons: int, kept: list[int]
+) -> None:
+    slots = season_slots({"s2l2a": as_dates(list(range(0, 50 * dates, 50)))}, seasons)
+    assert slots["s2l2a"] == kept

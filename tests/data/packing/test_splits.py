@@ -144,7 +144,19 @@ def test_what_an_empty_split_left_out_is_told(tmp_path: Path) -> None:
         pack_splits(Broken(count=1), Plan(tmp_path / "none", splits=plan.splits))
 
 
-@pytest.mark.parametrize("text", ["0.9", "0.9,0.2", "1,0", "0.5,0.2,0.2,0.1", "a,b", "nan,nan"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "0.9",
+        "0.9,0.2",
+        "0.9,0.05,0.045",
+        "0.9,0.05,0.051",
+        "1,0",
+        "0.5,0.2,0.2,0.1",
+        "a,b",
+        "nan,nan",
+    ],
+)
 def test_impossible_shares(text: str) -> None:
     with pytest.raises(ConfigError, match=r"splits must be .* 0\.9,0\.05,0\.05, but got"):
         Splits.parse(text)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from datetime import date
 from pathlib import Path
 
@@ -123,6 +124,14 @@ def test_unmeasured_times_unknown_dates_and_a_lacking_modality(tmp_path: Path) -
     assert reading.dates["s2l2a"][:2] == [date(2020, 1, 1), None]
     assert [remark.what for remark in reading.skipped] == ["a.zarr.zip s2l2a 0000007 time 2"]
     assert [remark.what for remark in reading.noted] == ["a.zarr.zip s1grd 0000007"]
+
+
+def test_other_files_of_a_folder_are_left_alone(zarr_root: Path, tmp_path: Path) -> None:
+    shutil.copytree(zarr_root, tmp_path / "in")
+    expected = open_source(zarr_root).items()
+    for name in ("README.txt", ".a.zarr.zip", "a.zarr.zip.part"):
+        (tmp_path / "in" / "train" / "S2L2A" / name).write_bytes(b"no zarr")
+    assert open_source(tmp_path / "in").items() == expected
 
 
 def test_other_bands_than_the_folder_says(tmp_path: Path) -> None:

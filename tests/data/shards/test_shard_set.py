@@ -76,6 +76,17 @@ def test_read_selects_modalities_and_seasons_in_the_given_order(shards: ShardSet
     np.testing.assert_array_equal(part.dates, whole.dates[[2, 0]][:, [1, 0]])
 
 
+def test_only_the_chosen_modalities_must_be_complete(write_shards: Callable[..., Path]) -> None:
+    shards = ShardSet(write_shards(5))  # of odd ones "optic" lacks a season
+    assert shards.complete(["s1grd"])
+    assert not shards.complete(["optic"])
+    assert not shards.complete(["s1grd", "optic"])
+    assert ShardSet(write_shards(1, name="one")).complete(["s1grd", "optic"])
+    damaged = write_shards(5, name="damaged")
+    (damaged / "shard-00001" / "records.json").write_text("[]")
+    assert not ShardSet(damaged).complete(["s1grd"])
+
+
 def test_absent_modality_is_named(shards: ShardSet) -> None:
     with pytest.raises(DataError, match=r"has no modality 's2l2a'; it holds optic, s1grd"):
         shards.read(0, ["s2l2a"])

@@ -19,6 +19,7 @@ from seamo_fast.data import ShardSet, ShardWriter
 from seamo_fast.data.shards import array_files
 from seamo_fast.data.shards import write_shard as folder_module
 from seamo_fast.data.shards.band_statistics import BandStatistics
+from seamo_fast.data.shards.write_shard import ShardReport
 from seamo_fast.errors import DataError
 from seamo_fast.modalities import Band, Modality, get_modality
 
@@ -49,6 +50,39 @@ def test_set_appears_only_when_finished(tmp_path: Path) -> None:
     assert len(ShardSet(tmp_path)) == 3
 
 
+def test_a_shard_reports_its_own_samples_and_what_a_killed_run_left_is_removed(
+    tmp_path: Path,
+) -> None:
+    for name in (".shard-00000.k1ll3d", ".shard-00007.gone"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "one_10m.npy").write_bytes(b"half")
+    (tmp_path / ".notes").mkdir()
+    writer = ShardWriter(tmp_path, [ONE], 2, shard_size=2)
+    for name in "abcde":
+        writer.add(name, {"one": [ramp()]}, {"one": [None] * 2}, {"one": [True] * 2})
+    writer.finish()
+    reports = [ShardReport.load(tmp_path / f"shard-0000{n}") for n in range(3)]
+    assert [report.items for report in reports] == [["a", "b"], ["c", "d"], ["e"]]
+    assert {path.name for path in tmp_path.glob(".*")} == {".notes"}
+
+
+def test_a_shard_is_on_the_disk_before_its_name_appears(
+    tmp_path: Path, order_on_disk: list[str]
+) -> None:
+    writer = ShardWriter(tmp_path / "out", [ONE], 2)
+    add(writer, ramp())
+    writer.finish()
+    shard, manifest = (order_on_disk.index(f"rename {n}") for n in ("shard-00000", "manifest.json"))
+    assert "sync one_10m.npy" in order_on_disk[:shard]
+    for name in ("records.json", "report.json"):
+        assert order_on_disk.index(f"rename {name}") < shard
+        assert any(each.startswith(f"sync .{name}") for each in order_on_disk[:shard])
+    assert order_on_disk[shard + 1] == "sync out"
+    assert any(each.startswith("sync .manifest.json") for each in order_on_disk[shard:manifest])
+    assert order_on_disk[-1] == "sync out"
+    assert manifest == len(order_on_disk) - 2
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [
@@ -71,6 +105,7 @@ def test_sample_unlike_the_first_leaves_nothing_behind(
     [
         (ramp().astype(np.float64), r"one_10m must have one of the dtypes uint8, .* got float64"),
         (ramp()[:1], r"array one_10m must be \[2, 1, H, W\], but got \[1, 1, 8, 8\]"),
+        (ramp()[:, :, 0, 0], r"array one_10m must be \[2, 1, H, W\], but got \[2, 1\]"),
         (ramp().repeat(2, axis=1), r"must be \[2, 1, H, W\], but got \[2, 2, 8, 8\]"),
     ],
 )

@@ -147,6 +147,19 @@ def test_a_full_disk_leaves_the_earlier_checkpoints(small_disk: Callable[[int], 
     assert checkpoint.load(folder / "step_00000001").step == 1
 
 
+def test_all_is_on_the_disk_before_the_name_appears_and_then_the_name(
+    tmp_path: Path, order_on_disk: list[str]
+) -> None:
+    save(tmp_path / "checkpoints", 7)
+    at = order_on_disk.index("rename step_00000007")
+    files = {"model.safetensors", "optimizer.safetensors", "checkpoint.json"}
+    before = order_on_disk[:at]
+    assert {f"sync {name}" for name in files} <= set(before)
+    assert before[-1].startswith("sync .step_00000007.")
+    assert order_on_disk[-1] == "sync checkpoints"
+    assert order_on_disk.index("sync checkpoints") > at
+
+
 @pytest.mark.parametrize("call", ["_write_record", "_sync", "save_file"])
 def test_any_failed_write_is_cleaned_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str

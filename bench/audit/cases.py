@@ -12,8 +12,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from bench.sizes import BASE, IMAGE, MODALITIES, PATCH, POSITIONS, SEASONS, TOKENS, VALUES
+
 OPS = ("embed_patches", "assemble_tokens", "norm_pix_loss", "gather_patches", "tm_attention")
-_B, _T, _M, _K, _N, _P, _D, _DECODER = 64, 4, 2, 64, 256, 768, 768, 512
+_B, _T, _M, _K, _N, _P = 64, SEASONS, MODALITIES, TOKENS, POSITIONS, VALUES
+_D, _DECODER = BASE.width, BASE.decoder_width
 _FEW = 8  # samples: so few patches that embed_patches takes smaller blocks
 _WIDTHS = (32, 48, 64, 80, 96, 128)
 
@@ -117,7 +120,7 @@ def _gather(
     ]
     index = _like(_B, _T, _K, dtype=torch.int32)
     statistics = (_like(12), _like(12), range(12))
-    module.forward(bands, _like(_B, _T, 4), index, *statistics, (128, 128), 8, 0.0, dtype)
+    module.forward(bands, _like(_B, _T, 4), index, *statistics, (IMAGE, IMAGE), PATCH, 0.0, dtype)
 
 
 def _like(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-# base model, both modalities of four seasons: batch, seasons, modalities, visible, all patches,
-# values of a patch, widths of encoder and decoder, heads; bfloat16
-_B, _T, _M, _K, _N, _P, _D, _DECODER, _H = 64, 4, 2, 64, 256, 768, 768, 512, 12
+from bench.sizes import BASE, MODALITIES, POSITIONS, SEASONS, TOKENS, VALUES
+
+# base model, both modalities of four seasons; bfloat16
+_B, _T, _M, _K, _N, _P = 64, SEASONS, MODALITIES, TOKENS, POSITIONS, VALUES
+_D, _DECODER, _H = BASE.width, BASE.decoder_width, BASE.heads
 _HALF, _FULL = 2, 4  # bytes
 
 

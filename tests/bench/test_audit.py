@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 
-from bench import audit_binary, audit_table, gpu_audit, roofline
+from bench.audit import __main__ as command
+from bench.audit import binary, roofline, run, table
 from tests.conftest import REPOSITORY
 
-ROW = audit_table.Row(
+ROW = table.Row(
     backend="triton",
     op="tm_attention",
     kernel="forward",
@@ -31,22 +32,22 @@ ROW = audit_table.Row(
 )
 EXPECTED = {
     "compilers": {"triton": "3.0"},
-    "rows": {ROW.name: {name: getattr(ROW, name) for name in audit_table.MEASURED}},
+    "rows": {ROW.name: {name: getattr(ROW, name) for name in table.MEASURED}},
 }
 
 
 @pytest.fixture(autouse=True)
 def compiler(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(audit_table, "compiler", lambda backend: "3.0")
+    monkeypatch.setattr(table, "compiler", lambda backend: "3.0")
 
 
-def changed(**changes: Any) -> list[audit_table.Row]:
+def changed(**changes: Any) -> list[table.Row]:
     return [dataclasses.replace(ROW, **changes)]
 
 
 def test_a_good_kernel_has_no_faults() -> None:
-    assert audit_table.faults([ROW]) == []
-    assert audit_table.regressions([ROW], EXPECTED) == []
+    assert table.faults([ROW]) == []
+    assert table.regressions([ROW], EXPECTED) == []
 
 
 @pytest.mark.parametrize(
@@ -62,14 +63,14 @@ def test_a_good_kernel_has_no_faults() -> None:
     ],
 )
 def test_faults(changes: dict[str, Any], message: str) -> None:
-    (fault,) = audit_table.faults(changed(**changes))
+    (fault,) = table.faults(changed(**changes))
     name, _, found = fault.partition(": ")
     assert name == changed(**changes)[0].name
     assert found.startswith(message)
 
 
 def test_float32_may_spill() -> None:
-    assert audit_table.faults(changed(inputs="float32 d=64 K=64", spill_bytes=8, tensor="")) == []
+    assert table.faults(changed(inputs="float32 d=64 K=64", spill_bytes=8, tensor="")) == []
 
 
 @pytest.mark.parametrize(
@@ -82,65 +83,65 @@ def test_float32_may_spill() -> None:
     ],
 )
 def test_regressions(changes: dict[str, Any], message: str) -> None:
-    (regression,) = audit_table.regressions(changed(**changes), EXPECTED)
+    (regression,) = table.regressions(changed(**changes), EXPECTED)
     assert regression == f"{ROW.name}: {message}"
 
 
 def test_improvements_are_none() -> None:
-    assert audit_table.regressions(changed(occupancy=0.5, registers=96), EXPECTED) == []
+    assert table.regressions(changed(occupancy=0.5, registers=96), EXPECTED) == []
 
 
 def test_another_compiler_may_need_more_registers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(audit_table, "compiler", lambda backend: "4.0")
-    assert audit_table.regressions(changed(occupancy=0.125), EXPECTED) == []
-    assert len(audit_table.regressions(changed(occupancy=0.125, tensor=""), EXPECTED)) == 1
+    monkeypatch.setattr(table, "compiler", lambda backend: "4.0")
+    assert table.regressions(changed(occupancy=0.125), EXPECTED) == []
+    assert len(table.regressions(changed(occupancy=0.125, tensor=""), EXPECTED)) == 1
 
 
 def test_a_kernel_that_is_not_in_the_table() -> None:
-    (regression,) = audit_table.regressions(changed(kernel="new"), EXPECTED)
+    (regression,) = table.regressions(changed(kernel="new"), EXPECTED)
     assert "not in the table" in regression
 
 
 def test_a_kernel_that_is_only_in_the_table() -> None:
     other = dataclasses.replace(ROW, kernel="gone")
     expected = {"compilers": {}, "rows": {other.name: {}}}
-    (lost,) = audit_table.lost([ROW], expected)
+    (lost,) = table.lost([ROW], expected)
     assert lost == f"{other.name}: in the table, but not compiled"
     # what was not audited is not missed
-    assert audit_table.lost(changed(backend="cuda"), expected) == []
-    assert audit_table.lost(changed(target="sm_80"), expected) == []
-    assert audit_table.lost(changed(op="embed_patches"), expected) == []
+    assert table.lost(changed(backend="cuda"), expected) == []
+    assert table.lost(changed(target="sm_80"), expected) == []
+    assert table.lost(changed(op="embed_patches"), expected) == []
 
 
 def test_written_table_is_read_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(audit_table, "EXPECTED", tmp_path / "table.json")
-    audit_table.write([ROW, *changed(kernel="old")])
-    audit_table.write([ROW])
-    assert audit_table.read() == EXPECTED
+    monkeypatch.setattr(table, "EXPECTED", tmp_path / "table.json")
+    table.write([ROW, *changed(kernel="old")])
+    table.write([ROW])
+    assert table.read() == EXPECTED
 
 
 def test_an_update_keeps_what_was_not_audited(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(audit_table, "EXPECTED", tmp_path / "table.json")
+    monkeypatch.setattr(table, "EXPECTED", tmp_path / "table.json")
     other = changed(backend="cuda")
-    audit_table.write([ROW])
-    audit_table.write(other)
-    table = audit_table.read()
-    assert table["compilers"] == {"triton": "3.0", "cuda": "3.0"}
-    assert list(table["rows"]) == sorted([ROW.name, other[0].name])
+    table.write([ROW])
+    table.write(other)
+    written = table.read()
+    assert written["compilers"] == {"triton": "3.0", "cuda": "3.0"}
+    assert list(written["rows"]) == sorted([ROW.name, other[0].name])
 
 
 def test_a_quick_audit_does_not_make_the_table() -> None:
     with pytest.raises(SystemExit):
-        gpu_audit.main(["--quick", "--update"])
+        command.main(["--quick", "--update"])
 
 
 def test_a_backend_that_cannot_be_compiled_is_named(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(gpu_audit, "obstacle", lambda backend: "no compiler")
-    assert gpu_audit.main(["--quick"]) == 0
+    monkeypatch.setattr(run, "obstacle", lambda backend: "no compiler")
+    assert command.main(["--quick"]) == 0
     assert capsys.readouterr().err.splitlines() == [
         "triton is left out: no compiler",
         "cuda is left out: no compiler",
@@ -150,12 +151,12 @@ def test_a_backend_that_cannot_be_compiled_is_named(
 def test_the_committed_table_has_no_faults() -> None:
     """Without a compiler: what it says of every configuration."""
     rows = []
-    for name, measured in audit_table.read()["rows"].items():
+    for name, measured in table.read()["rows"].items():
         backend, op, kernel, inputs, configuration, target = name.split(" | ")
         names = (backend, op, kernel, inputs, configuration, target)
-        rows.append(audit_table.Row(*names, **measured))
-    assert {row.target for row in rows} == set(audit_binary.TARGETS)
-    assert audit_table.faults(rows) == []
+        rows.append(table.Row(*names, **measured))
+    assert {row.target for row in rows} == set(binary.TARGETS)
+    assert table.faults(rows) == []
 
 
 def test_least_time() -> None:
@@ -165,27 +166,27 @@ def test_least_time() -> None:
 
 
 def test_every_operation_has_a_least_time() -> None:
-    lines = gpu_audit.roofline_table().splitlines()
+    lines = command.roofline_table().splitlines()
     assert len(lines) == 1 + len(roofline.works())
     assert lines[0].split() == ["op", "direction", "MB", "GFLOP", "A100", "H100", "B200"]
 
 
 def run_audit(*arguments: str) -> None:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    run = subprocess.run(
-        [sys.executable, "-m", "bench.gpu_audit", *arguments],
+    done = subprocess.run(
+        [sys.executable, "-m", "bench.audit", *arguments],
         cwd=REPOSITORY,
         env=environment,
         capture_output=True,
         text=True,
         check=False,
     )
-    assert run.returncode == 0, run.stderr
+    assert done.returncode == 0, done.stderr
 
 
-@pytest.fixture(params=gpu_audit.BACKENDS)
+@pytest.fixture(params=run.BACKENDS)
 def backend(request: pytest.FixtureRequest) -> str:
-    reason = gpu_audit.obstacle(request.param)
+    reason = run.obstacle(request.param)
     if reason is not None:
         pytest.skip(f"the audit of {request.param} kernels: {reason}")
     return str(request.param)
@@ -206,11 +207,11 @@ def test_every_configuration(backend: str) -> None:
 SPILLING = """
 import os
 os.environ.pop("TRITON_INTERPRET", None)
-from bench import audit_table, gpu_audit
+from bench.audit import run, table
 from seamo_fast.kernels.embed_patches import triton_impl
 triton_impl._HALF = triton_impl._blocks((128, 128, 4, 3))
-scope = gpu_audit.Scope(["triton"], ["sm_80"], ["embed_patches"], quick=True)
-for line in audit_table.faults(gpu_audit.audit(scope)):
+scope = run.Scope(["triton"], ["sm_80"], ["embed_patches"], quick=True)
+for line in table.faults(run.audit(scope)):
     print(line)
 """
 
@@ -219,8 +220,8 @@ for line in audit_table.faults(gpu_audit.audit(scope)):
 def test_a_spill_is_found() -> None:
     pytest.importorskip("triton")
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    run = subprocess.run(
+    done = subprocess.run(
         [sys.executable, "-c", SPILLING], cwd=REPOSITORY, env=environment,
         capture_output=True, text=True, check=True,
     )  # fmt: skip
-    assert "spills" in run.stdout
+    assert "spills" in done.stdout

@@ -17,8 +17,8 @@ from triton.runtime.autotuner import Autotuner
 from triton.runtime.driver import driver
 from triton.runtime.jit import JITFunction
 
-from bench.audit_binary import Binary, Kernel, functions, read_amdgcn, read_function
-from bench.audit_cases import Case
+from bench.audit.binary import Binary, Kernel, functions, read_amdgcn, read_function
+from bench.audit.cases import Case
 
 _TARGETS = {
     "sm_80": GPUTarget("cuda", 80, 32),

@@ -18,8 +18,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from bench.audit_binary import Function, Kernel, cuobjdump, functions, read_function
-from bench.audit_cases import OPS, Case
+from bench.audit.binary import Function, Kernel, cuobjdump, functions, read_function
+from bench.audit.cases import OPS, Case
 from seamo_fast.kernels import _cuda, _nvcc
 
 NOT_LAUNCHED = "not launched"  # configuration of a kernel that no case launches

@@ -9,10 +9,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from bench import audit_cuda
-from bench.audit_binary import TARGETS
+from bench.audit import cuda
+from bench.audit.binary import TARGETS
 
-EXPECTED = Path(__file__).with_name("gpu_audit_expected.json")
+EXPECTED = Path(__file__).with_name("expected.json")
 # columns of the table
 MEASURED = (
     *("registers", "spill_bytes", "shared", "occupancy", "tensor", "wide_loads", "wide_stores"),
@@ -65,7 +65,7 @@ def faults(rows: Iterable[Row]) -> list[str]:
 
 
 def _faults(row: Row) -> Iterator[str]:
-    if row.configuration == audit_cuda.NOT_LAUNCHED:
+    if row.configuration == cuda.NOT_LAUNCHED:
         yield "no case launches it"
     if row.shared > TARGETS[row.target].shared_block:
         yield f"{row.shared} bytes of shared memory are too many"
@@ -108,7 +108,7 @@ def regressions(rows: Iterable[Row], expected: dict[str, Any]) -> list[str]:
 
 def compiler(backend: str) -> str:
     """The version of what compiles the kernels of a backend."""
-    return audit_cuda.compiler() if backend == "cuda" else metadata.version(backend)
+    return cuda.compiler() if backend == "cuda" else metadata.version(backend)
 
 
 def read() -> dict[str, Any]:
