@@ -24,8 +24,7 @@ from seamo_fast.data.packing.packer import OnBad, Plan, Shard, pack_splits, remo
 from seamo_fast.data.packing.sources import LAYOUTS, open_source
 from seamo_fast.data.packing.splits import Splits
 from seamo_fast.data.packing.verify import verify
-from seamo_fast.data.shards.manifest import Encoding
-from seamo_fast.data.shards.shard_set import ShardSet
+from seamo_fast.data.shards import Encoding, ShardSet
 from seamo_fast.errors import ConfigError
 
 

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 import tifffile
 
-from seamo_fast.data.shards.manifest import ArraySpec, Remark
+from seamo_fast.data.shards import ArraySpec, Remark
 from seamo_fast.data.shards.tiff import read_plain
 from seamo_fast.errors import DataError
 from seamo_fast.modalities import Modality

@@ -51,7 +51,7 @@ from typing import Any, Literal
 
 import yaml
 
-from seamo_fast.data.shards.manifest import DTYPES, check_modality
+from seamo_fast.data.shards import DTYPES, check_modality
 from seamo_fast.errors import DataError
 from seamo_fast.modalities import Band, Modality, canonical_band, get_modality
 

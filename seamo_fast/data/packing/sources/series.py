@@ -25,7 +25,7 @@ from seamo_fast.data.packing.sources.cubes import Cube, open_cube
 from seamo_fast.data.packing.sources.images import index_images
 from seamo_fast.data.packing.sources.mapping import Mapping
 from seamo_fast.data.packing.sources.pairing import season_slots
-from seamo_fast.data.shards.manifest import DTYPES, ArraySpec, Remark, array_names
+from seamo_fast.data.shards import DTYPES, ArraySpec, Remark, array_names
 from seamo_fast.errors import DataError
 from seamo_fast.modalities import Modality
 
