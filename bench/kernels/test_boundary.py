@@ -93,6 +93,7 @@ def test_boundary(benchmark: Any, op: str, gradient: bool) -> None:
     # the node that autograd makes is no part of the kernel
     seconds, bare = least((call, gradient), (kernel, False))
     benchmark.extra_info |= {
+        "table": "boundary",
         "op": op,
         "gradient": gradient,
         "call us": seconds * 1e6,

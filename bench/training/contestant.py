@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from seamo_fast.profile.variant import as_reference
-from seamo_fast.training import build, memory, optimizer, precision
+from seamo_fast.training import allocator, build, optimizer, precision
 from seamo_fast.training.config import Compile, OptimConfig, PretrainConfig
 from seamo_fast.training.parse import parse
 from seamo_fast.views import ViewConfig
@@ -47,7 +47,7 @@ class Contestant:
         self.flops = size * build.step_flops(everything, shards, stage)
         ours = build.make_model(config, shards, plan)
         if name == "ours":
-            memory.keep_freed_memory()  # as the command does
+            allocator.keep_freed_memory()  # as the command does
             build.compile_model(ours, compiled, self.device)
             self.model: nn.Module = ours
         else:
@@ -174,7 +174,7 @@ def answers(arguments: argparse.Namespace) -> Iterator[dict[str, float]]:
 
 def rates(arguments: argparse.Namespace) -> Iterator[dict[str, float]]:
     """Yields the FLOPs of the reference's products, then their time for each line."""
-    memory.keep_freed_memory()
+    allocator.keep_freed_memory()
     machine = Machine(Contestant("reference", "off", arguments.batch, arguments.decoded))
     yield {"flops": machine.flops}
     for _ in sys.stdin:
