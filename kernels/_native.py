@@ -12,8 +12,8 @@ torch, see _nvcc.py. Each is known by a fingerprint of its sources and of what i
 
 Environment: SEAMO_FAST_BUILD=auto|none|cpu|cuda (auto: the CPU kernels, and the CUDA kernels where
 nvcc, a torch with CUDA, and a GPU or TORCH_CUDA_ARCH_LIST are there), MAX_JOBS, CXX, CFLAGS,
-LDFLAGS, CUDA_HOME, SEAMO_FAST_CACHE. This file imports nothing of the package but _compile, _cxx and _nvcc:
-setup.py uses it.
+LDFLAGS, CUDA_HOME, SEAMO_FAST_CACHE. This file imports nothing of the package but _compile, _cxx
+and _nvcc: setup.py uses it.
 """
 
 from __future__ import annotations
@@ -193,7 +193,7 @@ def _wanted() -> str:
 def _command() -> type:
     from setuptools.command.build_ext import build_ext  # type: ignore[import-untyped]
 
-    class BuildNative(build_ext):
+    class BuildNative(build_ext):  # type: ignore[misc]
         """Compiles part by part; records failures, raises those of what was asked for."""
 
         def run(self) -> None:
