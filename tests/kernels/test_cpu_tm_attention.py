@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional as F
 
-from seamo_fast.kernels import _native, tm_attention
+from seamo_fast.kernels import _native, _registry, tm_attention
 from seamo_fast.kernels.tm_attention import reference
 from tests.kernels.budget import assert_within_budget, distance, moved
 from tests.kernels.directions import (
@@ -31,7 +31,7 @@ if isinstance(_module, str):
 
 pytestmark = pytest.mark.usefixtures("poisoned_memory")
 
-from seamo_fast.kernels.tm_attention import cpu_impl  # noqa: E402 (needs the compiled module)
+cpu_impl = _registry.implementation("tm_attention", "cpu")
 
 Layout = Callable[[Tensor], Tensor]
 Sizes = dict[str, int]
