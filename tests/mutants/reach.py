@@ -60,7 +60,7 @@ class Imports:
         """
         ranks = []
         for file in self.files:
-            if not file.rpartition("/")[2].startswith("test_") or file.startswith(SKIPPED):
+            if not is_test(file) or file.startswith(SKIPPED):
                 continue
             distance = self._distance(file, path)
             if distance is not None and file not in SKIPPED_FILES:
@@ -94,6 +94,11 @@ class Imports:
                     inner = f"{node.module}.{alias.name}"
                     found.add(inner if inner in self._known else node.module)
         return frozenset(self._known[name] for name in found if name in self._known)
+
+
+def is_test(file: str) -> bool:
+    """Returns whether a file of the repository holds tests."""
+    return file.rpartition("/")[2].startswith("test_")
 
 
 def _module(file: str) -> str:
