@@ -119,10 +119,10 @@ def test_torch_may_compile_as_many_programs_as_the_stages_need(
     settings: Settings, limit: int, expected: int
 ) -> None:
     config = settings()
-    shards = build.open_shards(config.data.path)
-    model = build.make_model(config, shards, build.make_plan(config, shards))
+    shards = batches.open_shards(config.data.path)
+    model = model_setup.make_model(config, shards, batches.make_plan(config, shards))
     with torch._dynamo.config.patch(recompile_limit=limit):
-        build.compile_model(model, "regional", torch.device("cpu"))
+        model_setup.compile_model(model, "regional", torch.device("cpu"))
         assert torch._dynamo.config.recompile_limit == expected
 
 
