@@ -14,9 +14,8 @@ import torch
 
 from seamo_fast.data.demo.dataset import demo_shards
 from seamo_fast.model.seamo import SeaMo
-from seamo_fast.pretrain import main
+from seamo_fast.pretrain import COMMAND, main
 from seamo_fast.training import batches, dry_run, model_setup
-from seamo_fast.training.parse import parse
 from seamo_fast.training.step import step_flops
 from tests.kernels.backends import forget
 
@@ -106,7 +105,10 @@ def test_print_config_prints_what_can_be_read_back(
     assert done.value.code == 0
     file = tmp_path / "printed.yaml"
     file.write_text(capsys.readouterr().out)
-    assert parse(["--config", str(file)])[0] == parse(["--config", "small", "--run.seed=5"])[0]
+    assert (
+        COMMAND.parse(["--config", str(file)])[0]
+        == COMMAND.parse(["--config", "small", "--run.seed=5"])[0]
+    )
 
 
 def test_a_dry_run_of_a_batch_beyond_memory_still_tells(
@@ -132,7 +134,7 @@ def test_a_dry_run_tells_what_a_run_takes(
 ) -> None:
     assert main(["--config", str(config), "--dry_run"]) == 0
     told = capsys.readouterr().out
-    settings, _ = parse(["--config", str(config)])
+    settings, _ = COMMAND.parse(["--config", str(config)])
     shards = batches.open_shards(settings.data.path)
     plan = batches.make_plan(settings, shards)
     model = model_setup.make_model(settings, shards, plan)
@@ -189,8 +191,8 @@ def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
 @pytest.mark.usefixtures("backend")
 @pytest.mark.parametrize("size", ["demo", "tiny"])
 def test_the_memory_estimate_is_near_what_is_kept(config: Path, size: str) -> None:
-    path = parse(["--config", str(config)])[0].data.path
-    settings, _ = parse(["--config", size, f"--data.path={path}", "--data.batch_size=2"])
+    path = COMMAND.parse(["--config", str(config)])[0].data.path
+    settings, _ = COMMAND.parse(["--config", size, f"--data.path={path}", "--data.batch_size=2"])
     shards = batches.open_shards(path)
     plan = batches.make_plan(settings, shards)
     model = model_setup.make_model(settings, shards, plan)

@@ -13,7 +13,7 @@ from typing import Final
 from torch import nn
 
 from seamo_fast.model.seamo import SeaMo
-from seamo_fast.profile.config import ParityConfig, parse_parity
+from seamo_fast.profile.config import PARITY, ParityConfig
 from seamo_fast.profile.steps import ProfiledSteps
 from seamo_fast.reference import ReferenceSeaMo
 
@@ -49,7 +49,7 @@ def train(config: ParityConfig, name: str, target: Path) -> None:
 def main(arguments: Sequence[str]) -> None:
     """Takes the name of the variant, the file of its losses, and settings."""
     name, target, *settings = arguments
-    train(parse_parity(settings), name, Path(target))
+    train(PARITY.parse(settings)[0], name, Path(target))
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from seamo_fast.data.shards.shard_set import ShardSet
 from seamo_fast.model import SeaMo
 from seamo_fast.profile import parity, variant
 from seamo_fast.profile.__main__ import main
-from seamo_fast.profile.config import ParityConfig, parse_parity
+from seamo_fast.profile.config import PARITY, ParityConfig
 from seamo_fast.profile.parity import judge, smoothed, variants
 from seamo_fast.profile.variant import train
 from seamo_fast.reference import ReferenceSeaMo
@@ -79,7 +79,7 @@ def column(path: Path, name: str) -> list[float]:
 
 @pytest.mark.parametrize("name", ["reference", "fast"])
 def test_a_variant_trains_as_by_hand(config: Path, tmp_path: Path, name: str) -> None:
-    settings = parse_parity(["--config", str(config), f"--parity.steps={STEPS}", "--run.seed=3"])
+    settings = PARITY.parse(["--config", str(config), f"--parity.steps={STEPS}", "--run.seed=3"])[0]
     train(settings, name, tmp_path / "losses.csv")
     found = column(tmp_path / "losses.csv", "loss")
     assert found == pytest.approx(by_hand(settings, name == "reference"), rel=1e-5)
@@ -114,7 +114,7 @@ def test_all_variants_are_compared(
     curves = tmp_path / "curves.csv"
     assert column(curves, "step") == list(range(1, STEPS + 1))
     reference = column(curves, "reference")
-    settings = parse_parity(["--config", str(config)])
+    settings = PARITY.parse(["--config", str(config)])[0]
     assert reference == pytest.approx(by_hand(settings, plain=True), rel=1e-5)
     assert column(curves, "fast") == pytest.approx(reference, rel=1e-4)
     assert column(curves, "fast, seed 1") != pytest.approx(reference, rel=1e-3)
@@ -153,7 +153,7 @@ def test_a_variant_that_fails_is_named(
 
 
 def test_every_variant_differs_from_the_fast_one_in_one_thing(config: Path) -> None:
-    settings = parse_parity(["--config", str(config), "--run.seed=5"])
+    settings = PARITY.parse(["--config", str(config), "--run.seed=5"])[0]
     found = [(v.name, v.seed, v.settings, dict(v.environment)) for v in variants(settings)]
     assert found == [
         ("reference", 5, (), {}),

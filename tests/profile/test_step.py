@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 import torch
 
+from seamo_fast.pretrain import COMMAND
 from seamo_fast.profile.__main__ import main
-from seamo_fast.profile.config import parse_step
+from seamo_fast.profile.config import STEP
 from seamo_fast.profile.phases import Phases
 from seamo_fast.profile.steps import ProfiledSteps
 from seamo_fast.training import batches
 from seamo_fast.training.loop import pretrain
-from seamo_fast.training.parse import parse
 from seamo_fast.training.reporting.figures import Figures
 from seamo_fast.training.reporting.telemetry import read_metrics
 from seamo_fast.training.step import step_flops
@@ -42,7 +42,7 @@ def test_a_step_is_reported_by_phase_and_by_operator(
 ) -> None:
     assert run(config, tmp_path / "out") == 0
     shown = capsys.readouterr().out
-    settings = parse_step(["--config", str(config)])
+    settings = STEP.parse(["--config", str(config)])[0]
     shards = batches.open_shards(settings.data.path)
     stage = batches.make_plan(settings, shards).stages[-1]
     gflop = 2 * step_flops(settings, shards, stage) / 1e9
@@ -124,7 +124,7 @@ def test_a_compiled_step_reports_what_was_compiled(
         "compile",
         lambda self, **options: compile_module(self, backend="aot_eager", **options),
     )
-    shards = batches.open_shards(parse_step(["--config", str(config)]).data.path)
+    shards = batches.open_shards(STEP.parse(["--config", str(config)])[0].data.path)
     # a batch that lacks a group needs other programs
     assert all(shards.groups(number)[0].all() for number in range(len(shards)))
     torch.compiler.reset()
@@ -139,7 +139,7 @@ def test_a_compiled_step_reports_what_was_compiled(
 
 
 def test_profiled_steps_are_those_of_a_run(config: Path) -> None:
-    settings = parse_step(["--config", str(config)])
+    settings = STEP.parse(["--config", str(config)])[0]
     plain = ProfiledSteps(settings, 3)
     phases = Phases(torch.device("cpu"))
     watched = ProfiledSteps(settings, 3, phase=phases.time)
@@ -153,7 +153,7 @@ def test_profiled_steps_have_the_losses_of_a_run(
 ) -> None:
     monkeypatch.setattr(Figures, "write", lambda *_: None)
     options = [f"--optim.accumulate={accumulate}", f"--run.folder={tmp_path}", "--run.log_every=1"]
-    settings, _ = parse(["--config", str(config), *options, "--run.steps_per_stage=3"])
+    settings, _ = COMMAND.parse(["--config", str(config), *options, "--run.steps_per_stage=3"])
     pretrain(settings)
     profiled = ProfiledSteps(settings, 3)
     losses = [line["loss"] for line in read_metrics(tmp_path / "metrics.jsonl")]
@@ -163,8 +163,7 @@ def test_profiled_steps_have_the_losses_of_a_run(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "usage: python -m seamo_fast.profile {step,parity} [settings]"),
-        (["steps"], "usage: python -m seamo_fast.profile {step,parity} [settings]"),
+        (["steps"], "error: unknown command 'steps'; the nearest known is 'step'"),
         (["step", "--profile.step=3"], "the nearest known is 'profile.steps'"),
         (["step", "--profile.steps=0"], "profile.steps must be at least 1, but got 0"),
         (["parity", "--parity.seeds=1"], "parity.seeds must be at least 2, but got 1"),

@@ -181,13 +181,13 @@ import os, signal, sys
 import pytest, torch
 torch.set_num_threads(1)
 from seamo_fast.training import loop, precision
-from seamo_fast.training.parse import parse
+from seamo_fast.pretrain import COMMAND
 from tests.training.distributed.worker import before_step
 precision.matmul_rate = lambda *_: 1e9
 loop.Figures.write = lambda *_: None
 if os.environ["TORCHELASTIC_RESTART_COUNT"] == "0" and os.environ["RANK"] == "1":
     before_step(pytest.MonkeyPatch(), 6, lambda: os.kill(os.getpid(), signal.SIGKILL))
-loop.pretrain(parse(["--config", sys.argv[1]])[0])
+loop.pretrain(COMMAND.parse(["--config", sys.argv[1]])[0])
 """
 
 
@@ -201,7 +201,7 @@ def test_torchrun_restarts_a_killed_rank_and_the_run_resumes(
     file.write_text(to_yaml(killed))
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2",
                "--max-restarts=1", str(script), str(file)]  # fmt: skip
-    path = os.pathsep.join([os.environ.get("PYTHONPATH", ""), str(Path(__file__).parents[2])])
+    path = os.pathsep.join([os.environ.get("PYTHONPATH", ""), str(Path(__file__).parents[3])])
     done = subprocess.run(
         command,
         env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path},

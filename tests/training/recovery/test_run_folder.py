@@ -70,6 +70,14 @@ def test_starting_over_moves_each_earlier_run_into_a_folder_of_its_own(tmp_path:
     assert [message.rpartition("/")[2] for message in said] == ["previous-1", "previous-2"]
 
 
+def test_a_small_file_is_on_the_disk_before_its_name_appears(
+    tmp_path: Path, order_on_disk: list[str]
+) -> None:
+    run_folder.write_atomically(tmp_path / "config.yaml", "text")
+    assert order_on_disk.index("rename config.yaml") == 1
+    assert order_on_disk[0].startswith("sync .config.yaml")
+
+
 def test_what_a_killed_process_left_is_written_over(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

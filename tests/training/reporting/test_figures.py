@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from seamo_fast import views
+from seamo_fast import pictures, views
 from seamo_fast.data.loading.loader import TileLoader
 from seamo_fast.modalities import Band, Modality
 from seamo_fast.training import batches, model_setup
@@ -57,14 +57,14 @@ def test_two_radar_bands_are_shown_with_their_difference() -> None:
 def test_true_colour_has_one_stretch_and_radar_one_a_channel() -> None:
     image = np.stack([np.linspace(0, 1, 36), np.linspace(1, 2, 36), np.linspace(2, 3, 36)], -1)
     image = image.reshape(6, 6, 3)
-    low, high = patch_images.limits(image, OPTIC)
+    low, high = pictures.limits(OPTIC, [image])
     assert len(set(low)) == len(set(high)) == 1
-    low, high = patch_images.limits(image, RADAR)
+    low, high = pictures.limits(RADAR, [image])
     np.testing.assert_allclose(np.diff(low), 1)
-    flat = patch_images.picture(
-        np.full((6, 6, 3), 7.0), *patch_images.limits(np.full((6, 6, 3), 7.0), OPTIC)
-    )
-    assert np.isfinite(flat).all()
+    for value in (7.0, np.float32(7000)):  # to which float32 cannot add 1e-6
+        constant = np.full((6, 6, 3), value)
+        flat = pictures.stretched(constant, *pictures.limits(OPTIC, [constant]))
+        assert (flat == 0).all()
 
 
 def test_the_best_prediction_restores_the_region() -> None:
