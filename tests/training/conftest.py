@@ -115,8 +115,8 @@ def settings(shard_folder: Path, tmp_path: Path) -> Callable[..., PretrainConfig
 
 @pytest.fixture
 def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Lets runs go without drawing, which takes longer than their training."""
-    monkeypatch.setattr("seamo_fast.training.reporting.figures.Report.write", lambda *_: None)
+    """Lets runs draw nothing, which takes longer than their training."""
+    monkeypatch.setattr("seamo_fast.training.reporting.figures.Figures.write", lambda *_: None)
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from seamo_fast.model.seamo import SeaMo
-from seamo_fast.training import build
+from seamo_fast.training import model_setup
 from seamo_fast.training.config import DistributedConfig
 from seamo_fast.training.distributed import ranks
 from seamo_fast.training.schedule import Stage
@@ -49,7 +49,7 @@ def shard(
     if dtype != torch.float32:
         # the residual stream keeps the dtype that autocast gives it
         policy = MixedPrecisionPolicy(dtype, torch.float32, cast_forward_inputs=False)
-    for block in build.transformer_blocks(model):
+    for block in model_setup.transformer_blocks(model):
         fully_shard(block, mesh=mesh, reshard_after_forward=reshard, mp_policy=policy)
     fully_shard(model, mesh=mesh, reshard_after_forward=reshard)
 

@@ -19,10 +19,11 @@ import torch
 
 from seamo_fast import checkpoint_files
 from seamo_fast.errors import ConfigError, DataError
-from seamo_fast.training import build, loop
+from seamo_fast.training import batches, loop, model_setup
 from seamo_fast.training.config import PretrainConfig, StageLength, to_yaml
 from seamo_fast.training.distributed import ranks, sharding
 from seamo_fast.training.recovery import checkpoint
+from seamo_fast.training.recovery.run_state import RunState
 from seamo_fast.training.reporting.telemetry import read_metrics
 from tests.training.distributed.worker import before_step, run_ranks, terminate
 
@@ -95,11 +96,11 @@ def test_two_ranks_give_the_losses_of_one_over_fifty_steps(uneven: Settings, way
 def test_parts_of_a_batch_have_different_counts(uneven: Settings) -> None:
     # else the tests above would pass with plain averages
     config = uneven()
-    shards = build.open_shards(config.data.path)
-    plan = build.make_plan(config, shards)
-    model = build.make_model(config, shards, plan)
-    loader = build.make_loader(config, shards, plan.stages[1])
-    batch, views = next(build.with_views(config, loader, 1))
+    shards = batches.open_shards(config.data.path)
+    plan = batches.make_plan(config, shards)
+    model = model_setup.make_model(config, shards, plan)
+    loader = batches.make_loader(config, shards, plan.stages[1])
+    batch, views = next(batches.with_views(config, loader, 1))
     counts = [model.count(*part) for part in zip(batch.split(2), views.split(2), strict=True)]
     assert counts[0][0] != counts[1][0]
     assert torch.equal(counts[0] + counts[1], model.count(batch, views))
@@ -117,16 +118,16 @@ def test_micro_batches_and_recomputation_do_not_change_the_step(uneven: Settings
 
 def test_recomputation_keeps_less_and_changes_no_bit(uneven: Settings) -> None:
     config = uneven()
-    shards = build.open_shards(config.data.path)
-    plan = build.make_plan(config, shards)
+    shards = batches.open_shards(config.data.path)
+    plan = batches.make_plan(config, shards)
     batch, views = next(
-        build.with_views(config, build.make_loader(config, shards, plan.stages[1]), 1)
+        batches.with_views(config, batches.make_loader(config, shards, plan.stages[1]), 1)
     )
     results = []
     for how in ("none", "blocks"):
-        model = build.make_model(config, shards, plan)
+        model = model_setup.make_model(config, shards, plan)
         names = list(model.state_dict())
-        build.recompute_blocks(model, how)
+        model_setup.recompute_blocks(model, how)
         assert list(model.state_dict()) == names
         kept: list[int] = []
         with torch.autograd.graph.saved_tensors_hooks(
@@ -191,10 +192,10 @@ loop.pretrain(COMMAND.parse(["--config", sys.argv[1]])[0])
 """
 
 
-def test_torchrun_restarts_a_killed_rank_and_the_run_goes_on(
+def test_torchrun_restarts_a_killed_rank_and_the_run_resumes(
     uneven: Settings, tmp_path: Path
 ) -> None:
-    # from where it was, though told to start over
+    # it resumes, although the settings say to start over
     killed, one = uneven("killed", run__resume="none"), uneven("one")
     script, file = tmp_path / "killed.py", tmp_path / "config.yaml"
     script.write_text(KILLED)
@@ -217,14 +218,14 @@ def test_torchrun_restarts_a_killed_rank_and_the_run_goes_on(
 
 def act_fail(here: int) -> None:
     def fail() -> None:
-        raise_once = build.ahead
+        raise_once = batches.ahead
 
         def broken(*_: Any) -> Any:
             raise DataError("shard 3 is gone")
             yield raise_once
 
         if here == 1:
-            build.ahead = broken  # type: ignore[assignment]
+            batches.ahead = broken  # type: ignore[assignment]
 
     fail()
     before_step(-1, lambda: None)
@@ -254,7 +255,7 @@ def test_a_full_disk_ends_all_ranks(uneven: Settings) -> None:
 
 def act_spoil(here: int) -> None:
     before_step(-1, lambda: None)
-    original, calls = build.draw_views, []
+    original, calls = batches.draw_views, []
 
     def draw(config: PretrainConfig, batch: Any, stage: int) -> Any:
         if here == 1 and len(calls) in (4, 5):
@@ -262,11 +263,11 @@ def act_spoil(here: int) -> None:
         calls.append(0)
         return original(config, batch, stage)
 
-    build.draw_views = draw
+    batches.draw_views = draw
 
 
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
-def test_a_gradient_that_is_not_finite_on_one_rank_is_passed_over_on_all(
+def test_a_gradient_that_is_not_finite_on_one_rank_is_skipped_on_all(
     uneven: Settings, strategy: str
 ) -> None:
     config = uneven(data__workers=0, distributed__strategy=strategy)
@@ -347,23 +348,23 @@ def test_bfloat16_shards_stay_near_bfloat16_replicas(uneven: Settings) -> None:
     assert {tensor.dtype for tensor in newest.model.values()} == {torch.float32}
 
 
-def test_training_goes_on_while_a_checkpoint_is_written(
+def test_training_continues_while_a_checkpoint_is_written(
     uneven: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole, slow = uneven("whole"), uneven("slow")
     loop.pretrain(whole)
-    trainer = loop.Trainer(slow, Path(slow.run.folder))
+    state = RunState(slow, Path(slow.run.folder))
     Path(slow.run.folder).mkdir()
     original, steps = checkpoint.save_file, []
 
     def save_file(*arguments: Any) -> None:
-        while trainer.step == 4:
+        while state.step == 4:
             time.sleep(0.01)
-        steps.append(trainer.step)
+        steps.append(state.step)
         original(*arguments)
 
     monkeypatch.setattr(checkpoint, "save_file", save_file)
-    trainer.train()
+    loop.run(state)
     assert steps[2] > 4  # two files of step 2, then those of step 4
     first, second = (
         checkpoint.load(Path(config.run.folder) / "checkpoints" / "step_00000004")

@@ -78,7 +78,7 @@ def _run(
     precision.matmul_rate = lambda *given: measure(*given, budget=0.0)
     try:
         if act is None:
-            figures.Report.write = lambda *_: None  # type: ignore[method-assign]
+            figures.Figures.write = lambda *_: None  # type: ignore[method-assign]
         else:
             act(rank)
         loop.pretrain(config)
@@ -90,11 +90,11 @@ def _run(
 
 def before_step(step: int, act: Callable[[], Any]) -> None:
     """Calls `act` in this process before the run's step `step` (from 0), and draws no figures."""
-    figures.Report.write = lambda *_: None  # type: ignore[method-assign]
+    figures.Figures.write = lambda *_: None  # type: ignore[method-assign]
     original = loop.Trainer._train_step
 
     def train_step(self: loop.Trainer, *arguments: Any) -> None:
-        if self.step == step:
+        if self.state.step == step:
             act()
         original(self, *arguments)
 

@@ -11,7 +11,7 @@ import torch
 from seamo_fast import pictures, views
 from seamo_fast.data.loading.loader import TileLoader
 from seamo_fast.modalities import Band, Modality
-from seamo_fast.training import build
+from seamo_fast.training import batches, model_setup
 from seamo_fast.training.config import PretrainConfig
 from seamo_fast.training.reporting import figures, patch_images
 
@@ -98,9 +98,9 @@ def test_rows_show_every_group_and_name_missing_ones(
     settings: Callable[..., PretrainConfig], decoded: float
 ) -> None:
     config = settings(views__decode_fraction=decoded)
-    shards = build.open_shards(config.data.path)
-    plan = build.make_plan(config, shards)
-    model = build.make_model(config, shards, plan)
+    shards = batches.open_shards(config.data.path)
+    plan = batches.make_plan(config, shards)
+    model = model_setup.make_model(config, shards, plan)
     stage = plan.stages[-1]
     batch = next(
         iter(TileLoader(shards, batch_size=12, seed=0, modalities=stage.modalities, seasons=3))
@@ -118,18 +118,18 @@ def test_both_figures_are_drawn(
     settings: Callable[..., PretrainConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = settings(run__folder=str(tmp_path))
-    shards = build.open_shards(config.data.path)
-    plan = build.make_plan(config, shards)
+    shards = batches.open_shards(config.data.path)
+    plan = batches.make_plan(config, shards)
     lines = [
         {"step": 1, "loss": 2.0, "loss/optic": 1.0, "loss/radar": 1.0},
         {"step": 2, "loss": None, "loss/optic": None, "loss/radar": None},
         {"step": 3, "loss": 1.0, "loss/optic": 1.0},
     ]
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    drawn = figures.Report(config, tmp_path, shards, plan)
+    drawn = figures.Figures(config, tmp_path, shards, plan)
     seen: list[views.Views] = []
-    monkeypatch.setattr(build, "draw_views", lambda *a: seen.append(original(*a)) or seen[-1])
-    model = build.make_model(config, shards, plan)
+    monkeypatch.setattr(batches, "draw_views", lambda *a: seen.append(original(*a)) or seen[-1])
+    model = model_setup.make_model(config, shards, plan)
     for number, stage in enumerate(plan.stages):
         drawn.write(model, stage, number, torch.float32)
     for name in (
@@ -141,4 +141,4 @@ def test_both_figures_are_drawn(
     assert torch.equal(seen[0].boxes, seen[1].boxes), "the figures of a run must be comparable"
 
 
-original = build.draw_views
+original = batches.draw_views
