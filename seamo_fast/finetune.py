@@ -15,13 +15,13 @@ from collections.abc import Sequence
 from seamo_fast.cli import exit_status
 from seamo_fast.tasks.classify import classify
 from seamo_fast.tasks.parse import parse
-from seamo_fast.training import memory
+from seamo_fast.training import allocator
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns 2 for a failure that the user can mend, 130 for Ctrl-C."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
-    memory.keep_freed_memory()
+    allocator.keep_freed_memory()
     given = sys.argv[1:] if arguments is None else arguments
     return exit_status(lambda: classify(parse(given)))
 

@@ -13,8 +13,8 @@ import torch
 
 from seamo_fast import kernels
 from seamo_fast._version import __version__
-from seamo_fast.data.demo import cache_folder
-from seamo_fast.data.tiff import DALI_DTYPES
+from seamo_fast.data.demo.dataset import cache_folder
+from seamo_fast.data.shards.tiff import DALI_DTYPES
 from seamo_fast.errors import SeaMoError
 from seamo_fast.training.precision import choose_device, choose_dtype, cpu_facts
 

@@ -15,8 +15,8 @@ import sys
 from collections.abc import Sequence
 
 from seamo_fast.cli import exit_status
-from seamo_fast.training import memory
-from seamo_fast.training.estimate import dry_run
+from seamo_fast.training import allocator
+from seamo_fast.training.dry_run import dry_run
 from seamo_fast.training.loop import pretrain
 from seamo_fast.training.parse import parse
 
@@ -33,7 +33,7 @@ def _run(arguments: Sequence[str]) -> None:
     if dry:
         sys.stdout.write(dry_run(config) + "\n")
     else:
-        memory.keep_freed_memory()
+        allocator.keep_freed_memory()
         pretrain(config)
 
 

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from seamo_fast.data.demo import demo_shards
+from seamo_fast.data.demo.dataset import demo_shards
 from seamo_fast.model.seamo import SeaMo
 from seamo_fast.pretrain import main
-from seamo_fast.training import build, estimate
+from seamo_fast.training import build, dry_run
 from seamo_fast.training.parse import parse
 from tests.kernels.backends import forget
 
@@ -197,5 +197,5 @@ def test_the_memory_estimate_is_near_what_is_kept(config: Path, size: str) -> No
     batch = next(iter(build.make_loader(settings, shards, stage)))
     views = build.draw_views(settings, batch, stage.number)
     cpu = torch.device("cpu")
-    guess = 2 * estimate.activation_bytes(settings, stage, cpu, torch.float32)
+    guess = 2 * dry_run.activation_bytes(settings, stage, cpu, torch.float32)
     assert guess == pytest.approx(saved_bytes(model, (batch, views)), rel=0.3)

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from bench.data.formats import MODALITIES, READERS, SEASONS, Arrays, nbytes, write_shards
 from seamo_fast.data import TileLoader
-from seamo_fast.data.dali import DaliLoader
+from seamo_fast.data.loading.dali import DaliLoader
 
 BATCH = 4
 RIVALS = ("rasterio per band", "tifffile per band", "zarr", "h5py", "lmdb")

@@ -16,8 +16,8 @@ import tifffile
 
 from bench.data.formats import Arrays, write_geotiff
 from seamo_fast.data import ShardSet
-from seamo_fast.data.packing import pack
-from seamo_fast.data.sources import open_source
+from seamo_fast.data.packing.packer import pack
+from seamo_fast.data.packing.sources import open_source
 
 WORKERS = 2
 ROUNDS = 3

@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from bench.training.process import Answer, serve
 from seamo_fast.profile.variant import as_reference
-from seamo_fast.training import build, memory, optimizer, precision
+from seamo_fast.training import allocator, build, optimizer, precision
 from seamo_fast.training.config import Compile, OptimConfig, PretrainConfig
 from seamo_fast.training.parse import parse
 from seamo_fast.views import ViewConfig
@@ -42,7 +42,7 @@ class Contestant:
         self.facts = {"flops": size * build.step_flops(everything, shards, stage)}
         ours = build.make_model(config, shards, plan)
         if name == "ours":
-            memory.keep_freed_memory()  # as the command does
+            allocator.keep_freed_memory()  # as the command does
             build.compile_model(ours, compiled, self.device)
             self.model: nn.Module = ours
         else:
@@ -159,7 +159,7 @@ def main() -> None:
     def make() -> Contestant | Machine:
         if given.name != "machine":
             return Contestant(given.name, given.compile, given.batch, given.decoded)
-        memory.keep_freed_memory()
+        allocator.keep_freed_memory()
         reference = Contestant("reference", "off", given.batch, given.decoded)
         return Machine(reference.step, reference.device)
 

@@ -16,7 +16,7 @@ from seamo_fast.modalities import MISSING_DATE, get_modality
 from seamo_fast.model import PRESETS, ModelConfig, SeaMo
 from seamo_fast.profile.variant import as_reference
 from seamo_fast.tiles import TileBatch
-from seamo_fast.training import memory, optimizer, precision
+from seamo_fast.training import allocator, optimizer, precision
 from seamo_fast.training.config import OptimConfig
 
 CONFIG = replace(
@@ -86,7 +86,7 @@ class Contestant:
     """A model, fused AdamW and a batch; memory that was freed is kept in all processes."""
 
     def __init__(self, name: str, compiled: bool, size: int) -> None:
-        memory.keep_freed_memory()
+        allocator.keep_freed_memory()
         self.device = precision.choose_device("auto")
         batch, drawn = make_batch(CONFIG, size)
         self.facts: dict[str, float] = {}

@@ -16,7 +16,7 @@ from seamo_fast.cli import exit_status
 from seamo_fast.profile.config import parse_parity, parse_step
 from seamo_fast.profile.parity import compare
 from seamo_fast.profile.step import profile_step
-from seamo_fast.training import memory
+from seamo_fast.training import allocator
 
 _COMMANDS: Final[dict[str, Callable[[Sequence[str]], str]]] = {
     "step": lambda arguments: profile_step(parse_step(arguments)),
@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             f"usage: python -m seamo_fast.profile {{{','.join(_COMMANDS)}}} [settings]\n"
         )
         return 2
-    memory.keep_freed_memory()  # as the command does whose steps are looked at
+    allocator.keep_freed_memory()  # as the command does whose steps are looked at
     return exit_status(lambda: _tell(_COMMANDS[given[0]](given[1:])))
 
 

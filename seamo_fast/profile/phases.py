@@ -11,7 +11,7 @@ from torch import nn
 from torch.profiler import record_function
 
 from seamo_fast.model.seamo import SeaMo
-from seamo_fast.training.meter import Stopwatch
+from seamo_fast.training.reporting.meter import Stopwatch
 
 _REST = "targets and loss"
 

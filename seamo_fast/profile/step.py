@@ -17,8 +17,8 @@ from seamo_fast.profile.phases import Phases
 from seamo_fast.profile.steps import TrainingSteps
 from seamo_fast.profile.tables import Row, as_text, draw_bars, write_csv
 from seamo_fast.training import build, precision
-from seamo_fast.training.meter import peak_memory
-from seamo_fast.training.runfolder import write_atomically
+from seamo_fast.training.recovery.run_folder import write_atomically
+from seamo_fast.training.reporting.meter import peak_memory
 
 _SHOWN: Final = 20  # operators in the text and the plot; the CSV has all
 _PHASES: Final = ("phase", "ms/step", "share %")

@@ -13,19 +13,20 @@ from torch.utils._triton import has_triton
 from torch.utils.checkpoint import checkpoint
 
 from seamo_fast import views
-from seamo_fast.data.dali import DaliLoader
-from seamo_fast.data.demo import demo_shards
-from seamo_fast.data.loader import Loader, TileLoader
-from seamo_fast.data.shards import ShardSet
-from seamo_fast.data.stream import ahead
+from seamo_fast.data.demo.dataset import demo_shards
+from seamo_fast.data.loading.dali import DaliLoader
+from seamo_fast.data.loading.loader import Loader, TileLoader
+from seamo_fast.data.loading.stream import ahead
+from seamo_fast.data.shards.shard_set import ShardSet
 from seamo_fast.errors import DataError
 from seamo_fast.model.flops import forward_flops
 from seamo_fast.model.fusion import FusionBlock
 from seamo_fast.model.layers import Block
 from seamo_fast.model.seamo import SeaMo
 from seamo_fast.tiles import TileBatch
-from seamo_fast.training import distributed, precision, schedule
+from seamo_fast.training import precision, schedule
 from seamo_fast.training.config import Compile, PretrainConfig, Recompute, to_dict
+from seamo_fast.training.distributed import ranks
 from seamo_fast.training.schedule import Plan, Stage
 
 _BACKWARD: Final = 2  # times the FLOPs of the forward pass
@@ -40,7 +41,7 @@ def open_shards(path: str) -> ShardSet:
     """
     shards = ShardSet(demo_shards() if path == "demo" else path)
     if not len(shards):
-        raise DataError(f"{path} holds no samples; pack some with python -m seamo_fast.data.pack")
+        raise DataError(f"{path} holds no samples; pack some with python -m seamo_fast.pack")
     return shards
 
 
@@ -70,8 +71,8 @@ def make_loader(config: PretrainConfig, shards: ShardSet, stage: Stage, start: i
         "fraction": stage.data_fraction,
         "workers": config.data.workers,
         "start": start,
-        "rank": distributed.rank(),
-        "world": distributed.world(),
+        "rank": ranks.rank(),
+        "world": ranks.world(),
         "on_bad": config.data.on_bad,
         "verify": config.data.verify,
     }

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from seamo_fast.model.seamo import SeaMo
 from seamo_fast.tiles import TileBatch
-from seamo_fast.training import distributed, parallel
+from seamo_fast.training.distributed import ranks, sharding
 from seamo_fast.views import Views
 
 Part = tuple[TileBatch, Views]
@@ -46,13 +46,13 @@ def backward(
     parts = list(zip(batch.split(accumulate), views.split(accumulate), strict=True))
     losses = []
     for number, (part, share) in enumerate(zip(parts, _shares(model, parts), strict=True)):
-        with parallel.gradient_sync(module, number + 1 == len(parts)):
+        with sharding.gradient_sync(module, number + 1 == len(parts)):
             with autocast:
                 found = module(*part, fusion=fusion)
             weighted = torch.stack(list(found.by_modality.values())) * share
             weighted.sum().backward()
         losses.append(weighted.detach())
-    return torch.stack(losses).sum(0) / distributed.world()
+    return torch.stack(losses).sum(0) / ranks.world()
 
 
 def _shares(model: SeaMo, parts: Sequence[Part]) -> Tensor:
@@ -61,9 +61,9 @@ def _shares(model: SeaMo, parts: Sequence[Part]) -> Tensor:
     The counts must be known before the first backward pass, so the targets are gathered once more.
     That is the smaller cost: to keep them all would take as much memory as half the tiles.
     """
-    if len(parts) == 1 and distributed.world() == 1:
+    if len(parts) == 1 and ranks.world() == 1:
         return torch.ones(1, len(parts[0][0].modalities), device=parts[0][0].valid.device)
     counts = torch.stack([model.count(*part) for part in parts])
-    everywhere = distributed.total(counts.sum(0))
+    everywhere = ranks.total(counts.sum(0))
     # ranks average their gradients, hence the number of ranks
-    return (distributed.world() * counts / everywhere.clamp(min=1)).float()
+    return (ranks.world() * counts / everywhere.clamp(min=1)).float()

@@ -12,26 +12,17 @@ from torch import Tensor, nn
 
 from seamo_fast.model.weights import model_metadata
 from seamo_fast.tiles import TileBatch
-from seamo_fast.training import (
-    build,
-    checkpoint,
-    distributed,
-    gradients,
-    optimizer,
-    parallel,
-    precision,
-    resume,
-    runfolder,
-    schedule,
-)
+from seamo_fast.training import build, gradients, optimizer, precision, schedule
 from seamo_fast.training.config import PretrainConfig, to_yaml
-from seamo_fast.training.guard import NonFiniteGuard
-from seamo_fast.training.meter import Meter
-from seamo_fast.training.report import Report
+from seamo_fast.training.distributed import ranks, sharding
+from seamo_fast.training.recovery import checkpoint, resume, run_folder
+from seamo_fast.training.recovery.nonfinite import NonFiniteGuard
+from seamo_fast.training.recovery.stop_signals import StopRequest
+from seamo_fast.training.recovery.watchdog import Watchdog
+from seamo_fast.training.reporting.figures import Report
+from seamo_fast.training.reporting.meter import Meter
+from seamo_fast.training.reporting.telemetry import LOG, Telemetry
 from seamo_fast.training.schedule import Stage
-from seamo_fast.training.signals import StopRequest
-from seamo_fast.training.telemetry import LOG, Telemetry
-from seamo_fast.training.watchdog import Watchdog
 from seamo_fast.views import Views
 
 
@@ -45,10 +36,10 @@ def pretrain(config: PretrainConfig) -> None:
             to mend it.
     """
     folder = Path(config.run.folder)
-    with distributed.process_group(config.run.device), ExitStack() as stack:
-        with distributed.together():
-            if distributed.is_main():
-                stack.enter_context(runfolder.locked(folder))
+    with ranks.process_group(config.run.device), ExitStack() as stack:
+        with ranks.raise_on_all():
+            if ranks.is_main():
+                stack.enter_context(run_folder.locked(folder))
         Trainer(config, folder).train()
 
 
@@ -68,8 +59,8 @@ class Trainer:
         self.folder = folder
         self.step = 0
         self.signal: str | None = None
-        with distributed.together():
-            distributed.check_batch(config.data.batch_size, config.optim.accumulate)
+        with ranks.raise_on_all():
+            ranks.check_batch(config.data.batch_size, config.optim.accumulate)
             self.shards = build.open_shards(config.data.path)
             self.plan = build.make_plan(config, self.shards)
             self.device = precision.choose_device(config.run.device)
@@ -93,11 +84,11 @@ class Trainer:
             return
         run = self.config.run
         rate = precision.matmul_rate(self.device, self.dtype)
-        self.rate = distributed.total(torch.tensor(rate)).item()
+        self.rate = ranks.total(torch.tensor(rate)).item()
         self.telemetry: Telemetry | None = None
-        with distributed.together():
-            if distributed.is_main():
-                runfolder.write_atomically(self.folder / "config.yaml", to_yaml(self.config))
+        with ranks.raise_on_all():
+            if ranks.is_main():
+                run_folder.write_atomically(self.folder / "config.yaml", to_yaml(self.config))
                 self.telemetry = Telemetry(self.folder, self.step, self.plan.total, self.config)
         try:
             self._introduce()
@@ -106,7 +97,7 @@ class Trainer:
             with self.watchdog, StopRequest() as stop:
                 while self.step < self.plan.total and not self.signal:
                     self._train_stage(stop)
-            with distributed.together():
+            with ranks.raise_on_all():
                 self.writer.wait()
             self._conclude()
         except OSError:
@@ -131,7 +122,7 @@ class Trainer:
         )
         build.recompute_blocks(self.model, run.recompute)
         build.compile_model(self.model, run.compile, self.device)
-        parallel.shard(self.model, self.config.distributed, self.device, dtype)
+        sharding.shard(self.model, self.config.distributed, self.device, dtype)
         self.optimizer = optimizer.build(self.model, self.config.optim)
         if found is not None:
             resume.restore(found, self.folder, self.model, self.optimizer)
@@ -145,7 +136,7 @@ class Trainer:
         stage, first = self.plan.locate(self.step)
         steps = self.plan.steps[stage.number]
         loader = build.make_loader(self.config, self.shards, stage, start=first)
-        module = parallel.replicate(self.model, stage)
+        module = sharding.replicate(self.model, stage)
         meter = Meter(build.step_flops(self.config, self.shards, stage), self.rate, self.device)
         batches = build.with_views(self.config, loader, stage.number)
         for number in range(first, steps):
@@ -171,7 +162,7 @@ class Trainer:
         lr: float,
         meter: Meter,
     ) -> None:
-        with meter.time("data"), distributed.together():
+        with meter.time("data"), ranks.raise_on_all():
             self.writer.check()
             batch, views = next(batches)
         ids = batch.ids
@@ -191,7 +182,7 @@ class Trainer:
             norm = optimizer.apply(self.optimizer, self.model, lr, self.config.optim.clip)
         self.step += 1
         self.guard.add(self.step, norm, ids)
-        meter.add(_named(stage, losses), norm, len(ids) * distributed.world())
+        meter.add(_named(stage, losses), norm, len(ids) * ranks.world())
         self.watchdog.beat(self.step)
         if self.telemetry is not None:
             self.telemetry.advance()
@@ -216,7 +207,7 @@ class Trainer:
 
     def _draw_missed(self) -> None:
         """Draws the figures of the checkpoint gone on from, if the run was killed before them."""
-        drawn = distributed.from_main(self.report.drawn(self.step))
+        drawn = ranks.from_main(self.report.drawn(self.step))
         if self.step and self._figures_due() and not drawn:
             stage, _ = self.plan.locate(self.step - 1)
             self.report.write(self.model, stage, self.step, self.dtype)
@@ -226,8 +217,8 @@ class Trainer:
         measured = meter.flush()
         # each rank knows its own part of the losses
         own = {key: value for key, value in measured.items() if key.startswith("loss")}
-        measured.update(distributed.totals(own))
-        self.bad_records = distributed.union(self.bad_records)
+        measured.update(ranks.totals(own))
+        self.bad_records = ranks.union(self.bad_records)
         if self.telemetry is None:
             return
         self.telemetry.report(
@@ -254,23 +245,23 @@ class Trainer:
 
     def _save(self, stage: Stage) -> None:
         # copies: the next steps change the originals while these are written
-        model = parallel.gather(self.model.state_dict())
-        state = parallel.gather(optimizer.get_state(self.model, self.optimizer))
+        model = sharding.gather(self.model.state_dict())
+        state = sharding.gather(optimizer.get_state(self.model, self.optimizer))
         record = {
             "stage": stage.name,
             "precision": "bf16" if self.dtype == torch.bfloat16 else "fp32",
             "skipped_steps": self.guard.skipped,
             "bad_records": sorted(self.bad_records),
-            "ranks": distributed.world(),
+            "ranks": ranks.world(),
             "identity": self.identity,
         }
         metadata = model_metadata(self.config.model, self.model.modalities)
-        folder = self.folder / runfolder.CHECKPOINTS
-        with distributed.together():
+        folder = self.folder / run_folder.CHECKPOINTS
+        with ranks.raise_on_all():
             if self.telemetry is not None:
                 # after a power failure no metrics before the checkpoint are missing
                 self.telemetry.sync()
-            if distributed.is_main():
+            if ranks.is_main():
                 self.writer.save(
                     folder, self.step, model, state, record, metadata, self.config.run.keep
                 )
@@ -284,7 +275,7 @@ class Trainer:
         parameters = sum(parameter.numel() for parameter in self.model.parameters())
         self._say(
             f"{self.folder}: {parameters / 1e6:.1f} M parameters, {len(self.shards)} samples, "
-            f"{distributed.world()} x {self.device.type} in "
+            f"{ranks.world()} x {self.device.type} in "
             f"{str(self.dtype).removeprefix('torch.')}, matrix products "
             f"{self.rate / 1e9:.0f} GFLOP/s, {self.plan.total} steps"
         )

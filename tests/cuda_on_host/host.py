@@ -135,19 +135,26 @@ class Executor:
 
         Checked libraries take an access to anything else for a fault.
         """
-        guard = Guard(self.functions)
-        try:
-            with guard:
-                yield guard
-            guard.check()
-        finally:
-            guard.forget()
+        with guarded_by(self.functions) as guard:
+            yield guard
+
+
+@contextmanager
+def guarded_by(functions: ctypes.CDLL | None) -> Iterator[Guard]:
+    """The same for kernels of any library, of which nobody but the zones knows what they write."""
+    guard = Guard(functions)
+    try:
+        with guard:
+            yield guard
+        guard.check()
+    finally:
+        guard.forget()
 
 
 class Guard(TorchDispatchMode):
     """Moves the tensors that operations return into guarded memory."""
 
-    def __init__(self, functions: ctypes.CDLL) -> None:
+    def __init__(self, functions: ctypes.CDLL | None) -> None:
         super().__init__()
         self.functions = functions
         self.buffers: list[tuple[str, torch.Tensor, int, int]] = []  # name, bytes, begin, end
@@ -189,7 +196,7 @@ class Guard(TorchDispatchMode):
                 copy.copy_(tensor)
         label = f"{name} {list(tensor.shape)} {str(tensor.dtype).removeprefix('torch.')}"
         self.buffers.append((label, buffer, begin, begin + size))
-        if size:
+        if size and self.functions is not None:
             self.functions.cuda_on_host_register(
                 ctypes.c_void_p(buffer.data_ptr() + begin), ctypes.c_size_t(size), label.encode()
             )
@@ -204,5 +211,5 @@ class Guard(TorchDispatchMode):
 
     def forget(self) -> None:
         """Makes the tensors unknown to a checked library."""
-        for _, buffer, begin, _ in self.buffers:
+        for _, buffer, begin, _ in self.buffers if self.functions is not None else ():
             self.functions.cuda_on_host_forget(ctypes.c_void_p(buffer.data_ptr() + begin))

@@ -11,7 +11,9 @@ HALF = (torch.bfloat16, torch.float16)
 
 
 def moved(value: Any, device: str | None = None, dtype: torch.dtype | None = None) -> Any:
-    """A tensor, or all tensors of a list, on a device, floating-point ones in a dtype."""
+    """A tensor, or all of a list or named tuple, on a device, floating-point ones in a dtype."""
+    if hasattr(value, "_fields"):
+        return type(value)(*(moved(x, device, dtype) for x in value))
     if isinstance(value, (list, tuple)):
         return type(value)(moved(x, device, dtype) for x in value)
     if not isinstance(value, Tensor):
@@ -36,9 +38,9 @@ def assert_within_budget(
 ) -> None:
     """|actual - exact| <= |best of others - exact| + eps for each named tensor.
 
-    eps is two rounding errors, of the result or of float32 terms that cancel, of size 1 or what
-    ``terms`` says. The norm has to keep it, and with more room the worst element, which a norm can
-    hide.
+    eps is two rounding errors, of the result or of terms that cancel in float32 (float64 for
+    float64), of size 1 or what ``terms`` says. The norm has to keep it, and with more room the
+    worst element, which a norm can hide.
     """
     for name, value in actual.items():
         size = (terms or {}).get(name, 1.0)
@@ -46,7 +48,8 @@ def assert_within_budget(
         assert value.is_contiguous(), name
         best = min(distance(other[name], exact[name]) for other in others if name in other)
         rounding = torch.finfo(value.dtype).eps * float(exact[name].double().norm())
-        cancelling = torch.finfo(torch.float32).eps * value.numel() ** 0.5 * size
+        accumulated = torch.promote_types(value.dtype, torch.float32)
+        cancelling = torch.finfo(accumulated).eps * value.numel() ** 0.5 * size
         eps = 2 * max(rounding, cancelling)
         assert distance(value, exact[name]) <= best + eps, name
         worst = min(largest(other[name], exact[name]) for other in others if name in other)

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from seamo_fast.kernels import _backends, _native, _registry
+from seamo_fast.kernels import _backends, _cuda, _native, _registry
+from tests.cuda_on_host import host
+from tests.kernels import cuda_host
 from tests.kernels.backends import forget
+from tests.kernels.contract import EVERY_DTYPE, Backend, Subject
 
 
 def _poisoning(allocate: Callable[..., Tensor]) -> Callable[..., Tensor]:
@@ -25,9 +29,11 @@ def _poisoning(allocate: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Where there is a GPU, Triton and CUDA kernels run on it."""
-    on_gpu = {"triton_device", "cuda_device"}
     for item in items:
-        if torch.cuda.is_available() and on_gpu & set(getattr(item, "fixturenames", ())):
+        used = {*getattr(item, "fixturenames", ())} & {"triton_device", "cuda_device"}
+        parameters = item.callspec.params if hasattr(item, "callspec") else {}
+        used |= {parameters.get("backend")} & {"triton", "cuda"}
+        if used and torch.cuda.is_available():
             item.add_marker(pytest.mark.gpu)
 
 
@@ -90,17 +96,81 @@ def poisoned() -> Iterator[None]:
         yield
 
 
-@pytest.fixture(scope="module", params=["reference", "cpu"])
-def backend(request: pytest.FixtureRequest) -> Iterator[str]:
-    """Runs the tests of a module once for each backend that takes CPU tensors."""
-    reason = _backends.obstacle(request.param)
+@pytest.fixture(scope="module")
+def cuda_device() -> Iterator[str]:
+    """Where CUDA kernels run: on the GPU, or on the CPU in the executor."""
+    if torch.cuda.is_available():
+        reason = _cuda.load()
+        if isinstance(reason, str):
+            pytest.skip(f"CUDA kernels: {reason}")
+        yield "cuda"
+        return
+    reason = host.why_not()
     if reason is not None:
-        pytest.skip(f"the {request.param} kernels: {reason}")
+        pytest.skip(reason)
+    with cuda_host.on_host():
+        yield "cpu"
+
+
+@contextmanager
+def _asked_for(name: str) -> Iterator[None]:
+    """Has the public functions run on a backend."""
+    reason = _backends.obstacle(name)
+    if reason is not None:
+        pytest.skip(f"the {name} kernels: {reason}")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv(_registry.VARIABLE, request.param)
+        patch.setenv(_registry.VARIABLE, name)
         forget()
-        yield request.param
+        yield
     forget()
+
+
+HALF_AND_FLOAT = (torch.float32, torch.bfloat16, torch.float16)
+
+
+@pytest.fixture(scope="module")
+def reference() -> Iterator[Backend]:
+    with _asked_for("reference"):
+        yield Backend("reference", "cpu", (*HALF_AND_FLOAT, torch.float64), 40, True)
+
+
+@pytest.fixture(scope="module")
+def cpu() -> Iterator[Backend]:
+    with _asked_for("cpu"):
+        yield Backend("cpu", "cpu", (torch.float32, torch.bfloat16), 60, True)
+
+
+@pytest.fixture(scope="module")
+def triton(triton_device: str) -> Iterator[Backend]:
+    return Backend("triton", triton_device, HALF_AND_FLOAT, 12, False)
+
+
+@pytest.fixture(scope="module")
+def cuda(cuda_device: str) -> Iterator[Backend]:
+    return Backend("cuda", cuda_device, HALF_AND_FLOAT, 12, False)
+
+
+@pytest.fixture(scope="module", params=["reference", "cpu", "triton", "cuda"])
+def backend(request: pytest.FixtureRequest, poisoned: None) -> Backend:
+    """Runs the tests of a module once for each backend."""
+    return request.getfixturevalue(request.param)
+
+
+@pytest.fixture(scope="module", params=["reference", "cpu"])
+def public(request: pytest.FixtureRequest, poisoned: None) -> Backend:
+    """Puts each backend that takes CPU tensors behind the public functions."""
+    return request.getfixturevalue(request.param)
+
+
+@pytest.fixture
+def subject(request: pytest.FixtureRequest, backend: Backend) -> Subject:
+    """The operation that a module tests, its ``OP``, as each backend computes it."""
+    return Subject(request.module.OP, backend)
+
+
+@pytest.fixture(params=EVERY_DTYPE, ids=str)
+def dtype(request: pytest.FixtureRequest) -> torch.dtype:
+    return request.param
 
 
 INSTRUCTION_SETS = ("generic", "avx2", "avx512")

@@ -12,12 +12,13 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map_only
 
 from seamo_fast.kernels import _cuda
+from seamo_fast.kernels.gather_patches import reference as gather_patches
 from tests.cuda_on_host import host
+from tests.cuda_on_host.host import guarded_by
 
 _running: host.Executor | None = None
 
@@ -38,22 +39,6 @@ def on_host(mode: host.Mode = "plain") -> Iterator[host.Executor]:
     finally:
         _running = running_before
         _cuda.use(before)
-
-
-@pytest.fixture(scope="module")
-def cuda_device() -> Iterator[str]:
-    """Where CUDA kernels run: on the GPU, or on the CPU in the executor."""
-    if torch.cuda.is_available():
-        reason = _cuda.load()
-        if isinstance(reason, str):
-            pytest.skip(f"CUDA kernels: {reason}")
-        yield "cuda"
-        return
-    reason = host.why_not()
-    if reason is not None:
-        pytest.skip(reason)
-    with on_host():
-        yield "cpu"
 
 
 def device() -> str:
@@ -93,9 +78,8 @@ class Guarded:
         function = getattr(self._module, name)
 
         def call(*arguments: Any) -> Any:
-            if _running is None:
-                return function(*arguments)
-            with _running.guard() as guard:
+            gather_patches.output_channels.cache_clear()  # what another guard knew
+            with guarded_by(_running and _running.functions) as guard:
                 # what shares memory with itself cannot be copied as it is
                 return function(
                     *tree_map_only(

@@ -1,140 +1,97 @@
-"""assemble_tokens against torch.cat and indexing in float64."""
+"""assemble_tokens by every backend, against concatenation and indexing in float64."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor
 
-from seamo_fast.kernels import assemble_tokens
-
-pytestmark = pytest.mark.usefixtures("poisoned", "backend")
-
-FLOATING = ("visible", "mask_token", "table")
-
-
-def random_inputs(dtype: torch.dtype = torch.float32, **sizes: int) -> dict[str, Tensor]:
-    """Inputs with leading dimensions [2, T], K visible and J hidden tokens."""
-    t, k, j, n, d = ({"t": 3, "k": 2, "j": 4, "n": 6, "d": 5} | sizes).values()
-    return {
-        "visible": torch.randn(2, t, k, d).to(dtype).requires_grad_(),
-        "mask_token": torch.randn(d).to(dtype).requires_grad_(),
-        "table": torch.randn(n, d).to(dtype).requires_grad_(),
-        "index": torch.randint(0, n, (2, t, k + j)),
-    }
+from bench.ops import assemble_tokens as OP
+from seamo_fast.kernels import _cuda_rows, assemble_tokens
+from tests.kernels import cuda_host
+from tests.kernels.contract import EVERY_DTYPE, Backend, Subject
+from tests.kernels.layouts import LAYOUTS, Layout, laid_out
 
 
-def concatenated(visible: Tensor, mask_token: Tensor, table: Tensor, index: Tensor) -> Tensor:
-    hidden = index.shape[-1] - visible.shape[-2]
-    masks = mask_token.expand(*index.shape[:-1], hidden, -1)
-    return torch.cat([visible, masks], dim=-2) + table[index]
+@pytest.mark.parametrize("sizes", OP.SIZES, ids=str)
+def test_sizes(subject: Subject, dtype: torch.dtype, sizes: dict[str, Any]) -> None:
+    subject.check(subject.make(dtype, **sizes))
 
 
-def assert_same(inputs: dict[str, Tensor], tolerance: float) -> None:
-    """Compares the output and every gradient with the concatenation."""
-    exact = {
-        name: x.detach().double().requires_grad_(x.requires_grad) if name in FLOATING else x
-        for name, x in inputs.items()
-    }
-    actual, expected = assemble_tokens(**inputs), concatenated(**exact)
-    assert actual.dtype == inputs["visible"].dtype
-    assert actual.is_contiguous()
-    torch.testing.assert_close(actual.double(), expected, rtol=tolerance, atol=tolerance)
-    grad = torch.randn_like(actual)
-    actual.backward(grad)
-    expected.backward(grad.double())
-    for name in FLOATING:
-        x = inputs[name]
-        if x.requires_grad:
-            assert x.grad is not None
-            assert x.grad.dtype == x.dtype
-            torch.testing.assert_close(
-                x.grad.double(), exact[name].grad, rtol=tolerance, atol=4 * tolerance, msg=name
-            )
+@pytest.mark.parametrize("sizes", OP.EMPTY, ids=str)
+def test_empty_input(subject: Subject, dtype: torch.dtype, sizes: dict[str, Any]) -> None:
+    subject.check(subject.make(dtype, **sizes))
 
 
-@pytest.mark.parametrize(
-    ("dtype", "tolerance"),
-    [(torch.float64, 1e-12), (torch.float32, 1e-6), (torch.bfloat16, 2e-2), (torch.float16, 2e-3)],
-    ids=str,
-)
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_layouts(subject: Subject, dtype: torch.dtype, layout: Layout) -> None:
+    x = laid_out(subject.make(dtype), layout)
+    subject.check(x, layout(subject.gradient(x)))
+
+
 @pytest.mark.parametrize("index_dtype", [torch.int32, torch.int64], ids=str)
-def test_output_and_gradients(
-    dtype: torch.dtype, tolerance: float, index_dtype: torch.dtype
-) -> None:
-    inputs = random_inputs(dtype)
-    inputs["index"] = inputs["index"].to(index_dtype)
-    assert_same(inputs, tolerance)
+def test_index_dtypes(subject: Subject, dtype: torch.dtype, index_dtype: torch.dtype) -> None:
+    x = subject.make(dtype)
+    subject.check(x._replace(index=x.index.to(index_dtype)))
 
 
-@pytest.mark.parametrize("wanted", FLOATING)
-def test_one_gradient_alone(wanted: str) -> None:
-    inputs = random_inputs()
-    for name in FLOATING:
-        inputs[name].requires_grad_(name == wanted)
-    assert_same(inputs, 1e-6)
+@pytest.mark.parametrize("half", [torch.bfloat16, torch.float16], ids=str)
+def test_parameters_in_float32(subject: Subject, half: torch.dtype) -> None:
+    x = subject.make()
+    subject.check(x._replace(visible=x.visible.to(half)))
 
 
-def test_inputs_may_differ_in_dtype() -> None:
-    inputs = random_inputs()
-    inputs["visible"] = inputs["visible"].detach().bfloat16().requires_grad_()
-    assert_same(inputs, 2e-2)
+@pytest.mark.parametrize("wanted", OP.GRADIENTS)
+def test_one_gradient_alone(subject: Subject, wanted: str) -> None:
+    subject.check_alone(subject.make(), wanted)
 
 
-def test_gradcheck() -> None:
-    inputs = random_inputs(torch.float64, t=1, k=2, j=2, n=3, d=2)
-    assert torch.autograd.gradcheck(
-        assemble_tokens, [inputs[name] for name in (*FLOATING, "index")]
+def test_runs_repeat_to_the_bit(subject: Subject, dtype: torch.dtype) -> None:
+    subject.check_repeats(subject.make(dtype, k=8, hidden=24, n=3))
+
+
+def test_any_shape(subject: Subject) -> None:
+    @subject.for_any(
+        seed=st.integers(0, 2**31),
+        dtype=st.sampled_from(EVERY_DTYPE),
+        layouts=st.lists(st.sampled_from(LAYOUTS), min_size=5, max_size=5),
+        lead=st.lists(st.integers(1, 7), max_size=2).map(tuple),
+        counts=st.tuples(st.integers(0, 9), st.integers(0, 9)),
+        n=st.integers(1, 70),
+        d=st.integers(1, 130),
     )
+    def holds(
+        seed: int,
+        dtype: torch.dtype,
+        layouts: list[Layout],
+        lead: tuple[int, ...],
+        counts: tuple[int, int],
+        n: int,
+        d: int,
+    ) -> None:
+        torch.manual_seed(seed)
+        x = subject.make(dtype, lead=lead, k=counts[0], hidden=counts[1], n=n, d=d)
+        x = OP.Arguments(*(layout(y) for layout, y in zip(layouts, x, strict=False)))
+        subject.check(x, layouts[-1](subject.gradient(x)))
 
 
-def test_permuted_layouts() -> None:
-    inputs = random_inputs()
-    inputs["visible"] = (
-        inputs["visible"].detach().permute(3, 1, 0, 2).contiguous().permute(2, 1, 3, 0)
-    ).requires_grad_()
-    inputs["index"] = inputs["index"].mT.contiguous().mT
-    assert_same(inputs, 1e-6)
+# ---- the public function ----
 
 
-def test_runs_repeat_to_the_bit() -> None:
-    results = []
-    for _ in range(3):
-        torch.manual_seed(1)
-        inputs = random_inputs(t=8, k=8, j=24, n=3)
-        tokens = assemble_tokens(**inputs)
-        tokens.backward(torch.randn_like(tokens))
-        results.append([tokens, *(inputs[name].grad for name in FLOATING)])
-    for other in results[1:]:
-        assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
+def test_gradcheck(reference: Backend) -> None:
+    x = OP.make(torch.float64, lead=(2, 1), k=2, hidden=2, n=3, d=2)
+    floats = [y.requires_grad_() for y in x[:3]]
+    assert torch.autograd.gradcheck(assemble_tokens, [*floats, x.index])
 
 
-@pytest.mark.parametrize("sizes", [{"t": 0}, {"k": 0}, {"j": 0}, {"k": 0, "j": 0}], ids=str)
-def test_empty_parts(sizes: dict[str, int]) -> None:
-    assert_same(random_inputs(**sizes), 1e-6)
-
-
-def test_autocast_changes_nothing() -> None:
-    inputs = random_inputs()
-    expected = assemble_tokens(**inputs)
+def test_autocast_changes_nothing(public: Backend) -> None:
+    x = OP.make()
+    expected = assemble_tokens(*x)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert torch.equal(assemble_tokens(**inputs), expected)
-
-
-@settings(max_examples=30, deadline=None)
-@given(
-    seed=st.integers(0, 2**31),
-    sizes=st.fixed_dictionaries(
-        {name: st.integers(0 if name in "kj" else 1, 7) for name in "tkjnd"}
-    ),
-)
-def test_any_shape(seed: int, sizes: dict[str, int]) -> None:
-    torch.manual_seed(seed)
-    assert_same(random_inputs(**sizes), 1e-5)
+        assert torch.equal(assemble_tokens(*x), expected)
 
 
 @pytest.mark.parametrize(
@@ -187,6 +144,52 @@ def test_any_shape(seed: int, sizes: dict[str, int]) -> None:
         ),
     ],
 )
-def test_bad_input_is_named(change: dict[str, Any], error: type[Exception], message: str) -> None:
+def test_bad_input_is_named(
+    public: Backend, change: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    x = OP.make(k=2, hidden=4, n=6, d=5)._replace(**change)
     with pytest.raises(error, match=message):
-        assemble_tokens(**{**random_inputs(), **change})
+        assemble_tokens(*x)
+
+
+# ---- single backends ----
+
+
+def test_every_triton_configuration(triton: Backend, configuration: Callable[..., None]) -> None:
+    subject = Subject(OP, triton)
+    x = subject.make(torch.bfloat16)
+    expected = subject.module.forward(*x)
+    for number in range(len(subject.module._CONFIGS)):
+        configuration(subject.module._tuned, number)
+        assert torch.equal(subject.module.forward(*x), expected)
+
+
+def test_triton_programs_take_several_blocks(
+    triton: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    subject = Subject(OP, triton)
+    monkeypatch.setattr(subject.module, "_SPANS", 3)
+    subject.check(subject.make(lead=(10,)))
+
+
+def test_cuda_sums_rows_in_spans(cuda: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
+    subject = Subject(OP, cuda)
+    monkeypatch.setattr(_cuda_rows, "_SPANS", 3)
+    subject.check(subject.make(lead=(10,)))
+    monkeypatch.setattr(_cuda_rows, "_LEAST", 16)
+    subject.check(subject.make(torch.bfloat16, lead=(5,)))
+
+
+@cuda_host.checked
+def test_cuda_meets_one_row_often(cuda: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
+    subject = Subject(OP, cuda)
+    monkeypatch.setattr(_cuda_rows, "_LEAST", 2000)
+    # more than fits in shared memory at once
+    subject.check(subject.make(lead=(160,), n=1, d=4))
+
+
+@cuda_host.checked
+def test_cuda_accesses_of_memory(cuda: Backend) -> None:
+    subject = Subject(OP, cuda)
+    subject.check(subject.make(torch.bfloat16))
+    subject.check(subject.make(d=5))

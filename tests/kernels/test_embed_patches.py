@@ -1,82 +1,98 @@
-"""embed_patches against F.conv2d over the whole image, then a gather, in float64."""
+"""embed_patches by every backend, against a product and indexing in float64."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor
 from torch.nn import functional as F
 
-from seamo_fast.kernels import embed_patches
-
-pytestmark = pytest.mark.usefixtures("poisoned", "backend")
-
-
-def random_inputs(dtype: torch.dtype = torch.float32, **sizes: int) -> dict[str, Any]:
-    """Inputs with leading dimensions [2, T]; all but patches and index require grad."""
-    t, k, p, n, d = ({"t": 3, "k": 4, "p": 6, "n": 9, "d": 5} | sizes).values()
-    inputs = {
-        "patches": torch.randn(2, t, k, p),
-        "weight": torch.randn(d, p),
-        "bias": torch.randn(d),
-        "table": torch.randn(n, d),
-        "offset": torch.randn(2, t, d),
-    }
-    inputs = {name: x.to(dtype).requires_grad_(name != "patches") for name, x in inputs.items()}
-    return {**inputs, "index": torch.randint(0, n, (2, t, k))}
+from bench.ops import embed_patches as OP
+from seamo_fast.kernels import _cuda, _cuda_rows, embed_patches
+from tests.kernels import cuda_host
+from tests.kernels.budget import distance, moved
+from tests.kernels.contract import EVERY_DTYPE, Backend, Subject
+from tests.kernels.layouts import LAYOUTS, Layout, laid_out
 
 
-def loops(
-    patches: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    table: Tensor,
-    index: Tensor,
-    offset: Tensor | None,
-) -> Tensor:
-    tokens = []
-    for b in range(index.shape[0]):
-        for t in range(index.shape[1]):
-            for j in range(index.shape[2]):
-                token = weight @ patches[b, t, j] + table[int(index[b, t, j])]
-                token = token if bias is None else token + bias
-                tokens.append(token if offset is None else token + offset[b, t])
-    return torch.stack(tokens).reshape(*index.shape, -1)
+@pytest.mark.parametrize("sizes", OP.SIZES, ids=str)
+def test_sizes(subject: Subject, dtype: torch.dtype, sizes: dict[str, Any]) -> None:
+    subject.check(subject.make(dtype, **sizes))
 
 
-def in_float64(inputs: dict[str, Any]) -> dict[str, Any]:
-    return {
-        name: x.detach().double().requires_grad_(x.requires_grad)
-        if isinstance(x, Tensor) and x.is_floating_point()
-        else x
-        for name, x in inputs.items()
-    }
+@pytest.mark.parametrize("sizes", OP.EMPTY, ids=str)
+def test_empty_input(subject: Subject, dtype: torch.dtype, sizes: dict[str, Any]) -> None:
+    subject.check(subject.make(dtype, **sizes))
 
 
-def assert_same(inputs: dict[str, Any], tolerance: float) -> None:
-    """Compares the output and every gradient with the loops."""
-    exact = in_float64(inputs)
-    actual, expected = embed_patches(**inputs), loops(**exact)
-    assert actual.dtype == inputs["patches"].dtype
-    assert actual.is_contiguous()
-    torch.testing.assert_close(actual.double(), expected, rtol=tolerance, atol=tolerance)
-    grad = torch.randn_like(actual)
-    actual.backward(grad)
-    expected.backward(grad.double())
-    for name, x in inputs.items():
-        if isinstance(x, Tensor) and x.requires_grad:
-            assert x.grad is not None
-            assert x.grad.dtype == x.dtype
-            torch.testing.assert_close(
-                x.grad.double(), exact[name].grad, rtol=tolerance, atol=4 * tolerance, msg=name
-            )
+@pytest.mark.parametrize("sizes", [{}, {"p": 16, "d": 16}], ids=str)
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_layouts(
+    subject: Subject, dtype: torch.dtype, layout: Layout, sizes: dict[str, int]
+) -> None:
+    x = laid_out(subject.make(dtype, **sizes), layout)
+    subject.check(x, layout(subject.gradient(x)))
 
 
-def test_matches_conv2d_and_gather() -> None:
+def test_without_leading_dimensions(subject: Subject) -> None:
+    subject.check(subject.make(lead=()))
+
+
+@pytest.mark.parametrize("absent", [["bias"], ["offset"], ["bias", "offset"]], ids=str)
+def test_without_bias_or_offset(subject: Subject, dtype: torch.dtype, absent: list[str]) -> None:
+    subject.check(subject.make(dtype)._replace(**dict.fromkeys(absent)))
+
+
+@pytest.mark.parametrize("index_dtype", [torch.int32, torch.int64], ids=str)
+def test_index_dtypes(subject: Subject, dtype: torch.dtype, index_dtype: torch.dtype) -> None:
+    x = subject.make(dtype)
+    subject.check(x._replace(index=x.index.to(index_dtype)))
+
+
+@pytest.mark.parametrize("half", [torch.bfloat16, torch.float16], ids=str)
+def test_parameters_in_float32(subject: Subject, half: torch.dtype) -> None:
+    x = subject.make(p=40)
+    subject.check(x._replace(patches=x.patches.to(half)))
+
+
+@pytest.mark.parametrize("wanted", OP.GRADIENTS)
+def test_one_gradient_alone(subject: Subject, wanted: str) -> None:
+    subject.check_alone(subject.make(), wanted)
+
+
+def test_runs_repeat_to_the_bit(subject: Subject, dtype: torch.dtype) -> None:
+    subject.check_repeats(subject.make(dtype, k=24, n=3))
+
+
+def test_any_shape(subject: Subject) -> None:
+    @subject.for_any(
+        seed=st.integers(0, 2**31),
+        dtype=st.sampled_from(EVERY_DTYPE),
+        layouts=st.lists(st.sampled_from(LAYOUTS), min_size=7, max_size=7),
+        sizes=st.fixed_dictionaries(
+            {
+                "lead": st.lists(st.integers(1, 3), max_size=2).map(tuple),
+                "k": st.integers(1, 40),
+                "p": st.integers(1, 80),
+                "n": st.integers(1, 80),
+                "d": st.integers(1, 80),
+            }
+        ),
+    )
+    def holds(seed: int, dtype: torch.dtype, layouts: list[Layout], sizes: dict[str, Any]) -> None:
+        torch.manual_seed(seed)
+        x = subject.make(dtype, **sizes)
+        x = OP.Arguments(*(layout(y) for layout, y in zip(layouts, x, strict=False)))
+        subject.check(x, layouts[-1](subject.gradient(x)))
+
+
+# ---- the public function ----
+
+
+def test_matches_conv2d_and_gather(public: Backend) -> None:
     image = torch.randn(2, 3, 8, 8)
     weight, bias = torch.randn(5, 3, 4, 4), torch.randn(5)
     table, offset = torch.randn(4, 5), torch.randn(2, 5)
@@ -90,94 +106,17 @@ def test_matches_conv2d_and_gather() -> None:
     torch.testing.assert_close(tokens.double(), expected, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize(
-    ("dtype", "tolerance"),
-    [(torch.float64, 1e-12), (torch.float32, 1e-5), (torch.bfloat16, 4e-2), (torch.float16, 4e-3)],
-    ids=str,
-)
-@pytest.mark.parametrize("index_dtype", [torch.int32, torch.int64], ids=str)
-def test_output_and_gradients(
-    dtype: torch.dtype, tolerance: float, index_dtype: torch.dtype
-) -> None:
-    inputs = random_inputs(dtype)
-    inputs["index"] = inputs["index"].to(index_dtype)
-    assert_same(inputs, tolerance)
+def test_gradcheck(reference: Backend) -> None:
+    x = OP.make(torch.float64, lead=(2, 1), k=3, p=2, n=2, d=2)
+    floats = {name: getattr(x, name).requires_grad_() for name in OP.GRADIENTS}
+    assert torch.autograd.gradcheck(embed_patches, tuple(x._replace(**floats)))
 
 
-@pytest.mark.parametrize("absent", ["bias", "offset"])
-def test_without_bias_or_offset(absent: str) -> None:
-    inputs = random_inputs()
-    inputs[absent] = None
-    assert_same(inputs, 1e-5)
-
-
-@pytest.mark.parametrize("wanted", ["weight", "bias", "table", "offset"])
-def test_one_gradient_alone(wanted: str) -> None:
-    inputs = random_inputs()
-    for name in ("weight", "bias", "table", "offset"):
-        inputs[name].requires_grad_(name == wanted)
-    assert_same(inputs, 1e-5)
-
-
-def test_inputs_may_differ_in_dtype() -> None:
-    inputs = random_inputs()
-    inputs["patches"] = inputs["patches"].bfloat16()
-    assert_same(inputs, 4e-2)
-
-
-def test_gradcheck() -> None:
-    inputs = random_inputs(torch.float64, t=1, k=3, p=2, n=2, d=2)
-    assert torch.autograd.gradcheck(embed_patches, [inputs[name] for name in ARGUMENTS])
-
-
-ARGUMENTS = ("patches", "weight", "bias", "table", "index", "offset")
-
-
-def test_permuted_layouts() -> None:
-    inputs = random_inputs()
-    inputs["patches"] = inputs["patches"].mT.contiguous().mT
-    inputs["weight"] = inputs["weight"].detach().mT.contiguous().mT.requires_grad_()
-    inputs["index"] = inputs["index"].mT.contiguous().mT
-    assert_same(inputs, 1e-5)
-
-
-def test_runs_repeat_to_the_bit() -> None:
-    results = []
-    for _ in range(3):
-        torch.manual_seed(1)
-        inputs = random_inputs(t=8, k=16, n=3)
-        tokens = embed_patches(**inputs)
-        tokens.backward(torch.randn_like(tokens))
-        results.append([tokens, *(inputs[name].grad for name in ("weight", "bias", "table"))])
-    for other in results[1:]:
-        assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
-
-
-@pytest.mark.parametrize("sizes", [{"t": 0}, {"k": 0}], ids=str)
-def test_empty_input_gives_zero_gradients(sizes: dict[str, int]) -> None:
-    inputs = random_inputs(**sizes)
-    tokens = embed_patches(**inputs)
-    tokens.sum().backward()
-    assert tokens.numel() == 0
-    for name in ("weight", "bias", "table", "offset"):
-        assert torch.equal(inputs[name].grad, torch.zeros_like(inputs[name]))
-
-
-def test_autocast_changes_nothing() -> None:
-    inputs = random_inputs()
-    expected = embed_patches(**inputs)
+def test_autocast_changes_nothing(public: Backend) -> None:
+    x = OP.make()
+    expected = embed_patches(*x)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert torch.equal(embed_patches(**inputs), expected)
-
-
-@settings(max_examples=30, deadline=None)
-@given(
-    seed=st.integers(0, 2**31),
-    sizes=st.fixed_dictionaries({name: st.integers(1, 7) for name in "tkpnd"}),
-)
-def test_any_shape(seed: int, sizes: dict[str, int]) -> None:
-    torch.manual_seed(seed)
-    assert_same(random_inputs(**sizes), 1e-4)
+        assert torch.equal(embed_patches(*x), expected)
 
 
 @pytest.mark.parametrize(
@@ -240,6 +179,65 @@ def test_any_shape(seed: int, sizes: dict[str, int]) -> None:
         ),
     ],
 )
-def test_bad_input_is_named(change: dict[str, Any], error: type[Exception], message: str) -> None:
+def test_bad_input_is_named(
+    public: Backend, change: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    x = OP.make()._replace(**change)
     with pytest.raises(error, match=message):
-        embed_patches(**{**random_inputs(), **change})
+        embed_patches(*x)
+
+
+# ---- single backends ----
+
+
+@pytest.mark.parametrize("half", [False, True])
+@pytest.mark.parametrize("rows", [1100, 2500])
+def test_triton_sums_many_rows_in_spans(triton: Backend, rows: int, half: bool) -> None:
+    subject = Subject(OP, triton)
+    # few results: more spans than programs would be worth
+    dtype = torch.float16 if half else torch.float32
+    subject.check(subject.make(dtype, lead=(1,), k=rows, p=3, d=2, n=5))
+
+
+@pytest.mark.parametrize("rows", [40, 600])
+def test_every_triton_configuration(
+    triton: Backend,
+    configuration: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+    rows: int,
+) -> None:
+    subject = Subject(OP, triton)
+    monkeypatch.setattr(subject.module, "_FEW", 500)
+    x = subject.make(torch.bfloat16, lead=(2, 1), k=rows // 2, p=70, d=70)
+    for number in range(2):
+        configuration(subject.module._tuned, number)
+        subject.check(x)
+
+
+@pytest.mark.parametrize("half", [None, torch.bfloat16, torch.float16], ids=str)
+def test_cuda_sums_rows_in_spans(
+    cuda: Backend, monkeypatch: pytest.MonkeyPatch, half: torch.dtype | None
+) -> None:
+    subject = Subject(OP, cuda)
+    monkeypatch.setattr(_cuda_rows, "_LEAST", 24)
+    monkeypatch.setattr(_cuda_rows, "_SPANS", 5)
+    dtype = half or torch.float32
+    subject.check(subject.make(dtype, lead=(2, 1), k=45, p=3, d=2, n=5))
+    subject.check(subject.make(dtype, lead=(2, 1), k=45, p=8, d=16, n=5))
+
+
+def test_cuda_takes_tf32_where_pytorch_may(cuda: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
+    subject = Subject(OP, cuda)
+    x = subject.make(p=40)
+    exact = subject.reference.forward(*moved(x, dtype=torch.float64))
+    full = distance(subject.guarded.forward(*x), exact)
+    monkeypatch.setattr(_cuda, "tf32", lambda: True)
+    rounded = distance(subject.guarded.forward(*x), exact)
+    assert 100 * full < rounded < 1e-2 * float(exact.norm())
+
+
+@cuda_host.checked
+def test_cuda_accesses_of_memory(cuda: Backend) -> None:
+    subject = Subject(OP, cuda)
+    subject.check(subject.make(torch.bfloat16, lead=(2, 1), p=40, d=16))
+    subject.check(subject.make(lead=(2, 1), p=19, d=5))

@@ -1,349 +1,317 @@
-"""gather_patches against F.grid_sample and F.interpolate in float64."""
+"""gather_patches by every backend, against grids sampled by F.grid_sample in float64."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor
 from torch.nn import functional as F
 
+from bench.ops import gather_patches as OP
 from seamo_fast.kernels import gather_patches
+from tests.kernels import cuda_host
+from tests.kernels.contract import EVERY_DTYPE, Backend, Subject, assert_equal
+from tests.kernels.layouts import LAYOUTS, Layout, laid_out, reversed_in_memory
 
-pytestmark = pytest.mark.usefixtures("poisoned", "backend")
-
-DTYPES = (
-    torch.uint16,
-    torch.int16,
-    torch.uint8,
-    torch.float16,
-    torch.float32,
-    torch.float64,
-)
+STORED = pytest.mark.parametrize("stored", OP.DTYPES, ids=str)
 
 
-def random_band(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
-    if dtype == torch.uint8:
-        return torch.randint(0, 256, tuple(shape), dtype=dtype)
-    if dtype == torch.uint16:
-        return torch.randint(0, 65536, tuple(shape)).to(dtype)
-    if dtype == torch.int16:
-        return torch.randint(-32768, 32768, tuple(shape), dtype=dtype)
-    return torch.randn(tuple(shape), dtype=torch.float64).mul(20).to(dtype)
-
-
-def random_boxes(batch: int, seasons: int) -> Tensor:
-    extent = torch.rand(batch, seasons, 2) * 0.5 + 0.5
-    start = torch.rand(batch, seasons, 2) * (1 - extent)
-    flip = torch.rand(batch, seasons, 2) < 0.5
-    return torch.cat([start, torch.where(flip, -extent, extent)], dim=-1)
-
-
-def random_index(batch: int, seasons: int, wanted: int, patches: int) -> Tensor:
-    return torch.rand(batch, seasons, patches).argsort(-1)[..., :wanted]
-
-
-def sampled_image(band: Tensor, boxes: Tensor, image_size: tuple[int, int]) -> Tensor:
-    """Region of a float64 grid [B, T, C, H, W] as an image [B, T, C, *image_size]."""
-    batch, seasons = boxes.shape[:2]
-    image = torch.empty(batch, seasons, band.shape[2], *image_size, dtype=torch.float64)
-    for b in range(batch):
-        for t in range(seasons):
-            top, left, tall, wide = boxes[b, t].double().tolist()
-            y = top + (torch.arange(image_size[0]) + 0.5).double() / image_size[0] * abs(tall)
-            x = left + (torch.arange(image_size[1]) + 0.5).double() / image_size[1] * abs(wide)
-            grid = torch.stack(torch.meshgrid(x, y, indexing="xy"), -1) * 2 - 1
-            region = F.grid_sample(
-                band[b, t][None], grid[None], padding_mode="border", align_corners=False
-            )[0]
-            flipped = [axis for axis, extent in ((1, tall), (2, wide)) if extent < 0]
-            image[b, t] = region.flip(flipped)
-    return image
-
-
-def patchified(image: Tensor, index: Tensor, p: int) -> Tensor:
-    """Wanted patches of images [B, T, C, S, S'], each as a row (C, p, p)."""
-    columns = image.shape[-1] // p
-    rows = []
-    for b in range(index.shape[0]):
-        for t in range(index.shape[1]):
-            for number in index[b, t].tolist():
-                y, x = number // columns * p, number % columns * p
-                rows.append(image[b, t, :, y : y + p, x : x + p].reshape(-1))
-    return torch.stack(rows).reshape(*index.shape, -1)
-
-
-def oracle(
-    bands: Sequence[Tensor],
-    boxes: Tensor,
-    index: Tensor,
-    shift: Tensor,
-    scale: Tensor,
-    *,
-    image_size: tuple[int, int],
-    patch_size: int,
-    order: Sequence[int] | None = None,
-    nodata: float | None = None,
-) -> tuple[Tensor, Tensor]:
-    images, holes = [], []
-    for band in bands:
-        stored = band.double()
-        lost = ~stored.isfinite()
-        if nodata is not None:
-            lost |= stored == nodata
-        images.append(sampled_image(stored.masked_fill(lost, 0), boxes, image_size))
-        holes.append(sampled_image(lost.double(), boxes, image_size))
-    image, hole = torch.cat(images, 2), torch.cat(holes, 2) > 0
-    if order is not None:
-        image, hole = image[:, :, list(order)], hole[:, :, list(order)]
-    image = (image - shift.double()[:, None, None]) * scale.double()[:, None, None]
-    image[hole] = 0
-    return patchified(image, index, patch_size), ~patchified(hole, index, patch_size).any(-1)
-
-
-def assert_matches(case: dict[str, Any]) -> None:
-    """Compares both outputs with the oracle, to 1e-5 of the largest value that may come out."""
-    patches, valid = gather_patches(**case)
-    expected, expected_valid = oracle(**case)
-    stored = torch.cat([band.double().flatten() for band in case["bands"]])
-    largest = stored[stored.isfinite()].abs().max() * case["scale"].max()
-    torch.testing.assert_close(
-        patches.double(), expected, rtol=1e-5, atol=1e-5 * largest.item() + 1e-6
+def whole(
+    subject: Subject, stored: torch.dtype, *, height: int = 16, **changes: Any
+) -> OP.Arguments:
+    """Full boxes over a grid of the image's size: nothing is resampled."""
+    x = subject.make(
+        stored, batch=2, t=1, k=5, p=8, patches=(2, 3), grids=((10, height, 24),), **changes
     )
-    assert torch.equal(valid, expected_valid)
+    shift, scale = torch.zeros_like(x.shift), torch.ones_like(x.scale)
+    boxes = torch.tensor([0.0, 0.0, 1.0, 1.0]).expand(2, 1, 4).to(x.boxes, copy=True)
+    return x._replace(boxes=boxes, shift=shift, scale=scale, order=[*range(10)][::-1])
 
 
-def small_case(
-    stored: torch.dtype = torch.uint16, *, t: int = 2, k: int = 3, p: int = 4, grid: int = 11
-) -> dict[str, Any]:
-    """Two grids, the second half as fine; the image is 3 x 4 patches."""
-    channels, sides = 3, (grid, max(1, grid // 2))
-    return {
-        "bands": [
-            random_band((1, t, count, side, side + 1), stored)
-            for count, side in zip((2, 1), sides, strict=True)
-        ],
-        "boxes": random_boxes(1, t),
-        "index": random_index(1, t, k, 12),
-        "shift": torch.rand(channels) * 100,
-        "scale": torch.rand(channels) + 0.5,
-        "order": [2, 0, 1],
-        "image_size": (3 * p, 4 * p),
-        "patch_size": p,
-        "nodata": None,
-    }
+def lose(x: OP.Arguments, value: float, rate: float = 0.02) -> OP.Arguments:
+    """Writes a value in some places of the bands."""
+    for band in x.bands:
+        places = torch.rand(band.shape, device=band.device) < rate
+        numbers = band.view(torch.int16) if band.dtype == torch.uint16 else band
+        numbers.masked_fill_(places, value)
+    return x
 
 
-def native_case(dtype: torch.dtype = torch.uint16) -> dict[str, Any]:
-    """Four, six and two bands on grids of 10, 20 and 60 m; the image is not square."""
-    batch, seasons, channels = 2, 3, 12
-    return {
-        "bands": [
-            random_band((batch, seasons, count, 60 // step, 48 // step), dtype)
-            for count, step in ((4, 1), (6, 2), (2, 6))
-        ],
-        "boxes": random_boxes(batch, seasons),
-        "index": random_index(batch, seasons, 5, 12),
-        "shift": torch.rand(channels) * 100,
-        "scale": torch.rand(channels) + 0.5,
-        "order": torch.randperm(channels).tolist(),
-        "image_size": (24, 32),
-        "patch_size": 8,
-    }
+def check_some(subject: Subject, x: OP.Arguments) -> None:
+    """Checks a case in which some patches are lost and some are not."""
+    valid = subject.check(x)["valid"]
+    assert valid.any()
+    assert not valid.all()
 
 
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_native_grids_match_grid_sample(dtype: torch.dtype) -> None:
-    assert_matches(native_case(dtype))
+@STORED
+def test_dtypes(subject: Subject, stored: torch.dtype, dtype: torch.dtype) -> None:
+    subject.check(subject.make(stored, dtype=dtype))
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.uint16], ids=str)
-def test_float64_patches_are_sampled_in_float64(dtype: torch.dtype) -> None:
-    case = native_case(dtype)
-    case["boxes"] = case["boxes"].double()
-    patches, _ = gather_patches(**case, dtype=torch.float64)
-    torch.testing.assert_close(patches, oracle(**case)[0], rtol=1e-11, atol=1e-9)
+@STORED
+def test_three_native_grids(subject: Subject, stored: torch.dtype) -> None:
+    subject.check(subject.make(stored, k=5, p=8, grids=OP.NATIVE))
+
+
+@pytest.mark.parametrize("sizes", OP.SIZES, ids=str)
+def test_sizes(subject: Subject, sizes: dict[str, Any]) -> None:
+    subject.check(subject.make(**sizes))
+
+
+@pytest.mark.parametrize("sizes", OP.EMPTY, ids=str)
+def test_empty_input(subject: Subject, dtype: torch.dtype, sizes: dict[str, int]) -> None:
+    results = subject.check(subject.make(dtype=dtype, **sizes))
+    assert results["patches"].numel() == results["valid"].numel() == 0
+    assert results["patches"].shape[-1] == 3 * 4 * 4
+
+
+def test_a_grid_without_channels(subject: Subject) -> None:
+    subject.check(subject.make(grids=((2, 11, 12), (0, 5, 5), (1, 5, 6))))
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_layouts(subject: Subject, layout: Layout) -> None:
+    subject.check(laid_out(subject.make(batch=2), layout))
+
+
+@STORED
+def test_bands_last_in_memory(subject: Subject, stored: torch.dtype) -> None:
+    x = subject.make(stored)
+    # a slice of a longer series
+    bands = [
+        torch.stack([band, band], 1).movedim(3, -1).contiguous().movedim(-1, 3)[:, 1]
+        for band in x.bands
+    ]
+    subject.check(x._replace(bands=bands))
+
+
+def test_other_layouts_give_the_same_bits(subject: Subject) -> None:
+    x = subject.make(batch=2, t=3, k=5, p=8, grids=OP.NATIVE)
+    assert_equal(subject.run(laid_out(x, reversed_in_memory)), subject.run(x))
+
+
+@pytest.mark.parametrize("columns", [slice(1, 25), slice(8, 32)], ids=["odd", "even"])
+def test_full_box_over_a_slice(subject: Subject, columns: slice) -> None:
+    x = whole(subject, torch.uint16)
+    (wide,) = subject.make(torch.uint16, batch=2, t=3, grids=((10, 16, 40),)).bands
+    subject.check(x._replace(bands=[wide[:, 1:2, ..., columns]]))
 
 
 @pytest.mark.parametrize("index_dtype", [torch.int32, torch.int64], ids=str)
-def test_full_box_of_equal_size_gives_the_stored_values(index_dtype: torch.dtype) -> None:
-    band = random_band((2, 2, 3, 12, 8), torch.uint16)
-    index = torch.arange(6).expand(2, 2, 6)
-    patches, valid = gather_patches(
-        [band],
-        torch.tensor([0.0, 0.0, 1.0, 1.0]).expand(2, 2, 4),
-        index.to(index_dtype),
-        torch.zeros(3),
-        torch.ones(3),
-        image_size=(12, 8),
-        patch_size=4,
+def test_index_dtypes(subject: Subject, index_dtype: torch.dtype) -> None:
+    x = subject.make()
+    subject.check(x._replace(index=x.index.to(index_dtype)))
+
+
+def test_boxes_and_statistics_of_other_dtypes(subject: Subject) -> None:
+    x = subject.make()
+    x = x._replace(index=x.index.int(), boxes=x.boxes.double(), shift=x.shift.double())
+    subject.check(x._replace(scale=x.scale.half()))
+
+
+# ---- what is lost ----
+
+
+@pytest.mark.parametrize("nodata", [None, 0.0, 5.0, 7.0, -9999.0, 0.5])
+@STORED
+def test_lost_values_are_zero_and_their_patches_not_valid(
+    subject: Subject, stored: torch.dtype, nodata: float | None
+) -> None:
+    x = subject.make(torch.uint8, k=9, patches=(4, 4), grids=((3, 16, 16),))
+    # exact in binary: the same taps have weight 0 in float32 and in float64
+    boxes = torch.tensor([[[0.25, 0.0, 0.5, 1.0], [0.0, 0.125, -1.0, -0.75]]]).to(x.boxes)
+    x = x._replace(boxes=boxes, bands=[band.to(stored) for band in x.bands])
+    if stored.is_floating_point:
+        fill = [torch.nan, torch.inf, -torch.inf]
+        if nodata is not None:
+            # float16 rounds -9999; what is stored then means "no measurement"
+            nodata = torch.tensor(nodata).to(stored).item()
+            fill.append(nodata)
+        for value in fill:
+            lose(x, value, 0.005)
+        check_some(subject, x._replace(nodata=nodata))
+        return
+    if nodata is not None and nodata == int(nodata) and nodata >= 0:
+        lose(x, int(nodata), 0.005)
+    subject.check(x._replace(nodata=nodata))
+
+
+# a block of 512 or 256 pixels ends amid those of an image: lanes after it write nothing
+@pytest.mark.parametrize("stored", [torch.uint16, torch.float32], ids=str)
+@pytest.mark.parametrize(("patch", "wanted", "channels"), [(4, 3, 1), (7, 11, 9), (16, 3, 2)])
+def test_what_one_image_loses_stays_with_it(
+    subject: Subject, stored: torch.dtype, patch: int, wanted: int, channels: int
+) -> None:
+    x = subject.make(
+        stored,
+        batch=2,
+        k=wanted,
+        p=patch,
+        grids=((channels, 17, 19), (1, 1, 2)),
+        nodata=0.0,
     )
-    assert torch.equal(patches, patchified(band.float(), index, 4))
-    assert valid.all()
+    for band in x.bands:
+        numbers = band.view(torch.int16) if band.dtype == torch.uint16 else band
+        numbers.masked_fill_(numbers == 0, 1)
+        numbers[1, 0] = 0  # all of one image, nothing of the others
+    valid = subject.check(x)["valid"]
+    assert not valid[1, 0].any()
+    assert valid.sum() == 3 * wanted
+
+
+@STORED
+def test_nodata(subject: Subject, stored: torch.dtype) -> None:
+    check_some(subject, lose(subject.make(stored, t=3, k=12, nodata=5.0), 5))
+
+
+def test_what_is_not_finite_is_lost(subject: Subject) -> None:
+    x = subject.make(torch.float16, k=12)
+    for value in (torch.nan, torch.inf, -torch.inf):
+        x.bands[0][0, 0, 0, 2, 3] = value
+        assert subject.check(x)["valid"].any()
+
+
+def test_float16_nodata_is_compared_as_stored(subject: Subject) -> None:
+    x = subject.make(torch.float16, t=1, k=1, patches=(1, 1), grids=((1, 4, 4),), nodata=-9999.0)
+    box = torch.tensor([[[0.0, 0.0, 1.0, 1.0]]]).to(x.boxes)
+    results = subject.run(x._replace(bands=[torch.full_like(x.bands[0], -9999.0)], boxes=box))
+    assert not results["valid"].any()
+    assert not results["patches"].any()
+
+
+def test_neighbour_of_weight_zero_is_not_looked_at(subject: Subject) -> None:
+    x = subject.make(torch.float32, t=1, k=4, p=2, patches=(2, 2), grids=((1, 4, 4),))
+    x.bands[0].fill_(1)[..., 2:, :] = torch.nan
+    x = x._replace(
+        boxes=torch.tensor([[[0.0, 0.0, 1.0, 1.0]]]).to(x.boxes),
+        index=torch.arange(4).view(1, 1, 4).to(x.index),
+        shift=torch.zeros_like(x.shift),
+        scale=torch.ones_like(x.scale),
+    )
+    results = subject.check(x)
+    assert results["valid"].flatten().tolist() == [True, True, False, False]
+    assert results["patches"][0, 0].tolist() == [[1.0] * 4] * 2 + [[0.0] * 4] * 2
+
+
+# ---- nothing is resampled ----
+
+
+@STORED
+def test_full_box_gives_the_stored_values(subject: Subject, stored: torch.dtype) -> None:
+    x = whole(subject, stored)
+    if not subject.takes(x):
+        return
+    results = subject.run(x)
+    assert results["valid"].all()
+    image = x.bands[0].to(results["patches"]).flip(2)  # in the order of the output
+    assert torch.equal(results["patches"], OP.patchified(image, x.index, 8))
+
+
+@pytest.mark.parametrize("stored", [torch.uint16, torch.float16], ids=str)
+def test_what_a_full_box_loses(subject: Subject, stored: torch.dtype) -> None:
+    check_some(subject, lose(whole(subject, stored, nodata=5.0), 5, 0.001))
+    if stored.is_floating_point:
+        subject.check(lose(whole(subject, stored), torch.nan, 0.001))
+
+
+@pytest.mark.parametrize("side", [2, 3], ids=["height", "width"])
+def test_flips(subject: Subject, side: int) -> None:
+    x = whole(subject, torch.uint16)
+    x.boxes[0, 0, side] = -1
+    subject.check(x)
+
+
+def test_one_resampled_axis(subject: Subject) -> None:
+    # a neighbour without weight may be lost
+    check_some(subject, lose(whole(subject, torch.int16, height=17, nodata=5.0), 5, 0.002))
+
+
+@pytest.mark.parametrize("corner", [(0, 4), (3, 8), (0, 0.5), (0.5, 0)], ids=str)
+def test_boxes_of_the_size_of_the_image(subject: Subject, corner: tuple[float, float]) -> None:
+    x = whole(subject, torch.uint16)
+    bands = subject.make(torch.uint16, batch=2, t=1, grids=((10, 32, 32),)).bands
+    boxes = torch.tensor([*corner, 16.0, 24.0]).expand(2, 1, 4).to(x.boxes) / 32
+    subject.check(x._replace(bands=bands, boxes=boxes))
 
 
 @pytest.mark.parametrize(("grid", "image"), [(3, 16), (8, 16), (20, 16), (33, 16)])
-def test_full_box_matches_interpolate(grid: int, image: int) -> None:
-    band = random_band((1, 1, 2, grid, grid), torch.float32)
-    index = torch.arange(16).expand(1, 1, 16)
-    box = torch.tensor([[[0.0, 0.0, 1.0, 1.0]]])
-    patches, _ = gather_patches(
-        [band], box, index, torch.zeros(2), torch.ones(2), image_size=image, patch_size=4
+def test_full_box_matches_interpolate(subject: Subject, grid: int, image: int) -> None:
+    x = subject.make(torch.float32, t=1, k=16, patches=(4, 4), grids=((2, grid, grid),))
+    x = x._replace(
+        boxes=torch.tensor([[[0.0, 0.0, 1.0, 1.0]]]).to(x.boxes),
+        shift=torch.zeros_like(x.shift),
+        scale=torch.ones_like(x.scale),
+        order=[0, 1],
     )
-    resized = F.interpolate(band[0].double(), (image, image), mode="bilinear", align_corners=False)
-    torch.testing.assert_close(
-        patches.double(), patchified(resized[None], index, 4), rtol=1e-5, atol=1e-4
+    resized = F.interpolate(
+        x.bands[0][0].double(), (image, image), mode="bilinear", align_corners=False
     )
+    expected = OP.patchified(resized[None], x.index, 4)
+    patches = subject.run(x)["patches"].double()
+    torch.testing.assert_close(patches, expected, rtol=1e-5, atol=1e-4)
 
 
-@pytest.mark.parametrize("nodata", [None, 0.0, 7.0, -9999.0, 0.5])
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_lost_values_are_zero_and_their_patches_not_valid(
-    dtype: torch.dtype, nodata: float | None
-) -> None:
-    band = random_band((2, 2, 3, 16, 16), torch.uint8).to(dtype)
-    holes = torch.rand(band.shape) < 0.02
-    if dtype.is_floating_point:
-        stored = -9999.0 if nodata is None else nodata
-        # float16 rounds -9999; what is stored then means "no measurement"
-        nodata = None if nodata is None else torch.tensor(stored).to(dtype).item()
-        fill = torch.tensor([stored, torch.nan, torch.inf, -torch.inf]).to(dtype)
-        band = torch.where(holes, fill[torch.randint(0, 4, band.shape)], band)
-    elif nodata is not None and nodata == int(nodata) and nodata >= 0:
-        band = torch.where(holes, torch.tensor(int(nodata)), band.int()).to(dtype)
-    case = {
-        "bands": [band],
-        # exact in binary: the same taps have weight 0 in float32 and in float64
-        "boxes": torch.tensor([[[0.25, 0.0, 0.5, 1.0], [0.0, 0.125, -1.0, -0.75]]] * 2),
-        "index": random_index(2, 2, 9, 16),
-        "shift": torch.rand(3),
-        "scale": torch.rand(3) + 1,
-        "image_size": (16, 16),
-        "patch_size": 4,
-        "nodata": nodata,
-    }
-    assert_matches(case)
-    if dtype.is_floating_point:
-        valid = gather_patches(**case)[1]
-        assert valid.any()
-        assert not valid.all()
+# ---- numbers ----
 
 
-def test_float16_nodata_is_compared_as_stored() -> None:
-    band = torch.full((1, 1, 1, 4, 4), -9999.0).half()
-    patches, valid = gather_patches(
-        [band],
-        torch.tensor([[[0.0, 0.0, 1.0, 1.0]]]),
-        torch.zeros(1, 1, 1, dtype=torch.int64),
-        torch.ones(1),
-        torch.ones(1),
-        image_size=4,
-        patch_size=4,
-        nodata=-9999.0,
+@pytest.mark.parametrize("half", [torch.bfloat16, torch.float16], ids=str)
+def test_output_dtype_rounds_once(subject: Subject, half: torch.dtype) -> None:
+    x = subject.make(torch.uint8, batch=2, t=3, k=5, p=8, grids=OP.NATIVE)
+    full, rounded = subject.run(x), subject.run(x._replace(dtype=half))
+    assert torch.equal(rounded["patches"], full["patches"].to(half))
+    assert torch.equal(rounded["valid"], full["valid"])
+
+
+@pytest.mark.parametrize("stored", [torch.float64, torch.float32, torch.uint16], ids=str)
+def test_float64_patches_are_sampled_in_float64(public: Backend, stored: torch.dtype) -> None:
+    x = OP.make(stored, batch=2, t=3, k=5, p=8, grids=OP.NATIVE, dtype=torch.float64)
+    x = x._replace(boxes=x.boxes.double())
+    patches, _ = gather_patches(**x._asdict())
+    torch.testing.assert_close(patches, OP.formula(*x)[0], rtol=1e-11, atol=1e-9)
+
+
+@STORED
+def test_runs_repeat_to_the_bit(subject: Subject, stored: torch.dtype) -> None:
+    x = subject.make(stored, k=12, nodata=1.0)
+    if stored.is_floating_point:
+        x.bands[0][0, 0, 0, 2, 3] = torch.nan
+    before = [band.clone() for band in x.bands]
+    subject.check_repeats(x)
+    for band, same in zip(x.bands, before, strict=True):
+        torch.testing.assert_close(band, same, rtol=0, atol=0, equal_nan=True)
+
+
+def test_any_shape(subject: Subject) -> None:
+    @subject.for_any(
+        seed=st.integers(0, 2**31),
+        stored=st.sampled_from(OP.DTYPES),
+        layout=st.sampled_from(LAYOUTS),
+        sizes=st.fixed_dictionaries(
+            {
+                "batch": st.integers(1, 2),
+                "t": st.integers(1, 3),
+                "k": st.integers(1, 9),
+                "p": st.integers(1, 9),
+                "grids": st.lists(
+                    st.tuples(st.integers(1, 3), st.integers(1, 30), st.integers(1, 30)),
+                    min_size=1,
+                    max_size=3,
+                ),
+                "patches": st.tuples(st.integers(1, 3), st.integers(1, 3)),
+                "dtype": st.sampled_from(EVERY_DTYPE),
+            }
+        ),
     )
-    assert not valid.any()
-    assert torch.equal(patches, torch.zeros_like(patches))
+    def holds(seed: int, stored: torch.dtype, layout: Layout, sizes: dict[str, Any]) -> None:
+        torch.manual_seed(seed)
+        subject.check(laid_out(subject.make(stored, **sizes), layout))
 
 
-def test_neighbour_of_weight_zero_is_not_looked_at() -> None:
-    band = torch.ones(1, 1, 1, 4, 4)
-    band[..., 2:, :] = torch.nan
-    patches, valid = gather_patches(
-        [band],
-        torch.tensor([[[0.0, 0.0, 1.0, 1.0]]]),
-        torch.arange(4).reshape(1, 1, 4),
-        torch.zeros(1),
-        torch.ones(1),
-        image_size=4,
-        patch_size=2,
-    )
-    assert valid.flatten().tolist() == [True, True, False, False]
-    assert patches[0, 0].tolist() == [[1.0] * 4] * 2 + [[0.0] * 4] * 2
-
-
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
-def test_output_dtype_rounds_once(dtype: torch.dtype) -> None:
-    case = native_case(torch.uint8)
-    patches, valid = gather_patches(**case)
-    rounded, same = gather_patches(**case, dtype=dtype)
-    assert torch.equal(rounded, patches.to(dtype))
-    assert torch.equal(same, valid)
-
-
-def test_permuted_layouts_give_the_same() -> None:
-    case = native_case()
-    expected = gather_patches(**case)
-    case["bands"] = [
-        band.permute(4, 2, 0, 3, 1).contiguous().permute(2, 4, 1, 3, 0) for band in case["bands"]
-    ]
-    case["index"] = case["index"].mT.contiguous().mT
-    case["boxes"] = case["boxes"].mT.contiguous().mT
-    for actual, wanted in zip(gather_patches(**case), expected, strict=True):
-        assert torch.equal(actual, wanted)
-        assert actual.is_contiguous()
-
-
-def test_inputs_stay_as_they_are_and_runs_repeat() -> None:
-    case = native_case(torch.float32)
-    before = [band.clone() for band in case["bands"]]
-    first, second = gather_patches(**case, nodata=1.0), gather_patches(**case, nodata=1.0)
-    assert torch.equal(first[0], second[0])
-    assert all(torch.equal(a, b) for a, b in zip(case["bands"], before, strict=True))
-
-
-@pytest.mark.parametrize(("batch", "seasons", "wanted"), [(0, 2, 3), (2, 0, 3), (2, 2, 0)])
-def test_empty_input(batch: int, seasons: int, wanted: int) -> None:
-    patches, valid = gather_patches(
-        [torch.zeros(batch, seasons, 2, 4, 4)],
-        torch.zeros(batch, seasons, 4),
-        torch.zeros(batch, seasons, wanted, dtype=torch.int32),
-        torch.zeros(2),
-        torch.ones(2),
-        image_size=4,
-        patch_size=2,
-    )
-    assert patches.shape == (batch, seasons, wanted, 8)
-    assert valid.shape == (batch, seasons, wanted)
-
-
-@settings(max_examples=40, deadline=None)
-@given(
-    seed=st.integers(0, 2**31),
-    batch=st.integers(1, 2),
-    seasons=st.integers(1, 3),
-    grids=st.lists(st.tuples(st.integers(1, 3), *[st.integers(1, 13)] * 2), min_size=1, max_size=3),
-    patch=st.integers(1, 5),
-    rows=st.integers(1, 3),
-    columns=st.integers(1, 3),
-    dtype=st.sampled_from(DTYPES),
-)
-def test_any_shape_matches_grid_sample(
-    seed: int,
-    batch: int,
-    seasons: int,
-    grids: list[tuple[int, int, int]],
-    patch: int,
-    rows: int,
-    columns: int,
-    dtype: torch.dtype,
-) -> None:
-    torch.manual_seed(seed)
-    channels = sum(grid[0] for grid in grids)
-    case = {
-        "bands": [random_band((batch, seasons, *grid), dtype) for grid in grids],
-        "boxes": random_boxes(batch, seasons),
-        "index": random_index(batch, seasons, rows * columns, rows * columns),
-        "shift": torch.rand(channels),
-        "scale": torch.rand(channels) + 0.5,
-        "order": torch.randperm(channels).tolist(),
-        "image_size": (rows * patch, columns * patch),
-        "patch_size": patch,
-    }
-    assert_matches(case)
+# ---- the public function ----
 
 
 @pytest.mark.parametrize(
@@ -438,6 +406,37 @@ def test_any_shape_matches_grid_sample(
         ),
     ],
 )
-def test_bad_input_is_named(change: dict[str, Any], error: type[Exception], message: str) -> None:
+def test_bad_input_is_named(
+    public: Backend, change: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    x = OP.make(batch=2, t=3, k=5, p=8, grids=OP.NATIVE)._replace(**change)
     with pytest.raises(error, match=message):
-        gather_patches(**{**native_case(), **change})
+        gather_patches(**x._asdict())
+
+
+def test_order_and_size_may_be_left_out(public: Backend) -> None:
+    x = OP.make(k=9, patches=(3, 3))._replace(order=[0, 1, 2])
+    expected = gather_patches(**x._asdict())
+    found = gather_patches(*x[:5], image_size=12, patch_size=4)
+    assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+
+
+# ---- single backends ----
+
+
+def test_every_triton_configuration(triton: Backend, configuration: Callable[..., None]) -> None:
+    subject = Subject(OP, triton)
+    x = subject.make(torch.float32, t=1, k=12, p=8)
+    x.bands[0][0, 0, 0, 2:5, 2:5] = torch.nan
+    expected = subject.run(x)
+    for number in range(1, len(subject.module._CONFIGS)):
+        configuration(subject.module._tuned, number)
+        assert_equal(subject.run(x), expected)
+
+
+@cuda_host.checked
+def test_cuda_accesses_of_memory(cuda: Backend) -> None:
+    subject = Subject(OP, cuda)
+    subject.check(subject.make(k=12))
+    subject.check(lose(whole(subject, torch.uint16, nodata=5.0, dtype=torch.bfloat16), 5, 0.001))
+    subject.check(subject.make(torch.uint8, p=3))

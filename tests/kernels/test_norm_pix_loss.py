@@ -1,4 +1,4 @@
-"""norm_pix_loss against the formula of masked autoencoders in float64."""
+"""norm_pix_loss by every backend, against the formula of masked autoencoders in float64."""
 
 from __future__ import annotations
 
@@ -6,189 +6,144 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor
 
+from bench.ops import norm_pix_loss as OP
 from seamo_fast.kernels import norm_pix_loss
-
-pytestmark = pytest.mark.usefixtures("poisoned", "backend")
-
-
-def random_inputs(
-    dtype: torch.dtype = torch.float32, shape: tuple[int, ...] = (2, 3, 4), values: int = 12
-) -> dict[str, Tensor]:
-    weight = torch.rand(shape)
-    return {
-        "pred": torch.randn(*shape, values).to(dtype).requires_grad_(),
-        "target": (torch.randn(*shape, values) * 3 + 1).to(dtype),
-        "weight": torch.where(weight < 0.3, 0.0, weight).to(dtype),
-    }
-
-
-def formula(
-    pred: Tensor, target: Tensor, weight: Tensor, normalize: bool = True, eps: float = 1e-6
-) -> Tensor:
-    if normalize:
-        mean = target.mean(dim=-1, keepdim=True)
-        var = target.var(dim=-1, keepdim=True)
-        target = (target - mean) / (var + eps) ** 0.5
-    loss = ((pred - target) ** 2).mean(dim=-1)
-    return (loss * weight).sum() / weight.sum()
-
-
-def assert_same(inputs: dict[str, Tensor], tolerance: float, **options: Any) -> None:
-    """Compares the loss and the gradient with the formula."""
-    exact = {name: x.detach().double() for name, x in inputs.items()}
-    exact["pred"].requires_grad_()
-    actual, expected = norm_pix_loss(**inputs, **options), formula(**exact, **options)
-    torch.testing.assert_close(actual.double(), expected, rtol=tolerance, atol=0)
-    (actual * 3).backward()
-    (expected * 3).backward()
-    grad = inputs["pred"].grad
-    assert grad is not None
-    assert grad.dtype == inputs["pred"].dtype
-    size = exact["pred"].grad.abs().max().item()
-    rounding = torch.finfo(grad.dtype).eps
-    torch.testing.assert_close(
-        grad.double(), exact["pred"].grad, rtol=tolerance + rounding, atol=tolerance * size
-    )
+from tests.kernels import cuda_host
+from tests.kernels.budget import largest, moved
+from tests.kernels.contract import EVERY_DTYPE, Backend, Subject, assert_equal, differentiated
+from tests.kernels.layouts import LAYOUTS, Layout, laid_out
 
 
 @pytest.mark.parametrize("normalize", [True, False])
-@pytest.mark.parametrize("eps", [1e-6, 0.1])
+@pytest.mark.parametrize("p", OP.PATCHES)
+def test_patch_sizes(subject: Subject, dtype: torch.dtype, normalize: bool, p: int) -> None:
+    subject.check(subject.make(dtype, p=p, normalize=normalize))
+
+
+def test_one_value_that_is_not_normalized(subject: Subject, dtype: torch.dtype) -> None:
+    subject.check(subject.make(dtype, p=1, normalize=False))
+
+
+@pytest.mark.parametrize("normalize", [True, False])
+@pytest.mark.parametrize("lead", OP.LEADS, ids=str)
+def test_leading_dimensions(subject: Subject, lead: tuple[int, ...], normalize: bool) -> None:
+    subject.check(subject.make(lead=lead, normalize=normalize))
+    subject.check(subject.make(lead=lead, normalize=normalize, eps=0.1))
+
+
+@pytest.mark.filterwarnings("ignore:var\\(\\)")  # the formula's, of nothing
+@pytest.mark.parametrize("lead", OP.EMPTY, ids=str)
+def test_no_patches_give_zero(subject: Subject, dtype: torch.dtype, lead: tuple[int, ...]) -> None:
+    results = subject.check(subject.make(dtype, lead=lead))
+    assert results["loss"].item() == 0
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_layouts(subject: Subject, dtype: torch.dtype, layout: Layout) -> None:
+    subject.check(laid_out(subject.make(dtype), layout))
+
+
 @pytest.mark.parametrize(
-    ("dtype", "tolerance"),
-    [(torch.float64, 1e-12), (torch.float32, 1e-5), (torch.bfloat16, 1e-5), (torch.float16, 1e-4)],
-    ids=str,
+    "kind", [torch.bool, torch.bfloat16, torch.float16, torch.float32, torch.float64], ids=str
 )
-def test_loss_and_gradient(
-    dtype: torch.dtype, tolerance: float, eps: float, normalize: bool
-) -> None:
-    inputs = random_inputs(dtype)
-    assert norm_pix_loss(**inputs).dtype == (
-        torch.float64 if dtype == torch.float64 else torch.float32
-    )
-    assert_same(inputs, tolerance, normalize=normalize, eps=eps)
+def test_weights_of_any_dtype(subject: Subject, kind: torch.dtype) -> None:
+    x = subject.make()
+    x = x._replace(weight=(x.weight > 0).to(kind))
+    results = subject.check(x)
+    assert not results["pred"][x.weight == 0].any()
 
 
-def test_bool_weight_is_a_mask() -> None:
-    inputs = random_inputs()
-    inputs["weight"] = inputs["weight"] > 0
-    assert_same(inputs, 1e-5)
+@pytest.mark.parametrize("half", [torch.bfloat16, torch.float16, torch.float64], ids=str)
+@pytest.mark.parametrize("name", ["pred", "target"])
+def test_two_dtypes(subject: Subject, half: torch.dtype, name: str) -> None:
+    x = subject.make()
+    subject.check(x._replace(**{name: getattr(x, name).to(half)}))
 
 
-def test_prediction_and_target_may_differ_in_dtype() -> None:
-    inputs = random_inputs()
-    inputs["pred"] = inputs["pred"].detach().bfloat16().requires_grad_()
-    assert_same(inputs, 1e-5)
+def test_no_weight_gives_zero(subject: Subject, dtype: torch.dtype) -> None:
+    x = subject.make(dtype)
+    results = subject.check(x._replace(weight=torch.zeros_like(x.weight)))
+    assert not any(value.any() for value in results.values())
 
 
-def test_constant_patch_is_finite() -> None:
-    inputs = random_inputs()
-    inputs["target"] = torch.full_like(inputs["target"], 7.0)
-    assert_same(inputs, 1e-5)
-
-
-def test_large_mean_keeps_the_variance() -> None:
-    inputs = random_inputs()
-    inputs["target"] = inputs["target"] + 1000
-    assert_same(inputs, 1e-3)
-
-
-def test_patches_without_weight_are_not_used() -> None:
-    inputs = random_inputs()
-    expected = norm_pix_loss(**inputs)
-    unused = inputs["weight"] == 0
+def test_patches_without_weight_are_not_used(subject: Subject) -> None:
+    x = subject.make()
+    unused = x.weight == 0
     assert unused.any()
-    for name in ("pred", "target"):
-        inputs[name] = inputs[name].detach().clone()
-        inputs[name][unused] = torch.nan
-    inputs["pred"].requires_grad_()
-    loss = norm_pix_loss(**inputs)
-    assert torch.equal(loss, expected)
-    loss.backward()
-    assert torch.equal(inputs["pred"].grad[unused], torch.zeros_like(inputs["pred"].grad[unused]))
-    assert inputs["pred"].grad.isfinite().all()
+    expected, expected_public = subject.run(x), subject.public(x)
+    for values in (x.pred, x.target):
+        values[unused] = torch.nan
+    assert_equal(subject.run(x), expected)
+    if subject.backend.public:
+        assert_equal(subject.public(x), expected_public)
 
 
-def test_no_weight_at_all_gives_zero() -> None:
-    inputs = random_inputs()
-    inputs["weight"] = torch.zeros_like(inputs["weight"])
-    loss = norm_pix_loss(**inputs)
-    assert loss.item() == 0
-    loss.backward()
-    assert torch.equal(inputs["pred"].grad, torch.zeros_like(inputs["pred"]))
+def test_constant_patches(subject: Subject) -> None:
+    x = subject.make()
+    for value in (0.1, 7.0):
+        subject.check(x._replace(target=torch.full_like(x.target, value)))
 
 
-@pytest.mark.parametrize("shape", [(0,), (2, 0, 3)], ids=str)
-def test_no_patches_give_zero(shape: tuple[int, ...]) -> None:
-    inputs = random_inputs(shape=shape)
-    loss = norm_pix_loss(**inputs)
-    assert loss.item() == 0
-    loss.backward()
-    assert inputs["pred"].grad.shape == inputs["pred"].shape
+def test_large_mean_keeps_the_variance(subject: Subject) -> None:
+    x = subject.make()
+    x = x._replace(target=x.target + 1000)
+    exact = moved(x, dtype=torch.float64)
+    expected = differentiated(OP, OP.formula, exact, subject.gradient(exact))
+    found = [subject.run(x), subject.public(x)] if subject.backend.public else [subject.run(x)]
+    for results in found:
+        for name, value in results.items():
+            size = float(expected[name].abs().max())
+            assert largest(value, expected[name]) <= 1e-3 * size, name
 
 
-def test_one_patch_without_leading_dimensions() -> None:
-    inputs = random_inputs(shape=())
-    inputs["weight"] = torch.tensor(0.25)
-    assert_same(inputs, 1e-5)
+def test_runs_repeat_to_the_bit(subject: Subject, dtype: torch.dtype) -> None:
+    subject.check_repeats(subject.make(dtype, lead=(4, 16), p=12))
+    subject.check_repeats(subject.make(dtype))
 
 
-def test_one_value_a_patch_without_normalisation() -> None:
-    assert_same(random_inputs(values=1), 1e-5, normalize=False)
+def test_any_shape(subject: Subject) -> None:
+    @subject.for_any(
+        seed=st.integers(0, 2**31),
+        dtypes=st.lists(st.sampled_from(EVERY_DTYPE), min_size=2, max_size=2),
+        layouts=st.lists(st.sampled_from(LAYOUTS), min_size=3, max_size=3),
+        sizes=st.fixed_dictionaries(
+            {
+                "lead": st.lists(st.integers(1, 7), max_size=3).map(tuple),
+                "p": st.integers(2, 300),
+                "normalize": st.booleans(),
+                "eps": st.sampled_from([1e-6, 0.01]),
+            }
+        ),
+    )
+    def holds(
+        seed: int, dtypes: list[torch.dtype], layouts: list[Layout], sizes: dict[str, Any]
+    ) -> None:
+        torch.manual_seed(seed)
+        x = subject.make(**sizes)
+        pred, target, weight = (layout(y) for layout, y in zip(layouts, x[:3], strict=True))
+        pred, target = pred.to(dtypes[0]), target.to(dtypes[1])
+        subject.check(x._replace(pred=pred, target=target, weight=weight))
+
+
+# ---- the public function ----
 
 
 @pytest.mark.parametrize("normalize", [True, False])
-def test_gradcheck(normalize: bool) -> None:
-    inputs = random_inputs(torch.float64, shape=(2, 3), values=4)
+def test_gradcheck(reference: Backend, normalize: bool) -> None:
+    x = OP.make(torch.float64, lead=(2, 3), p=4)
     assert torch.autograd.gradcheck(
-        lambda pred: norm_pix_loss(pred, inputs["target"], inputs["weight"], normalize=normalize),
-        [inputs["pred"]],
+        lambda pred: norm_pix_loss(pred, x.target, x.weight, normalize=normalize),
+        [x.pred.requires_grad_()],
     )
 
 
-def test_permuted_layouts() -> None:
-    inputs = random_inputs()
-    for name in ("pred", "target"):
-        inputs[name] = inputs[name].detach().permute(3, 1, 0, 2).contiguous().permute(2, 1, 3, 0)
-    inputs["pred"].requires_grad_()
-    inputs["weight"] = inputs["weight"].mT.contiguous().mT
-    assert_same(inputs, 1e-5)
-
-
-def test_runs_repeat_to_the_bit() -> None:
-    results = []
-    for _ in range(3):
-        torch.manual_seed(1)
-        inputs = random_inputs(shape=(4, 64))
-        loss = norm_pix_loss(**inputs)
-        loss.backward()
-        results.append((loss, inputs["pred"].grad))
-    for other in results[1:]:
-        assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
-
-
-def test_autocast_changes_nothing() -> None:
-    inputs = random_inputs()
-    expected = norm_pix_loss(**inputs)
+def test_autocast_changes_nothing(public: Backend) -> None:
+    x = OP.make()
+    expected = norm_pix_loss(*x[:3])
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert torch.equal(norm_pix_loss(**inputs), expected)
-
-
-@settings(max_examples=40, deadline=None)
-@given(
-    seed=st.integers(0, 2**31),
-    shape=st.lists(st.integers(1, 5), max_size=3),
-    values=st.integers(2, 20),
-    normalize=st.booleans(),
-)
-def test_any_shape(seed: int, shape: list[int], values: int, normalize: bool) -> None:
-    torch.manual_seed(seed)
-    inputs = random_inputs(shape=tuple(shape), values=values)
-    inputs["weight"] += 0.1
-    assert_same(inputs, 1e-4, normalize=normalize, eps=0.01)
+        assert torch.equal(norm_pix_loss(*x[:3]), expected)
 
 
 @pytest.mark.parametrize(
@@ -236,6 +191,33 @@ def test_any_shape(seed: int, shape: list[int], values: int, normalize: bool) ->
         ),
     ],
 )
-def test_bad_input_is_named(change: dict[str, Any], error: type[Exception], message: str) -> None:
+def test_bad_input_is_named(
+    public: Backend, change: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    x = OP.make(lead=(2, 3, 4), p=12)._replace(**change)
     with pytest.raises(error, match=message):
-        norm_pix_loss(**{**random_inputs(), **change})
+        norm_pix_loss(*x[:3])
+
+
+# ---- single backends ----
+
+
+def test_triton_programs_take_several_blocks(
+    triton: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    subject = Subject(OP, triton)
+    monkeypatch.setattr(subject.module, "_PROGRAMS", 3)
+    subject.check(subject.make(lead=(31,), p=1024))
+
+
+def test_cuda_blocks_take_several_patches(cuda: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
+    subject = Subject(OP, cuda)
+    monkeypatch.setattr(subject.module, "_BLOCKS", 2)
+    subject.check(subject.make(lead=(37,), p=24))
+
+
+@cuda_host.checked
+def test_cuda_accesses_of_memory(cuda: Backend) -> None:
+    subject = Subject(OP, cuda)
+    for dtype, p in ((torch.bfloat16, 40), (torch.float32, 13)):
+        subject.check(subject.make(dtype, lead=(9,), p=p))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from seamo_fast.data.demo import demo_shards
+from seamo_fast.data.demo.dataset import demo_shards
 
 TINY = """\
 data: {{path: {shards}, batch_size: 2, workers: 0}}

@@ -15,8 +15,8 @@ import torch
 from torch import nn
 
 from seamo_fast import views
-from seamo_fast.data.loader import TileLoader
-from seamo_fast.data.shards import ShardSet
+from seamo_fast.data.loading.loader import TileLoader
+from seamo_fast.data.shards.shard_set import ShardSet
 from seamo_fast.model import SeaMo
 from seamo_fast.profile.__main__ import main
 from seamo_fast.profile.config import ParityConfig, parse_parity

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from seamo_fast.data.shards import ShardWriter
+from seamo_fast.data.shards.shard_set import ShardWriter
 from seamo_fast.tiles import TileBatch
 from seamo_fast.training import build, loop
 from seamo_fast.training.config import Compile, PretrainConfig, StageLength

@@ -25,6 +25,14 @@ def test_without_arguments_the_demo_preset_is_used() -> None:
     assert not dry
 
 
+def test_presets_are_listed_in_one_order_on_every_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    listed = Path.glob
+    monkeypatch.setattr(
+        Path, "glob", lambda self, pattern: sorted(listed(self, pattern), reverse=True)
+    )
+    assert list(presets()) == ["base", "demo", "large", "paper", "small", "tiny"]
+
+
 @pytest.mark.parametrize("name", ["demo", "tiny", "small", "base", "large", "paper"])
 def test_every_preset_is_read(name: str) -> None:
     config, _ = parse([f"--config={name}"])

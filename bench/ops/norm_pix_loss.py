@@ -1,0 +1,102 @@
+"""norm_pix_loss: arguments, sizes, the formula and the work; read by tests, benches and audit."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from bench.ops.work import Work, nbytes
+from seamo_fast.kernels import norm_pix_loss
+from seamo_fast.kernels._dtypes import accumulation
+
+FUNCTION = norm_pix_loss
+OUTPUTS = ("loss", "total")
+GRADIENTS = ("pred",)
+
+
+class Arguments(NamedTuple):
+    """As in the schema."""
+
+    pred: Tensor  # [..., P]
+    target: Tensor  # [..., P]
+    weight: Tensor  # [...]
+    normalize: bool = True
+    eps: float = 1e-6
+
+
+def make(
+    dtype: torch.dtype = torch.float32,
+    *,
+    lead: tuple[int, ...] = (3, 5),
+    p: int = 48,
+    normalize: bool = True,
+    eps: float = 1e-6,
+) -> Arguments:
+    """Random arguments: patches of P values, about a third of them without weight, never all."""
+    pred, target = torch.randn(*lead, p), torch.randn(*lead, p) * 3 + 1
+    weight = torch.rand(lead) * (torch.rand(lead) < 0.7)
+    if weight.numel() and not weight.any():
+        weight = torch.rand(lead)
+    return Arguments(pred.to(dtype), target.to(dtype), weight, normalize, eps)
+
+
+def formula(
+    pred: Tensor, target: Tensor, weight: Tensor, normalize: bool = True, eps: float = 1e-6
+) -> tuple[Tensor, Tensor]:
+    """That of masked autoencoders; a patch without weight may hold anything."""
+    exact = torch.float64 if pred.dtype == torch.float64 else torch.float32
+    pred, target, weight = pred.to(exact), target.to(exact), weight.to(exact)
+    if normalize:
+        mean = target.mean(dim=-1, keepdim=True)
+        var = target.var(dim=-1, keepdim=True)
+        target = (target - mean) / (var + eps) ** 0.5
+    loss = ((pred - target) ** 2).mean(dim=-1)
+    total = weight.sum()
+    # where no patch counts: zero, and zero gradients
+    return (loss * weight).sum() / torch.where(total == 0, 1, total), total
+
+
+def backward_arguments(
+    x: Arguments, outputs: tuple[Tensor, ...], grad: Tensor, needed: list[bool]
+) -> tuple[Any, ...]:
+    """What the backward operator takes."""
+    return grad, *x[:3], outputs[1], *x[3:]
+
+
+RIVALS = (formula,)
+
+
+def shape(x: Arguments) -> tuple[int, ...]:
+    """Of the loss: one number."""
+    return ()
+
+
+def computed(x: Arguments) -> list[torch.dtype]:
+    """The dtypes that a backend has to compute in."""
+    return [x.pred.dtype, x.target.dtype]
+
+
+def dtypes(x: Arguments) -> dict[str, torch.dtype]:
+    """Of the results of the operators."""
+    exact = accumulation(x.pred, x.target)
+    return {"loss": exact, "total": exact, "pred": x.pred.dtype}
+
+
+def terms(x: Arguments, grad: Tensor) -> dict[str, float]:
+    """Sizes of numbers that cancel, where not 1."""
+    return {}
+
+
+def work(x: Arguments, *, both: bool) -> Work:
+    """One pass can do both directions: the backward pass adds no more than the gradient."""
+    read, values = nbytes(x.pred, x.target), x.pred.numel()
+    return Work(11 * values, read + nbytes(x.pred)) if both else Work(8 * values, read)
+
+
+# CPU: 16 patches of a block, 16 values of a vector; Triton: all values of a patch, 4096 of a block;
+# CUDA: 8 patches of a block, 256 values of a warp
+PATCHES = (2, 13, 48, 64, 264, 1025, 5000)
+LEADS: tuple[tuple[int, ...], ...] = ((), (1,), (2, 3, 4, 5), (2, 3, 4, 50))
+EMPTY: tuple[tuple[int, ...], ...] = ((0,), (2, 0), (2, 0, 3))

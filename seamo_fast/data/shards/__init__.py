@@ -1,0 +1,1 @@
+"""The shard format: plain arrays beside a manifest, written and read."""

@@ -1,0 +1,1 @@
+"""Several ranks: what they tell each other, and how they share the model."""
