@@ -245,7 +245,7 @@ def _inference_rows(records: Sequence[Record]) -> list[Sequence[str]]:
     races = [record for record in found if record["size"] == largest]
     hardest = min(races, key=lambda record: float(record["ratio"]))
     return [
-        (f"inference, {hardest['op']}, {largest}", hardest["contestant"],
+        (f"inference, ViT-B/16, {largest.split()[-1]}", hardest["contestant"],
          f"{hardest['ratio']:.2f}", "")
     ]  # fmt: skip
 

@@ -63,7 +63,9 @@ def test_what_was_not_measured_is_missed() -> None:
     lines = missed([])
     assert "the boundary was not measured" in lines
     assert len(lines) == 1 + sum(
-        len(threshold.sizes) * max(1, len(threshold.contestants)) for threshold in THRESHOLDS
+        len(threshold.sizes) * max(1, len(threshold.contestants))
+        for thresholds in THRESHOLDS.values()
+        for threshold in thresholds
     )
 
 
