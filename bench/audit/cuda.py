@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from bench.audit.binary import Function, Kernel, cuobjdump, functions, read_function
-from bench.audit.cases import OPS, Case
+from bench.audit.cases import Case
+from bench.ops import OPS
 from seamo_fast.kernels import _cuda, _nvcc
 
 NOT_LAUNCHED = "not launched"  # configuration of a kernel that no case launches

@@ -33,10 +33,10 @@ def _timm(
 
 
 BENCH = common.Bench(
-    op="ViT-B/16",
+    op=models,
     cases=[common.Case("base", batch=batch) for batch in (1, 16)],
     inputs=models.inputs_of,
-    work=models.work_of,
+    arguments=lambda x: x.images,
     contestants={
         common.OURS: common.Contestant(models.ours, compiled=None),
         "timm": _timm(models.timm_features, common.whole),
@@ -77,7 +77,7 @@ def test_utilisation(benchmark: Any, batch: int) -> None:
         benchmark.pedantic(alternate, rounds=5, warmup_rounds=1)
     benchmark.extra_info |= {
         "table": "utilisation",
-        "model": BENCH.op,
+        "model": "ViT-B/16",
         "batch": batch,
         "utilisation": median(shares[1:]),
     }

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from bench.ops.work import Work, nbytes
+from bench.ops.work import Threshold, Work, nbytes
 from seamo_fast.kernels import assemble_tokens
 from seamo_fast.kernels._dtypes import accumulation
 
@@ -111,3 +111,11 @@ EMPTY: tuple[dict[str, Any], ...] = (
     {"k": 0},
     {"d": 0},
 )
+SMALLEST: dict[str, Any] = {
+    "lead": (1, 1),
+    "k": 2,
+    "hidden": 2,
+    "n": 4,
+    "d": 8,
+}  # where a call costs least
+THRESHOLDS = (Threshold(("small",), ("cat", "unshuffle"), 2),)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from bench.ops.work import Work, nbytes
+from bench.ops.work import Threshold, Work, nbytes
 from seamo_fast.kernels import embed_patches
 from seamo_fast.kernels._dtypes import accumulation
 
@@ -120,4 +120,15 @@ EMPTY: tuple[dict[str, Any], ...] = (
     {"k": 0},
     {"p": 0},
     {"d": 0},
+)
+SMALLEST: dict[str, Any] = {
+    "lead": (1, 1),
+    "k": 2,
+    "p": 16,
+    "n": 4,
+    "d": 8,
+}  # where a call costs least
+THRESHOLDS = (
+    Threshold(("small",), ("all patches",), 3),
+    Threshold(("small",), ("bare product",), 0.95),
 )

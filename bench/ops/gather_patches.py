@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from bench.ops.work import Work
+from bench.ops.work import Threshold, Work
 from seamo_fast.kernels import gather_patches
 from seamo_fast.kernels._dtypes import accumulation
 
@@ -216,3 +216,16 @@ SIZES: tuple[dict[str, Any], ...] = (
     {"batch": 2, "t": 2, "p": 23, "k": 2, "grids": ((2, 70, 70), (1, 23, 23), (3, 1, 5))},
 )
 EMPTY: tuple[dict[str, Any], ...] = ({"batch": 0}, {"t": 0}, {"k": 0})
+SMALLEST: dict[str, Any] = {
+    "t": 1,
+    "k": 2,
+    "grids": ((2, 8, 8), (2, 4, 4)),
+    "patches": (2, 2),
+    "nodata": 0.0,
+}  # where a call costs least
+_TILES = ("s2l2a", "s2l2a nodata")
+THRESHOLDS = (
+    Threshold(_TILES, ("crop",), 6, both=False),
+    Threshold(_TILES, ("crop compiled", "grid_sample compiled"), 2.5, both=False),
+    Threshold(_TILES, ("ours",), 0.5, "of copy", both=False),
+)

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from bench.ops.work import Work, nbytes
+from bench.ops.work import Threshold, Work, nbytes
 from seamo_fast.kernels import norm_pix_loss
 from seamo_fast.kernels._dtypes import accumulation
 
@@ -100,3 +100,8 @@ def work(x: Arguments, *, both: bool) -> Work:
 PATCHES = (2, 13, 48, 64, 264, 1025, 5000)
 LEADS: tuple[tuple[int, ...], ...] = ((), (1,), (2, 3, 4, 5), (2, 3, 4, 50))
 EMPTY: tuple[tuple[int, ...], ...] = ((0,), (2, 0), (2, 0, 3))
+SMALLEST: dict[str, Any] = {"lead": (1, 1, 2), "p": 16}  # where a call costs least
+THRESHOLDS = (
+    Threshold(("s2l2a",), ("eager",), 4),
+    Threshold(("s2l2a",), ("eager compiled",), 1.5),
+)

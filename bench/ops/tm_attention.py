@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from bench.ops.work import Work, nbytes
+from bench.ops.work import Threshold, Work, nbytes
 from seamo_fast.kernels import tm_attention
 from seamo_fast.kernels._dtypes import accumulation
 
@@ -165,3 +165,13 @@ SIZES: tuple[dict[str, int], ...] = (
 # the widths that heads are padded to, and others between them
 WIDTHS = (1, 7, 17, 32, 33, 40, 48, 64, 80, 96, 120, 128)
 EMPTY: tuple[dict[str, int], ...] = ({"b": 0}, {"t": 0}, {"k": 0}, {"keys": 0}, {"h": 0})
+SMALLEST: dict[str, Any] = {
+    "b": 1,
+    "t": 1,
+    "m": 1,
+    "k": 2,
+    "keys": 2,
+    "h": 1,
+    "d": 8,
+}  # where a call costs least
+THRESHOLDS = (Threshold(("small",), (), 1.8),)

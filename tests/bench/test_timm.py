@@ -48,5 +48,4 @@ def test_the_race_is_between_models_of_one_size() -> None:
     # the fused attention of the CPU hides its products from the counter
     with sdpa_kernel(SDPBackend.MATH), torch.no_grad(), FlopCounterMode(display=False) as counter:
         theirs(images)
-    case = models.common.Case("base", batch=1)
-    assert models.work_of(case).operations == pytest.approx(counter.get_total_flops(), rel=0.01)
+    assert models.work(images).operations == pytest.approx(counter.get_total_flops(), rel=0.01)
