@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from seamo_fast.errors import ConfigError
+from seamo_fast.randomness import generator
 from seamo_fast.views import ViewConfig, Views, overlap, sample
 
 SIZES = {"seed": 0, "stage": 0, "seasons": 4, "modalities": 2, "num_patches": 64}
@@ -207,6 +208,47 @@ def test_empty_batch() -> None:
 def test_impossible_settings_are_named(settings: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         ViewConfig(**settings)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("key", "accepted", "refused"),
+    [
+        ("crop_rate", [(1e-9, 1.0), (1.0, 1.0)], [(0.0, 1.0), (0.5, 1.0 + 1e-9), (0.6, 0.5)]),
+        ("min_overlap", [0, 1], [-1e-9, 1 + 1e-9]),
+        ("mask_ratio", [1e-9, 1 - 1e-9], [0, 1]),
+        ("decode_fraction", [1e-9, 1], [0, 1 + 1e-9]),
+    ],
+)
+def test_the_bounds_of_every_number(
+    key: str, accepted: list[object], refused: list[object]
+) -> None:
+    for value in accepted:
+        assert getattr(ViewConfig(**{key: value}), key) == value
+    for value in refused:
+        with pytest.raises(ConfigError, match=rf"^views.{key} must be "):
+            ViewConfig(**{key: value})
+
+
+def test_at_least_one_patch_is_visible_and_one_hidden_and_decoded() -> None:
+    assert ViewConfig(mask_ratio=0.74).num_visible(2) == 1
+    for ratio, visible in ((0.76, 0), (0.24, 2)):
+        with pytest.raises(ConfigError, match=f"leaves {visible} of 2 patches visible"):
+            ViewConfig(mask_ratio=ratio).num_visible(2)
+    assert ViewConfig(decode_fraction=1e-9).num_decoded(64) == 1
+    assert ViewConfig(decode_fraction=0.5).num_decoded(64) == 24
+
+
+def test_the_streams_are_those_of_the_documentation() -> None:
+    """A later version must continue a run with the views that it would have drawn before."""
+    config = ViewConfig(mode="same", flip=False)
+    found = sample([5], [2], config=config, **{**SIZES, "seed": 3, "stage": 1})
+    rng = generator(3, "views", 1, 2, 5)
+    side = np.sqrt(rng.uniform(0.5, 1.0, size=1))
+    corner = rng.random((1, 2)) * (1 - side)
+    box = np.concatenate([corner, np.stack([side, side], 1)], 1).astype(np.float32)
+    np.testing.assert_array_equal(found.boxes[0].numpy(), box.repeat(4, 0))
+    order = rng.random((4, 2, 64)).argsort(-1)
+    np.testing.assert_array_equal(found.visible[0].numpy(), np.sort(order[..., :16], -1))
 
 
 def test_a_ratio_that_hides_everything_is_refused() -> None:

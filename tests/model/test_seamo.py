@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from itertools import product
+from typing import Any
 
 import pytest
 import torch
@@ -33,6 +34,37 @@ def test_presets_have_the_published_encoder_sizes() -> None:
     assert {name: round(count) for name, count in counts.items()} == {
         "tiny": 5, "small": 21, "base": 85, "large": 302,
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        *(
+            ({key: 0}, f"model.{key} must be at least 1, but got 0")
+            for key in ("width", "depth", "heads", "image_size", "patch_size", "fusion_depth",
+                        "decoder_width", "decoder_depth", "decoder_heads")
+        ),
+        ({"image_size": 33}, "model.image_size 33 must be a multiple of model.patch_size 8"),
+        ({"mlp_ratio": 0.0}, "model.mlp_ratio must be above 0, but got 0.0"),
+        ({"mlp_ratio": 1 / 17}, "model.mlp_ratio must be above 0"),
+        ({"heads": 5}, "model.width 32 must be a multiple of model.heads 5"),
+        ({"width": 30, "heads": 1}, "model.width 30 must be a multiple of"),
+        ({"width": 36, "heads": 8}, "model.width 36 must be a multiple of"),
+        ({"decoder_width": 18, "decoder_heads": 1}, "model.decoder_width 18 must be a multiple of"),
+        ({"decoder_heads": 3}, "model.decoder_width 16 must be a multiple of"),
+        ({"fusion": "mean"}, "model.fusion must be one of tm, cascade, .* but got 'mean'"),
+    ],
+)  # fmt: skip
+def test_impossible_sizes_are_named(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        replace(SMALL, **changes)
+
+
+def test_the_least_sizes_are_accepted() -> None:
+    replace(
+        SMALL, width=4, depth=1, heads=1, image_size=1, patch_size=1, mlp_ratio=1 / 4,
+        decoder_width=4, decoder_depth=1, decoder_heads=1, fusion_depth=1,
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize(("seasons", "modalities"), list(product((1, 2, 4), (1, 2, 3))))
@@ -206,18 +238,3 @@ def test_unknown_modality_names_the_known_ones() -> None:
         SeaMo(SMALL, [S2, S2])
     with pytest.raises(ValueError, match="'landsat89' has no statistics"):
         SeaMo(SMALL, [get_modality("landsat89")])
-
-
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"image_size": 30}, "image_size 30 must be a multiple of model.patch_size 8"),
-        ({"heads": 5}, "model.width 768 must be a multiple of model.heads 5"),
-        ({"mlp_ratio": 0.0}, "model.mlp_ratio must be above 0, but got 0.0"),
-        ({"depth": 0}, "model.depth must be at least 1, but got 0"),
-        ({"fusion": "mean"}, "model.fusion must be one of tm, cascade, .* but got 'mean'"),
-    ],
-)
-def test_impossible_configs_are_named(settings: dict[str, object], message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
-        ModelConfig(**settings)  # type: ignore[arg-type]

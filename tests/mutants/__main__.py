@@ -65,7 +65,8 @@ def _share(
 ) -> None:
     """Divides the work among forked processes, each with a copy of its own."""
     store = Path(given.store)
-    folder = Path(mkdtemp(prefix="seamo_fast-mutants-"))
+    memory = "/dev/shm" if Path("/dev/shm").is_dir() else None  # tests write and remove much
+    folder = Path(mkdtemp(prefix="seamo_fast-mutants-", dir=memory))
     children = []
     try:
         for job in range(given.jobs):

@@ -11,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -41,7 +42,13 @@ WARM = (
 STARTING = 60.0  # seconds that collecting tests may take on a busy machine
 SLOWER = 3.0  # times its usual duration after which a test hangs
 BASELINE = 900.0  # seconds that one file's tests may take
-OPTIONS = ("-x", "-q", "-p", "no:cacheprovider", "--durations=0", "-W", "ignore")
+PLUGINS = (
+    "pytest_timeout",
+    "_hypothesis_pytestplugin",
+    "no:cacheprovider",
+    "no:unraisableexception",
+)
+OPTIONS = ("-x", "-q", "-W", "ignore", *(f"-p{plugin}" for plugin in PLUGINS))
 
 
 class Verdict(NamedTuple):
@@ -159,6 +166,9 @@ class Copy:
         here = str(Path(__file__).resolve().parents[2])
         sys.path[:] = [str(self.folder), *(p for p in sys.path if p not in ("", ".", here))]
         os.environ["PYTHONPATH"] = str(self.folder)
+        os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"  # any of them takes seconds
+        os.environ["TMPDIR"] = tempfile.tempdir = f"{self.folder}.tmp"
+        Path(tempfile.tempdir).mkdir(exist_ok=True)
 
 
 def warm_up() -> None:

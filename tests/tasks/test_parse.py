@@ -43,3 +43,22 @@ def test_files_with_other_contents_are_refused(
 def test_stray_words_are_refused() -> None:
     with pytest.raises(ConfigError, match="stray"):
         COMMAND.parse(["--data", "x", "stray"])
+
+
+@pytest.mark.parametrize(
+    ("key", "accepted", "refused"),
+    [
+        ("epochs", [1], [0]),
+        ("batch_size", [1], [0]),
+        ("blr", [1e-9], [0]),
+        ("weight_decay", [0], [-1e-9]),
+        ("layer_decay", [1e-9, 1], [0, 1 + 1e-9]),
+        ("label_smoothing", [0, 1 - 1e-9], [-1e-9, 1]),
+    ],
+)
+def test_the_bounds_of_every_number(key: str, accepted: list[float], refused: list[float]) -> None:
+    for value in accepted:
+        assert getattr(FinetuneConfig("here", **{key: value}), key) == value
+    for value in refused:
+        with pytest.raises(ConfigError, match=rf"^{key} must be .* but got {value}$"):
+            FinetuneConfig("here", **{key: value})

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -9,9 +10,12 @@ import pytest
 from seamo_fast.errors import ConfigError
 from seamo_fast.pretrain import COMMAND
 from seamo_fast.training.config import (
+    DataConfig,
     OptimConfig,
     PretrainConfig,
+    RunConfig,
     StageConfig,
+    StageLength,
     differences,
     to_dict,
     to_yaml,
@@ -118,6 +122,46 @@ def test_an_impossible_setting_is_one_clear_line(arguments: list[str], message: 
     with pytest.raises(ConfigError, match=message) as error:
         COMMAND.parse(arguments)
     assert "\n" not in str(error.value)
+
+
+TINY = 1e-9
+AT_LEAST_1 = ([1, 2], [0, -1])
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "accepted", "refused"),
+    [
+        (DataConfig, "batch_size", *AT_LEAST_1),
+        (DataConfig, "workers", [0, 1], [-1]),
+        (OptimConfig, "blr", [TINY, 5], [0, -TINY]),
+        (OptimConfig, "min_lr", [0, TINY], [-TINY]),
+        (OptimConfig, "warmup_fraction", [0, 1], [-TINY, 1 + TINY]),
+        (OptimConfig, "weight_decay", [0, 2], [-TINY]),
+        (OptimConfig, "betas", [(0, 0), (1 - TINY, 0.9)], [(-TINY, 0.9), (0.9, 1)]),
+        (OptimConfig, "accumulate", *AT_LEAST_1),
+        (OptimConfig, "clip", [None, TINY], [0, -1]),
+        (StageLength, "epochs", [TINY, 3], [0, -1]),
+        (StageLength, "data_fraction", [TINY, 1], [0, 1 + TINY]),
+        (partial(StageConfig, "one", 1), "data_fraction", [TINY, 1], [0, 1 + TINY]),
+        (RunConfig, "checkpoint_every", *AT_LEAST_1),
+        (RunConfig, "keep", *AT_LEAST_1),
+        (RunConfig, "log_every", *AT_LEAST_1),
+        (RunConfig, "max_nonfinite", *AT_LEAST_1),
+        (RunConfig, "figure_samples", *AT_LEAST_1),
+        (RunConfig, "figures_every", [None, 1], [0, -1]),
+        (RunConfig, "steps_per_stage", [None, 1], [0, -1]),
+        (RunConfig, "stall_seconds", [None, TINY], [0, -1]),
+    ],
+)
+def test_the_bounds_of_every_number(
+    section: Callable[..., object], key: str, accepted: list[object], refused: list[object]
+) -> None:
+    for value in accepted:
+        section(**{key: value})
+    for value in refused:
+        with pytest.raises(ConfigError, match=rf"{key}.* must be .* but got") as error:
+            section(**{key: value})
+        assert str(error.value).endswith(f"but got {value}")
 
 
 @pytest.mark.parametrize("text", ["a: [", "- 1", "\x00"])

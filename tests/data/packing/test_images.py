@@ -156,6 +156,24 @@ def test_co_registered_folders(tmp_path: Path, write_mapping: Callable[..., str]
     assert second.dates == {"opt": [None], "sar": [None]}
 
 
+def test_an_undated_image_is_the_first_season(
+    tmp_path: Path, write_mapping: Callable[..., str]
+) -> None:
+    def edit(settings: dict[str, Any]) -> None:
+        settings.update(seasons=3, pairing="seasons")
+        settings["modalities"]["opt"].update(files=r"(?P<tile>\w+)/(?P<date>\d{8})\.tif")
+        settings["modalities"]["sar"].update(files=r"(?P<tile>\w+)/S1\.tif")
+
+    for number, day in enumerate(("20200301", "20200601", "20200901")):
+        write(tmp_path / "in" / "p" / f"{day}.tif", numbers(number, 8, 8, 3))
+    radar = write(tmp_path / "in" / "p" / "S1.tif", numbers(9, 8, 8).astype("f4"))
+    source = open_source(tmp_path / "in", mapping=write_mapping(edit))
+    (reading,) = source.read(source.items()[0])
+    assert reading.valid == {"opt": [True] * 3, "sar": [True, False, False]}
+    assert reading.dates["sar"] == [None] * 3
+    np.testing.assert_array_equal(reading.arrays["sar"][0][0, 0], radar)
+
+
 def test_one_grid_may_be_named_for_every_band(write_mapping: Callable[..., str]) -> None:
     one, each = (
         load_mapping(write_mapping(lambda s, gsd=gsd: s["modalities"]["opt"].update(gsd=gsd)))

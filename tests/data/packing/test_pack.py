@@ -67,8 +67,11 @@ def test_formats_hold_the_same(run: Run, tmp_path: Path) -> None:
     status, out, _ = run(tmp_path / "npy", "--verify")
     assert status == 0
     assert "verified 8 samples" in out
+    assert f"packed 8 samples of 8 items into {tmp_path / 'npy'} (0.1 MB)" in out
     status, out, _ = run(tmp_path / "tiff", "--format", "tiff", "--verify")
     assert status == 0
+    size = sum(file.stat().st_size for file in (tmp_path / "tiff").rglob("*.tif"))
+    assert f"into {tmp_path / 'tiff'} ({size / 1e6:.1f} MB)" in out
     assert "verified 8 samples" in out
     npy, tiff = ShardSet(tmp_path / "npy"), ShardSet(tmp_path / "tiff")
     assert npy.modalities == tiff.modalities

@@ -17,9 +17,11 @@ import pytest
 import yaml
 
 from seamo_fast.data import ShardSet
+from seamo_fast.data.packing import sources
 from seamo_fast.data.packing.disk_space import Room
 from seamo_fast.data.packing.packer import Shard, pack
 from seamo_fast.data.packing.sources import Reading, open_source
+from seamo_fast.data.packing.sources.mapping import load_mapping
 from seamo_fast.data.shards.manifest import ArraySpec, Remark
 from seamo_fast.errors import ConfigError, DataError
 from seamo_fast.modalities import Band, Modality
@@ -110,6 +112,32 @@ def test_stop_holds_for_shards_of_an_earlier_run(tmp_path: Path) -> None:
     pack(Made(bad=(3,)), tmp_path)
     with pytest.raises(DataError, match=r"^tile 3: it is bad$"):
         pack(Made(bad=(3,)), tmp_path, on_bad="stop")
+
+
+def test_what_was_skipped_once_stays_skipped(tmp_path: Path) -> None:
+    first = pack(Made(bad=(3,)), tmp_path)
+    again = Made(bad=(3,))
+    assert pack(again, tmp_path) == first
+    assert again.read_items == []
+    assert first.skipped[0] == Remark("tile 3", "it is bad")
+
+
+def test_a_mapping_of_the_package_is_a_layout(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[Any] = []
+
+    class Series:
+        layout = "series"
+
+        def __init__(self, *arguments: Any) -> None:
+            given.append(arguments)
+
+    monkeypatch.setattr(sources, "Series", Series)
+    mapping = load_mapping("worldcereal")
+    open_source(tmp_path, "worldcereal", seasons=2, modalities=["s1grd"])
+    open_source(tmp_path, mapping="worldcereal", seasons=2, modalities=["s1grd"])
+    assert given == [(tmp_path, mapping, 2, ["s1grd"])] * 2
 
 
 def test_another_source_is_not_taken_for_the_same(tmp_path: Path) -> None:

@@ -162,6 +162,10 @@ def test_impossible_shares(text: str) -> None:
         Splits.parse(text)
 
 
+def test_shares_may_be_rounded() -> None:
+    assert Splits.parse("0.3333333,0.3333333,0.3333333").names == ("train", "val", "test")
+
+
 def test_impossible_cell() -> None:
     with pytest.raises(ConfigError, match=r"split_cell must be in \[0, 90\] degrees, but got -1"):
         Splits((0.5, 0.5), -1)

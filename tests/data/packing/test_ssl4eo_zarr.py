@@ -163,6 +163,10 @@ def test_zarr_arrays_equal_zarr(tmp_path: Path) -> None:
         )  # fmt: skip
         array[:3] = values[:3]  # the last chunks stay unwritten
     store.close()
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    with ZarrZip(tmp_path / "a.zip", "a.zip"):
+        assert len(list(Path("/proc/self/fd").iterdir())) == before + 1
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
     opened = zarr.open_group(zarr.storage.ZipStore(str(tmp_path / "a.zip"), mode="r"), mode="r")
     with ZarrZip(tmp_path / "a.zip", "a.zip") as file:
         for name in codecs:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import resource
 from collections.abc import Callable
 from datetime import date
 from pathlib import Path
@@ -124,6 +125,18 @@ def test_more_arrays_than_may_be_open(
     assert len(shards._mapped._open) == 2
 
 
+@pytest.mark.parametrize(("limit", "most"), [(7, 3), (10**6, 5), (resource.RLIM_INFINITY, 5)])
+def test_half_of_the_descriptors_are_left_to_others(
+    write_shards: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, limit: int, most: int
+) -> None:
+    monkeypatch.setattr(mapped_arrays, "_MOST", 5)
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (limit, limit))
+    shards = ShardSet(write_shards())
+    for index in range(10):
+        shards.read(index)
+    assert len(shards._mapped._open) == most
+
+
 def test_pickled_set_reads_without_carrying_arrays(shards: ShardSet) -> None:
     shards.read(0)
     data = pickle.dumps(shards)
@@ -207,6 +220,21 @@ class TestDamage:
     )
     def test_manifest_of_another_kind(self, shards: ShardSet, text: str, message: str) -> None:
         (shards.path / "manifest.json").write_text(text)
+        with pytest.raises(DataError, match=message):
+            ShardSet(shards.path)
+
+    @pytest.mark.parametrize(
+        ("change", "message"),
+        [
+            ({"dtype": "complex64"}, r"optic_20m has dtype complex64; expected one of uint8, "),
+            ({"shape": [3, 1, 0, 6]}, r"a size of array optic_20m is 0"),
+            ({"shape": [3, 1, 6]}, r"records of shape \[3, 1, 6\]; expected 3 seasons and 1 bands"),
+            ({"shape": [2, 1, 6, 6]}, r"records of shape \[2, 1, 6, 6\]; expected 3 seasons and 1"),
+            ({"shape": [3, 2, 6, 6]}, r"records of shape \[3, 2, 6, 6\]; expected 3 seasons and 1"),
+        ],
+    )
+    def test_impossible_array(self, shards: ShardSet, change: dict[str, Any], message: str) -> None:
+        edit_manifest(shards.path, lambda m: m["arrays"]["optic_20m"].update(change))
         with pytest.raises(DataError, match=message):
             ShardSet(shards.path)
 

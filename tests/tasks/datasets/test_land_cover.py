@@ -54,6 +54,8 @@ def test_sen12ms_merges_and_ignores_classes(tmp_path: Path) -> None:
     assert full is not None
     assert merged is not None
     assert (len(IGBP), len(SIMPLIFIED)) == (17, 10)
+    assert SEN12MS(tmp_path).classes == IGBP
+    assert SEN12MS(tmp_path, scheme="simplified").classes == SIMPLIFIED
     # as published for the Data Fusion Contest 2020, by IGBP code
     published = [0, 1, 1, 1, 1, 1, 2, 2, 3, 3, 4, 5, 6, 7, 6, 8, 9, 10]
     for code in range(19):
@@ -120,6 +122,8 @@ def test_segmunich(tmp_path: Path) -> None:
     tifffile.imwrite(path, np.moveaxis(stored, 0, -1))
     assert tifffile.TiffFile(path).series[0].axes != "YXS"
     np.testing.assert_array_equal(dataset.read(1).image, stored)
+    (tmp_path / "TUM_128/dataset/val.txt").unlink()
+    assert (SegMunich(tmp_path).parts, len(SegMunich(tmp_path))) == (("train",), 2)
     write_tif(path, stored[:9])
     with pytest.raises(DataError, match=r"2.tif has shape \[9, 128, 128\], expected"):
         dataset.read(1)

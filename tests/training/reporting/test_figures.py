@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -91,6 +92,30 @@ def test_only_visible_patches_are_shown_as_visible() -> None:
     np.testing.assert_array_equal(seen[:PATCH, :PATCH], region[:PATCH, :PATCH])
     np.testing.assert_array_equal(predicted[:PATCH, :PATCH], region[:PATCH, :PATCH])
     assert np.isclose(predicted[-PATCH:], 0.55).all()  # neither visible nor decoded
+
+
+def test_a_dashed_line_ends_each_stage_but_the_last(
+    settings: Callable[..., PretrainConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = settings()
+    plan = batches.make_plan(config, batches.open_shards(config.data.path))
+    assert (plan.ends()[0], plan.ends()[-1], len(plan.stages)) == (2, plan.total, 2)
+    lines = [{"step": step, "loss/radar": 1 / step, "loss/optic": None} for step in (1, 2, 3)]
+    lines.append({"step": 4, "loss/radar": None, "loss/optic": 0.5})
+    text = "".join(json.dumps(line) + "\n" for line in lines)
+    (tmp_path / "metrics.jsonl").write_text(text)
+    drawn: list[Any] = []
+    monkeypatch.setattr(figures, "save_figure", lambda figure, path: drawn.append(figure))
+    figures.draw_losses(tmp_path, plan)
+    (axis,) = drawn[0].axes
+    assert axis.get_xlim() == (0, plan.total)
+    dashed = [line.get_xdata() for line in axis.lines if line.get_linestyle() == "--"]
+    assert [list(x) for x in dashed] == [[2, 2]]
+    curves = {line.get_label(): line.get_xydata().tolist() for line in axis.lines}
+    assert curves["radar"] == [[1, 1], [2, 1 / 2], [3, 1 / 3]]
+    assert curves["optic"] == [[4, 0.5]]
+    starts = {text.get_text().strip(): text.get_position()[0] for text in axis.texts}
+    assert starts == {plan.stages[0].name: 0, plan.stages[1].name: 2}
 
 
 @pytest.mark.parametrize("decoded", [1.0, 0.5])
