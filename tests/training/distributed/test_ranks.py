@@ -243,7 +243,7 @@ def act_full_disk(here: int) -> None:
 
     before_step(-1, lambda: None)
     if here == 0:
-        checkpoint._sync = fail  # type: ignore[assignment]
+        checkpoint.replacing = fail  # type: ignore[assignment]
 
 
 def test_a_full_disk_ends_all_ranks(uneven: Settings) -> None:
