@@ -60,7 +60,8 @@ class OptimConfig:
         blr: Base learning rate; the peak is blr * data.batch_size / 256.
         min_lr: Where the cosine of every stage ends.
         warmup_fraction: Share of a stage's steps in which the rate rises linearly from 0.
-        weight_decay: Of matrices; biases, norms, embeddings and mask tokens have none.
+        weight_decay: Of matrices; biases, norms, mask tokens and the embeddings of modalities and
+            dates have none.
         betas: AdamW's averaging factors.
         accumulate: Micro-batches that a rank's part of a batch is cut into; their gradients are
             summed, so more of them take less memory and give the same step.

@@ -1,4 +1,7 @@
-"""What a run would take, worked out without training: `--dry_run`."""
+"""What a run would take, worked out without training: `--dry_run`.
+
+Mirrors `model/{layers,encoder,fusion,decoder}.py`: `activation_bytes` estimates what they keep.
+"""
 
 from __future__ import annotations
 

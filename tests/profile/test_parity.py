@@ -5,6 +5,9 @@ from __future__ import annotations
 import csv
 import json
 import math
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,11 +21,13 @@ from seamo_fast import views
 from seamo_fast.data.loading.loader import TileLoader
 from seamo_fast.data.shards.shard_set import ShardSet
 from seamo_fast.model import SeaMo
+from seamo_fast.profile import parity, variant
 from seamo_fast.profile.__main__ import main
 from seamo_fast.profile.config import PARITY, ParityConfig
 from seamo_fast.profile.parity import judge, smoothed, variants
 from seamo_fast.profile.variant import train
 from seamo_fast.reference import ReferenceSeaMo
+from tests.forkserver import FORK
 
 STEPS = 10
 
@@ -81,10 +86,27 @@ def test_a_variant_trains_as_by_hand(config: Path, tmp_path: Path, name: str) ->
     assert found[-1] < found[0]
 
 
+def forked(command: list[str], *, env: dict[str, str], stdout: Any, **_: Any) -> Any:
+    """Runs a variant as `subprocess.run` does, in a process that need not import torch."""
+    assert command[:3] == [sys.executable, "-m", "seamo_fast.profile.variant"]
+    process = FORK.Process(target=run_variant, args=(command[3:], env, stdout.name))
+    process.start()
+    process.join(240)
+    return subprocess.CompletedProcess(command, process.exitcode)
+
+
+def run_variant(arguments: list[str], env: dict[str, str], log: str) -> None:
+    os.environ.clear()
+    os.environ.update(env)
+    torch.set_num_threads(1)
+    with Path(log).open("a") as sys.stdout:
+        variant.main(arguments)
+
+
 def test_all_variants_are_compared(
     config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: Any
 ) -> None:
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setattr(parity.subprocess, "run", forked)
     options = [f"--parity.steps={STEPS}", "--parity.seeds=2", "--parity.compiled=false"]
     where = f"--parity.folder={tmp_path}"
     assert main(["parity", "--config", str(config), where, "--parity.jobs=2", *options]) == 0

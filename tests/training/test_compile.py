@@ -114,6 +114,18 @@ def test_missing_groups_change_nothing(settings: Settings, monkeypatch: pytest.M
     assert_compiled_once(found)
 
 
+@pytest.mark.parametrize(("limit", "expected"), [(8, 64), (100, 100)])
+def test_torch_may_compile_as_many_programs_as_the_stages_need(
+    settings: Settings, limit: int, expected: int
+) -> None:
+    config = settings()
+    shards = batches.open_shards(config.data.path)
+    model = model_setup.make_model(config, shards, batches.make_plan(config, shards))
+    with torch._dynamo.config.patch(recompile_limit=limit):
+        model_setup.compile_model(model, "regional", torch.device("cpu"))
+        assert torch._dynamo.config.recompile_limit == expected
+
+
 @pytest.mark.parametrize(
     ("how", "device", "triton", "expected"),
     [

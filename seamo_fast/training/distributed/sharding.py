@@ -31,8 +31,8 @@ def shard(
     """Splits the parameters of a model over ranks, in place, where the strategy is `fsdp`.
 
     Parameters, gradients and optimiser state stay in float32. Where matrix products run in
-    bfloat16, the transformer blocks are gathered in it, which halves the traffic: autocast would
-    round their matrices just so, but their norms and biases are rounded besides. Gradients are
+    bfloat16, the transformer blocks are gathered in it, which halves the traffic. Autocast rounds
+    their matrices in the same way; here their norms and biases are rounded too. Gradients are
     summed in float32.
 
     Args:
@@ -99,7 +99,7 @@ def gradient_sync(module: nn.Module, on: bool) -> Iterator[None]:
 
 @contextmanager
 def whole(model: SeaMo) -> Iterator[None]:
-    """Lets all methods of a sharded model be called, besides `forward`; on all ranks at once."""
+    """Gathers a sharded model, so that other methods than `forward` work; all ranks take part."""
     if isinstance(model, FSDPModule):
         model.unshard()
     yield

@@ -77,7 +77,7 @@ def save(
         step: Steps that the run has done.
         model: The model's state dict.
         optimizer: See `optimizer.get_state`.
-        record: What `checkpoint.json` shall hold besides (JSON-able).
+        record: Further contents of `checkpoint.json` (JSON-able).
         metadata: Of `model.safetensors`, see `model.weights.model_metadata`.
         keep: Checkpoints that stay, this one included.
 

@@ -41,7 +41,7 @@ def find(folder: Path, resume: str, identity: dict[str, Any]) -> Checkpoint | No
     Rank 0 alone reads it; on the other ranks its tensors have shapes but no values ("meta").
 
     Args:
-        folder: The run folder; runs that are in the way are moved inside it.
+        folder: The run folder; an earlier run in it is moved to a subfolder.
         resume: The setting `run.resume`.
         identity: Of this run, see the function of this name.
 

@@ -140,8 +140,9 @@ def test_recomputation_keeps_less_and_changes_no_bit(uneven: Settings) -> None:
     assert all(torch.equal(a, b) for a, b in zip(results[0][1], results[1][1], strict=True))
 
 
-def act_terminate(step: int, rank: int, here: int) -> None:
-    before_step(step, lambda: terminate() if here == rank else None)
+def act_terminate(step: int, rank: int, patch: pytest.MonkeyPatch, here: int) -> None:
+    if here == rank:
+        before_step(patch, step, terminate)
 
 
 def test_checkpoints_move_between_ranks_and_strategies(uneven: Settings) -> None:
@@ -177,17 +178,15 @@ def test_checkpoints_move_between_ranks_and_strategies(uneven: Settings) -> None
 
 KILLED = """
 import os, signal, sys
-import torch
+import pytest, torch
 torch.set_num_threads(1)
 from seamo_fast.training import loop, precision
 from seamo_fast.pretrain import COMMAND
 from tests.training.distributed.worker import before_step
 precision.matmul_rate = lambda *_: 1e9
-first = os.environ["TORCHELASTIC_RESTART_COUNT"] == "0"
-if first and os.environ["RANK"] == "1":
-    before_step(6, lambda: os.kill(os.getpid(), signal.SIGKILL))
-else:
-    before_step(6, lambda: None)
+loop.Figures.write = lambda *_: None
+if os.environ["TORCHELASTIC_RESTART_COUNT"] == "0" and os.environ["RANK"] == "1":
+    before_step(pytest.MonkeyPatch(), 6, lambda: os.kill(os.getpid(), signal.SIGKILL))
 loop.pretrain(COMMAND.parse(["--config", sys.argv[1]])[0])
 """
 
@@ -216,19 +215,13 @@ def test_torchrun_restarts_a_killed_rank_and_the_run_resumes(
     check_same_losses(killed, one)
 
 
-def act_fail(here: int) -> None:
-    def fail() -> None:
-        raise_once = batches.ahead
+def act_fail(patch: pytest.MonkeyPatch, here: int) -> None:
+    def broken(*_: Any) -> Any:
+        raise DataError("shard 3 is gone")
+        yield
 
-        def broken(*_: Any) -> Any:
-            raise DataError("shard 3 is gone")
-            yield raise_once
-
-        if here == 1:
-            batches.ahead = broken  # type: ignore[assignment]
-
-    fail()
-    before_step(-1, lambda: None)
+    if here == 1:
+        patch.setattr(batches, "ahead", broken)
 
 
 def test_an_error_on_one_rank_ends_all(uneven: Settings) -> None:
@@ -237,13 +230,12 @@ def test_an_error_on_one_rank_ends_all(uneven: Settings) -> None:
     assert second == "DataError: shard 3 is gone"
 
 
-def act_full_disk(here: int) -> None:
+def act_full_disk(patch: pytest.MonkeyPatch, here: int) -> None:
     def fail(*_: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    before_step(-1, lambda: None)
     if here == 0:
-        checkpoint.replacing = fail  # type: ignore[assignment]
+        patch.setattr(checkpoint, "replacing", fail)
 
 
 def test_a_full_disk_ends_all_ranks(uneven: Settings) -> None:
@@ -253,8 +245,7 @@ def test_a_full_disk_ends_all_ranks(uneven: Settings) -> None:
     assert second == "SeaMoError: rank 0 has failed; its message says why"
 
 
-def act_spoil(here: int) -> None:
-    before_step(-1, lambda: None)
+def act_spoil(patch: pytest.MonkeyPatch, here: int) -> None:
     original, calls = batches.draw_views, []
 
     def draw(config: PretrainConfig, batch: Any, stage: int) -> Any:
@@ -263,7 +254,7 @@ def act_spoil(here: int) -> None:
         calls.append(0)
         return original(config, batch, stage)
 
-    batches.draw_views = draw
+    patch.setattr(batches, "draw_views", draw)
 
 
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
@@ -318,20 +309,22 @@ def test_one_gpu_for_all_ranks_is_refused(monkeypatch: pytest.MonkeyPatch) -> No
     assert loop.precision.choose_device("cpu").type == "cpu"
 
 
-def act_draw(here: int) -> None:
+def act_compile(patch: pytest.MonkeyPatch, here: int) -> None:
     compile_module = torch.nn.Module.compile
     # inductor takes minutes for what this test is about
-    torch.nn.Module.compile = lambda self, **given: compile_module(  # type: ignore[method-assign]
-        self, backend="aot_eager", **given
+    patch.setattr(
+        torch.nn.Module,
+        "compile",
+        lambda self, **given: compile_module(self, backend="aot_eager", **given),
     )
 
 
 def test_figures_and_compiled_blocks_of_a_sharded_model(uneven: Settings) -> None:
-    short = {"run__steps_per_stage": 1}
+    short = {"schedule__kind": "direct", "run__steps_per_stage": 2, "run__figures_every": 1}
     one = uneven("one", **short)
     config = uneven("two", **short, **WAYS["fsdp, two micro-batches"], run__compile="regional")
     loop.pretrain(one)
-    assert run_ranks(config, 2, act_draw) == [None, None]
+    assert run_ranks(config, 2, act_compile, draw=True) == [None, None]
     check_same_losses(config, one, rel=1e-4)
     figures = sorted((Path(config.run.folder) / "reconstructions").iterdir())
     assert [path.name for path in figures] == ["step_00000001.png", "step_00000002.png"]
@@ -376,18 +369,17 @@ def test_training_continues_while_a_checkpoint_is_written(
 
 
 def test_a_failed_write_is_raised_by_the_next_call(tmp_path: Path) -> None:
-    writer = checkpoint.Writer()
     tensors = {"w": torch.zeros(3)}
     arguments = (tensors, tensors, {}, {}, 2)
-    writer.save(tmp_path, 1, *arguments)
-    writer.wait()
-    (tmp_path / "file").write_text("in the way")
-    for call in (writer.wait, partial(writer.save, tmp_path, 3, *arguments)):
-        writer.save(tmp_path / "file" / "folder", 2, *arguments)
-        with pytest.raises(checkpoint.CheckpointError, match="could not be written"):
-            call()
-        writer.check()
-    writer.close()
+    with checkpoint.Writer() as writer:
+        writer.save(tmp_path, 1, *arguments)
+        writer.wait()
+        (tmp_path / "file").write_text("in the way")
+        for call in (writer.wait, partial(writer.save, tmp_path, 3, *arguments)):
+            writer.save(tmp_path / "file" / "folder", 2, *arguments)
+            with pytest.raises(checkpoint.CheckpointError, match="could not be written"):
+                call()
+            writer.check()
     assert [path.name for path in checkpoint_files.step_folders(tmp_path)] == ["step_00000001"]
 
 
