@@ -235,7 +235,7 @@ def act_full_disk(patch: pytest.MonkeyPatch, here: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     if here == 0:
-        patch.setattr(checkpoint, "_sync", fail)
+        patch.setattr(checkpoint, "replacing", fail)
 
 
 def test_a_full_disk_ends_all_ranks(uneven: Settings) -> None:
