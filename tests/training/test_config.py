@@ -45,6 +45,7 @@ def test_sizes_of_the_presets_are_those_of_the_model() -> None:
 
     for name, model in PRESETS.items():
         assert parse(["--config", name])[0].model == model
+    assert parse(["--config", "paper"])[0].model == replace(PRESETS["base"], date_embedding=False)
 
 
 def test_paper_preset_follows_the_published_schedule() -> None:
