@@ -74,6 +74,8 @@ def test_one_command_from_images_to_results(
     assert 0 <= low <= found["test_accuracy"] <= high <= 1
     assert list(found["test_accuracy_by_class"]) == list(CLASSES)
     assert f"test accuracy {found['test_accuracy']:.4f} (95 % confidence {low:.4f}" in caplog.text
+    for name, value in found["test_accuracy_by_class"].items():
+        assert f"  {name:<7}  {value:.3f}\n" in caplog.text
     assert (tmp_path / "confusion.png").stat().st_size > 1000
     if method == "linear":  # the classes differ in colour, which every projection keeps
         assert found["test_accuracy"] == 1

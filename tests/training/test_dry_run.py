@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
 
+from seamo_fast import kernels
 from seamo_fast.training import build
 from seamo_fast.training.config import PretrainConfig
 from seamo_fast.training.dry_run import activation_bytes
@@ -36,3 +38,31 @@ def test_fusion_is_counted_where_it_runs(settings: Settings, recompute: str) -> 
         numbers = groups * ((depth + 2) * width * 4 + decoder * 16)
         assert count(2, True) == 2 * numbers
         assert count(2, True, torch.float32) == 4 * numbers
+
+
+@pytest.mark.parametrize(
+    ("dtype", "compiled", "backend", "kept"),
+    [
+        (torch.float32, "off", "cpu", 6 + 4),
+        (torch.float32, "off", "reference", 8 + 2 * 4),
+        (torch.float32, "regional", "cpu", 8 + 2 * 4),
+        (torch.bfloat16, "off", "cpu", 8 + 2 * 4),
+    ],
+)
+def test_the_branches_keep_less_where_they_run(
+    settings: Settings,
+    monkeypatch: pytest.MonkeyPatch,
+    dtype: torch.dtype,
+    compiled: str,
+    backend: str,
+    kept: int,
+) -> None:
+    chosen = [SimpleNamespace(op="residual_mlp", backend=backend, chosen=True)]
+    chosen.append(SimpleNamespace(op="residual_mlp", backend="cpu", chosen=False))
+    monkeypatch.setattr(kernels, "explain", lambda device: chosen)
+    one = settings(run__recompute="blocks", run__compile=compiled)
+    all_ = settings(run__recompute="none", run__compile=compiled)
+    stage = build.make_plan(one, build.open_shards(one.data.path)).stages[-1]
+    assert one.model.mlp_ratio == 4
+    inputs = activation_bytes(one, stage, CPU, dtype)
+    assert activation_bytes(all_, stage, CPU, dtype) == kept * inputs

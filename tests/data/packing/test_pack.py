@@ -130,6 +130,8 @@ def test_estimate_counts_what_is_left(
     monkeypatch.setattr(opened, "read", first_is_empty)
     second = estimate(opened, Plan(tmp_path / "other", encoding="tiff"))
     assert 8 * 3000 < second.needed < before.needed
+    monkeypatch.setattr(opened, "estimate", lambda: 3)  # and five are packed
+    assert (estimate(opened, plan).samples, estimate(opened, plan).needed) == (3, 0)
     with pytest.raises(DataError, match=r"about 5 samples take 2\.0 TB in out, but 1\.0 MB are"):
         Room(5, 2 * 10**12, 10**6).check(Path("out"))
 

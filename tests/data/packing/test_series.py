@@ -195,6 +195,29 @@ def test_place_that_cannot_be_read_is_skipped(
     assert "has no variable 'vv'; it holds B04, nir, t" in reasons["without.nc"]
 
 
+def test_variables_lie_on_the_time_axis(
+    cubes: Path, tmp_path: Path, write_cube: WriteCube, write_mapping: Callable[..., str]
+) -> None:
+    h5py = pytest.importorskip("h5py")
+    nir = np.ones((6, 4, 5), np.uint16)
+    radar = nir[:, :2, :2].astype(np.float32)
+    five = [11170 + 30 * step for step in range(5)]
+    write_cube(cubes / "short.nc", {"nir": nir, "B04": nir, "vv": radar}, times=five)
+    write_cube(cubes / "flat.nc", {"nir": nir, "B04": nir[:, 0], "vv": radar})
+    write_cube(cubes / "huge.nc", {"nir": nir, "B04": nir})
+    with h5py.File(cubes / "huge.nc", "a") as file:
+        file.create_dataset("vv", (6, 2**16, 2**16), "f4", chunks=(1, 64, 64))
+    shards = pack_series(cubes, tmp_path / "out", write_mapping())
+    reasons = {remark.what: remark.why for remark in shards.manifest.skipped}
+    assert sorted(reasons) == ["flat.nc", "huge.nc", "short.nc"]
+    by_time = "by the time axis 't'"
+    assert reasons["short.nc"].endswith(f"has shape [6, 4, 5]; expected [5, y, x] {by_time}")
+    assert reasons["flat.nc"].endswith(f"B04 has shape [6, 5]; expected [6, y, x] {by_time}")
+    assert (
+        "vv has the absurd shape [6, 65536, 65536] in chunks of [1, 64, 64]" in reasons["huge.nc"]
+    )
+
+
 def test_place_of_another_size_is_skipped(
     cubes: Path, tmp_path: Path, write_cube: WriteCube, write_mapping: Callable[..., str]
 ) -> None:

@@ -132,6 +132,12 @@ BAD_TILES = {
         lambda tile: rewrite(tile, B10=np.ones((44, 44), np.uint16)),
         r"missing: none; unknown: B10",
     ),
+    "unknown bands in one order": (
+        lambda tile: rewrite(
+            tile, **{f"B{n}": np.ones((44, 44), np.uint16) for n in (29, 24, 28, 22, 26, 20)}
+        ),
+        r"unknown: B20, B22, B24, B26, B28, B29",
+    ),
     "wrong shape": (
         lambda tile: rewrite(tile, B8=np.ones((132, 132), np.uint16)),
         r"B8.tif has shape \[132, 132\], expected \[264, 264\]",

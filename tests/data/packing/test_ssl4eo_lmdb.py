@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -95,6 +96,20 @@ def test_a_pickle_is_never_executed(tmp_path: Path) -> None:
     ):
         transaction.put(b"0", b"cos\nsystem\n(S'touch executed'\ntR.")
     with pytest.raises(DataError, match=r"no pickled \(bytes, shape\) tuple \(opcode GLOBAL\)"):
+        open_source(tmp_path / "a")
+
+
+@pytest.mark.parametrize(
+    "shape", [(4, 2, 0, 5), (0, 2, 5, 5), (2, 5, 5), (1, 2, 2**16, 5), (4, 2, 5.0, 5), (4, 3, 5, 5)]
+)
+def test_a_shape_that_no_tile_has(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    lmdb = pytest.importorskip("lmdb")
+    with (
+        lmdb.open(str(tmp_path / "a"), map_size=2**24) as environment,
+        environment.begin(write=True) as transaction,
+    ):
+        transaction.put(b"0", pickle.dumps((b"" if 0 in shape else bytes(200), shape)))
+    with pytest.raises(DataError, match=r"no pickled \(bytes, shape\) tuple"):
         open_source(tmp_path / "a")
 
 

@@ -12,7 +12,13 @@ import torch
 
 from seamo_fast.errors import DataError
 from seamo_fast.tasks.datasets import IGNORE, BigEarthNet, BigEarthNetV2, LabelledTile
-from seamo_fast.tasks.datasets.bigearthnet.classes import CLASSES_19, CLASSES_43, TO_19
+from seamo_fast.tasks.datasets.bigearthnet.classes import (
+    _CORINE,
+    CLASSES_19,
+    CLASSES_43,
+    CODES_TO_19,
+    TO_19,
+)
 from seamo_fast.tasks.datasets.bigearthnet.v1 import BIGEARTHNET_S1, BIGEARTHNET_S2
 from tests.tasks.datasets.layouts import (
     CODES,
@@ -247,3 +253,18 @@ def test_the_43_classes_merge_as_published() -> None:
     # the names that both have mean the same class
     for name in set(CLASSES_43) & set(CLASSES_19):
         assert TO_19[name] == CLASSES_19.index(name)
+
+
+def test_the_classes_are_those_of_corine_and_of_the_paper() -> None:
+    # Sumbul et al. (2021), table 3, by CORINE code; glaciers (335) are not in the data set
+    of_19 = [
+        *([111, 112], [121], [211, 212, 213], [221, 222, 223, 241], [231], [242], [243], [244]),
+        *([311], [312], [313], [321, 333], [322, 323], [324], [331], [411, 412], [421, 422]),
+        *([511, 512], [521, 522, 523]),
+    ]
+    in_none = [122, 123, 124, 131, 132, 133, 141, 142, 332, 334, 423]
+    expected = {code: number for number, codes in enumerate(of_19) for code in codes}
+    known = {code: int(number) for code, number in enumerate(CODES_TO_19) if number != IGNORE}
+    assert known == expected
+    assert sorted(code for code, _, number in _CORINE if number is None) == in_none
+    assert len(CLASSES_43) == len(expected) + len(in_none) == 43

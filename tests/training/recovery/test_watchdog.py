@@ -78,6 +78,8 @@ def test_steps_that_end_are_not_reported_and_no_thread_stays(
     before = threading.active_count()
     with Watchdog(tmp_path, seconds, 0) as watchdog:
         assert threading.active_count() == before + (seconds is not None)
+        # a run that dies does not wait for it
+        assert all(t.daemon for t in threading.enumerate() if t.name == "watchdog")
         for step in range(60):
             time.sleep(0.01)
             watchdog.beat(step)
