@@ -6,7 +6,7 @@ VENV ?= .venv
 ARGS ?=
 
 python := $(VENV)/bin/python
-# Stamps name the folder they were made in: a clone that was moved is installed anew.
+# Stamps name the folder they were made in: a clone that was moved is installed again.
 here := $(shell pwd | cksum | cut -d ' ' -f 1)
 installed := $(VENV)/.seamo_fast-$(here)
 installed_dev := $(VENV)/.seamo_fast-dev-$(here)
@@ -28,18 +28,19 @@ endef
 export check_python
 
 .DELETE_ON_ERROR:
-.PHONY: help pretrain test test-all test-sanitize fuzz drill soak lint format clean
+.PHONY: help pretrain test test-all test-sanitize mutants fuzz drill soak lint format clean
 
 help:
 	@echo 'make pretrain   install, then pretrain on the embedded demo data (ARGS="--key value ...")'
 	@echo 'make test       install, then check format, lint and types, and run the tests'
 	@echo 'make test-all   the same, slow tests included, with new random examples'
 	@echo 'make test-sanitize   the tests of the C++ kernels, compiled with address and undefined sanitizers'
+	@echo 'make mutants    put small faults into a copy of the code, which the tests must notice (SAMPLE=40 of them, SEED=12)'
 	@echo 'make fuzz       read damaged files in every way they can be read (CASES=10000 of sources and shards, and as many of readers)'
-	@echo 'make drill      kill and disturb pretraining runs, which must end as if nothing had happened (DRILLS=40 of them)'
+	@echo 'make drill      kill and disturb pretraining runs, which must end with the same losses (DRILLS=40 of them)'
 	@echo 'make soak       watch memory, descriptors and step time of a long pretraining run (MINUTES=45)'
 	@echo 'make lint       format, lint and types alone'
-	@echo 'make format     format the code and mend what the linter can'
+	@echo 'make format     format the code and fix what the linter can'
 	@echo 'make clean      remove what was built, and .venv'
 
 pretrain: $(native)
@@ -48,11 +49,14 @@ pretrain: $(native)
 # Where there is a C++ compiler, kernels that do not compile fail the tests instead of being skipped.
 require := $(if $(shell command -v $(or $(CXX),c++)),SEAMO_FAST_TEST_REQUIRE=cpu)
 
+# Each worker has one thread; a worker that is done takes tests over from another.
+workers := -n auto --dist worksteal
+
 test: lint $(native)
-	$(require) $(python) -m pytest $(ARGS)
+	$(require) $(python) -m pytest $(workers) $(ARGS)
 
 test-all: lint $(native)
-	$(require) $(python) -m pytest -m "not gpu" --hypothesis-profile=default $(ARGS)
+	$(require) $(python) -m pytest $(workers) -m "not gpu" --hypothesis-profile=default $(ARGS)
 
 # Python itself is not instrumented: the sanitizers' libraries must be loaded before it, and what it
 # leaks at its end is its own affair.
@@ -66,9 +70,14 @@ test-sanitize: $(installed_dev)
 		ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 \
 		$(python) -m pytest tests/kernels -k "(cpu or residual) and not compile" --timeout 900 $(ARGS)
 
+SAMPLE ?= 40
+SEED ?= 12
+mutants: $(installed_dev) $(native)
+	OMP_NUM_THREADS=1 $(python) -m tests.mutants --sample $(SAMPLE) --seed $(SEED) $(ARGS)
+
 CASES ?= 10000
 fuzz: $(installed_dev)
-	SEAMO_FAST_FUZZ=$(CASES) $(python) -m pytest tests/data/test_fuzz_sources.py \
+	SEAMO_FAST_FUZZ=$(CASES) $(python) -m pytest tests/data/packing/test_fuzz_sources.py \
 		tests/tasks/datasets/test_fuzz.py --timeout 0 $(ARGS)
 
 DRILLS ?= 40

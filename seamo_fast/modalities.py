@@ -133,7 +133,7 @@ class Modality:
         if self.mean is None or self.std is None:
             raise ValueError(
                 f"modality {self.name!r} has no statistics; pack the data with "
-                "`python -m seamo_fast.data.pack`, which measures them, or use with_statistics()"
+                "`python -m seamo_fast.pack`, which measures them, or use with_statistics()"
             )
         return self.mean, tuple(1.0 / std for std in self.std)
 

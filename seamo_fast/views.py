@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from seamo_fast.counter import generator
 from seamo_fast.errors import ConfigError
+from seamo_fast.randomness import generator
 
 RegionMode = Literal["partial", "same", "disjoint"]
 MaskMode = Literal["independent", "shared"]

@@ -81,3 +81,27 @@ def small_disk(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
     yield mount
     if disk.is_mount():
         subprocess.run(["umount", str(disk)], check=True)
+
+
+@pytest.fixture
+def order_on_disk(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Records in which order files and folders are synced ("sync NAME") and renamed to a name."""
+    order: list[str] = []
+    fsync, rename, replace = os.fsync, Path.rename, Path.replace
+
+    def note_sync(descriptor: int) -> None:
+        order.append(f"sync {Path(f'/proc/self/fd/{descriptor}').readlink().name}")
+        fsync(descriptor)
+
+    def note_rename(path: Path, target: Path) -> Path:
+        order.append(f"rename {target.name}")
+        return rename(path, target)
+
+    def note_replace(path: Path, target: Path) -> Path:
+        order.append(f"rename {target.name}")
+        return replace(path, target)
+
+    monkeypatch.setattr(os, "fsync", note_sync)
+    monkeypatch.setattr(Path, "rename", note_rename)
+    monkeypatch.setattr(Path, "replace", note_replace)
+    return order

@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from seamo_fast.counter import generator
 from seamo_fast.modalities import MISSING_DATE, Modality, get_modality
 from seamo_fast.model.config import ModelConfig
+from seamo_fast.randomness import generator
 from seamo_fast.tiles import TileBatch
 from seamo_fast.views import ViewConfig, Views, sample
 

@@ -16,8 +16,10 @@ from seamo_fast.finetune import main
 from seamo_fast.modalities import get_modality
 from seamo_fast.model import PRESETS, SeaMo
 from seamo_fast.model.weights import model_metadata
+from seamo_fast.tasks import classify
 from seamo_fast.tasks.classifier import Classifier
 from seamo_fast.tasks.datasets.eurosat import EuroSAT, Kind
+from seamo_fast.tasks.probe import Probe
 from tests.eurosat import CLASSES, make_eurosat
 
 FAST = ("--epochs", "2", "--batch_size", "6")
@@ -87,6 +89,18 @@ def check_saved(output: Path, folder: Path, found: dict[str, Any]) -> None:
         predicted = model(torch.stack([item.image for item in items])).argmax(1)
     right = predicted == torch.stack([item.label for item in items])
     assert right.double().mean().item() == pytest.approx(found["test_accuracy"])
+
+
+def test_the_head_is_the_probe(
+    folders: dict[Kind, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    probe = Probe(torch.randn(len(CLASSES), 192), torch.randn(len(CLASSES)), 0.01, 0.5)
+    monkeypatch.setattr(classify, "fit_probe", lambda *_: probe)
+    assert main(["--data", str(folders["eurosat_ms"]), "--output", str(tmp_path)]) == 0
+    head = Classifier.load(tmp_path / "model.safetensors").head
+    assert torch.equal(head.weight, probe.weight)
+    assert torch.equal(head.bias, probe.bias)
+    assert (results(tmp_path)["validation_accuracy"], results(tmp_path)["penalty"]) == (0.5, 0.01)
 
 
 def test_a_checkpoint_takes_the_bands_that_it_knows(

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from seamo_fast.data.loader import TileLoader
-from seamo_fast.data.packing import pack
-from seamo_fast.data.shards import ShardSet
-from seamo_fast.data.sources import open_source
+from seamo_fast.data.loading.loader import TileLoader
+from seamo_fast.data.packing.packer import pack
+from seamo_fast.data.packing.sources import open_source
+from seamo_fast.data.shards.shard_set import ShardSet
 from seamo_fast.model import ModelConfig, SeaMo
 from seamo_fast.pretrain import main
 from tests.factories import make_views

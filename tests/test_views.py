@@ -103,6 +103,19 @@ def test_partial_regions_differ_and_do_not_prefer_the_centre_without_need() -> N
     assert (boxes[:, 0] != boxes[:, 1]).any(-1).all()
 
 
+def test_regions_are_moved_no_farther_than_needed() -> None:
+    least = 0.6
+    rate = (0.1, 0.3)
+    free = draw(50, ViewConfig(crop_rate=rate, min_overlap=0)).boxes.double().numpy()
+    moved = draw(50, ViewConfig(crop_rate=rate, min_overlap=least)).boxes.double().numpy()
+    first, second = np.triu_indices(4, 1)
+    apart = overlap(free[:, first], free[:, second]).min(axis=1) < least
+    assert apart.sum() > 40
+    np.testing.assert_array_equal(moved[~apart], free[~apart])
+    closest = overlap(moved[:, first], moved[:, second]).min(axis=1)[apart]
+    assert (closest < least + 1e-3).all()
+
+
 def test_flips_are_drawn_per_season_and_axis() -> None:
     signs = draw(1000, ViewConfig()).boxes[..., 2:].sign()
     assert set(signs.unique().tolist()) == {-1.0, 1.0}

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 from seamo_fast.data import ShardSet, ShardWriter
-from seamo_fast.data.manifest import array_names
+from seamo_fast.data.shards.manifest import array_names
 from seamo_fast.modalities import get_modality
 
 OPTIC, RADAR = get_modality("s2l1c"), get_modality("s1grd")

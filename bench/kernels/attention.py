@@ -13,9 +13,10 @@ from torch.nn import functional as F
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
 
 from bench.kernels import common
+from bench.sizes import MODALITIES, SEASONS
 from seamo_fast.kernels import tm_attention
 
-GROUPS = [(t, m) for t in range(common.SEASONS) for m in range(common.MODALITIES)]
+GROUPS = [(t, m) for t in range(SEASONS) for m in range(MODALITIES)]
 
 
 class Inputs(NamedTuple):
@@ -40,14 +41,14 @@ def adjacency() -> Tensor:
 
 def inputs_of(case: common.Case) -> Inputs:
     """All groups are valid: some alternatives could not leave one out."""
-    width, heads, _ = common.SIZES[case.size]
-    groups = (case.batch, common.SEASONS, common.MODALITIES)
+    width, heads = case.model.width, case.model.heads
+    groups = (case.batch, SEASONS, MODALITIES)
     shape = (*groups, case.tokens, heads, width // heads)
     q, k, v, grad = common.randoms(shape, shape, shape, shape, dtype=case.dtype)
     seen = adjacency().to(q.device)
     valid = torch.ones(groups, dtype=torch.bool, device=q.device)
     lists = torch.stack([row.nonzero()[:, 0] for row in seen])
-    same_season = _each_token(torch.eye(common.SEASONS, device=q.device), case.tokens) > 0
+    same_season = _each_token(torch.eye(SEASONS, device=q.device), case.tokens) > 0
     other_season = torch.zeros(same_season.shape, dtype=q.dtype, device=q.device)
     other_season.masked_fill_(same_season, -torch.inf)
     blocks = _block_mask(seen, case.tokens)

@@ -23,19 +23,19 @@ import pytest
 import torch
 from torch import Tensor
 
-# width and heads of the encoder, width of the decoder
-SIZES = {"tiny": (192, 3, 128), "small": (384, 6, 256), "base": (768, 12, 512)}
-# the batch keeps a round well under a second
-BATCH, SEASONS, MODALITIES, TOKENS = 8, 4, 2, 64
-IMAGE, PATCH = 128, 8
-POSITIONS = (IMAGE // PATCH) ** 2
+from bench.sizes import POSITIONS, SEASONS, TOKENS
+from seamo_fast.model.config import PRESETS, ModelConfig
+
+SIZES = ("tiny", "small", "base")
+BRIEF = ("small", "base", "s2l2a", "base B=1", "base B=16")  # labels that run without --full
+BATCH = 8  # keeps a round well under a second
 
 FORWARD, BOTH = "forward", "forward+backward"
 OURS = "ours"
 COMPILED = " compiled"
 
 _SECONDS = 2.0
-_ROUNDS = (7, 200)
+_MOST_ROUNDS = 200
 
 Function = Callable[[Any], Any]
 Results = tuple[Tensor, ...]
@@ -50,6 +50,11 @@ class Case(NamedTuple):
     batch: int = BATCH
     tokens: int = TOKENS  # visible ones of a group
     nodata: bool = False
+
+    @property
+    def model(self) -> ModelConfig:
+        """The preset of that size."""
+        return PRESETS[self.size]
 
     @property
     def label(self) -> str:
@@ -107,8 +112,11 @@ class Bench:
     inputs: Callable[[Case], Any]  # a named tuple
     work: Callable[[Case], Work]
     contestants: dict[str, Contestant]
+    brief: Sequence[str] = ()  # the strongest rivals, which alone are raced without --full
     leaves: Sequence[str] = ()  # inputs that get a gradient
     tolerance: float = 1e-4  # in float32, relative to the root mean square
+    least_rounds: int = 7
+    table: str = "ops"  # of the report
 
     def names(self, *, compiled: bool = True) -> list[str]:
         """The contestants, with those that are compiled or without."""
@@ -118,14 +126,17 @@ class Bench:
             found += [f"{name}{COMPILED}" for name, entry in entries if entry.compiled]
         return found
 
+    def is_brief(self, name: str, case: Case) -> bool:
+        """Whether a race runs without --full."""
+        way = max((each.direction for each in self.cases), key=len)  # backward too, if there is one
+        return name in self.brief and case.direction == way and case.label in BRIEF
+
     def contestant(self, name: str) -> Contestant:
         """The contestant of that name, in either form."""
         return self.contestants[name.removesuffix(COMPILED)]
 
 
-def cases(
-    sizes: Sequence[str] = tuple(SIZES), directions: Sequence[str] = (FORWARD, BOTH)
-) -> list[Case]:
+def cases(sizes: Sequence[str] = SIZES, directions: Sequence[str] = (FORWARD, BOTH)) -> list[Case]:
     """Each size in float32, and the second or only one in bfloat16 too."""
     pairs = [(size, torch.float32) for size in sizes] + [(sizes[:2][-1], torch.bfloat16)]
     return [Case(size, way, dtype) for (size, dtype), way in itertools.product(pairs, directions)]
@@ -136,7 +147,12 @@ def contest(bench: Bench) -> pytest.MarkDecorator:
     return pytest.mark.parametrize(
         ("name", "case"),
         [
-            pytest.param(name, case, id=f"{case.label}, {case.direction}, {name}")
+            pytest.param(
+                name,
+                case,
+                id=f"{case.label}, {case.direction}, {name}",
+                marks=() if bench.is_brief(name, case) else pytest.mark.full,
+            )
             for case in bench.cases
             for name in bench.names()
         ],
@@ -177,7 +193,7 @@ def caller(bench: Bench, name: str, case: Case) -> Callable[[], Results]:
         function = entry.compiled(function)
 
     def forward() -> Results:
-        with torch.no_grad():
+        with torch.inference_mode():
             out = function(inputs)
         return out if isinstance(out, tuple) else (out,)
 
@@ -214,7 +230,7 @@ def race(benchmark: Any, bench: Bench, name: str, case: Case) -> None:
     benchmark.group = f"{bench.op}, {case.label}, {case.direction}"
     contestant, ours = check(bench, name, case)
     once = max(clock(contestant), clock(ours), clock(contestant))
-    rounds = max(_ROUNDS[0], min(_ROUNDS[1], int(_SECONDS / once / 2)))
+    rounds = max(bench.least_rounds, min(_MOST_ROUNDS, int(_SECONDS / once / 2)))
     memory = peak_extra_memory(contestant)
     partner: list[float] = []
     benchmark.pedantic(
@@ -226,13 +242,16 @@ def race(benchmark: Any, bench: Bench, name: str, case: Case) -> None:
     if benchmark.stats is None:  # --benchmark-disable
         return
     median, work = benchmark.stats.stats.median, bench.work(case)
+    ours_median = statistics.median(partner[-rounds:])
     benchmark.extra_info |= {
+        "table": bench.table,
         "op": bench.op,
         "size": case.label,
         "direction": case.direction,
         "contestant": name,
         "yardstick": bench.contestant(name).yardstick,
-        "ratio": median / statistics.median(partner[-rounds:]),
+        "ratio": median / ours_median,
+        "ours ms": ours_median * 1e3,
         "GFLOP/s": work.operations / median / 1e9,
         "of matmul": work.operations / median / matmul_rate(case.dtype),
         "GB/s": work.bytes / median / 1e9,

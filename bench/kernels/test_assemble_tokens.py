@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from bench.kernels import common
+from bench.sizes import POSITIONS, SEASONS
 from seamo_fast.kernels import assemble_tokens
 
 
@@ -26,9 +27,9 @@ class Inputs(NamedTuple):
 
 def inputs_of(case: common.Case) -> Inputs:
     """The mask token gets a gradient, the table, which is fixed in the model, none."""
-    *_, width = common.SIZES[case.size]
-    images = (case.batch, common.SEASONS)
-    shapes = ((case.tokens, width), (common.POSITIONS, width))
+    width = case.model.decoder_width
+    images = (case.batch, SEASONS)
+    shapes = ((case.tokens, width), (POSITIONS, width))
     visible, grad, token, table = common.randoms(
         *((*images, *shape) for shape in shapes), (width,), shapes[1], dtype=case.dtype
     )
@@ -70,13 +71,13 @@ def shuffled(
 
 def work_of(case: common.Case) -> common.Work:
     """Visible tokens and the table are read, a sequence is written; backward the other way."""
-    *_, width = common.SIZES[case.size]
-    images = case.batch * common.SEASONS
+    width = case.model.decoder_width
+    images = case.batch * SEASONS
     visible, sequence = (
-        images * count * width * case.dtype.itemsize for count in (case.tokens, common.POSITIONS)
+        images * count * width * case.dtype.itemsize for count in (case.tokens, POSITIONS)
     )
-    table = common.POSITIONS * width * case.dtype.itemsize
-    operations = images * common.POSITIONS * width
+    table = POSITIONS * width * case.dtype.itemsize
+    operations = images * POSITIONS * width
     if case.direction == common.FORWARD:
         return common.Work(operations, visible + table + sequence)
     return common.Work(2 * operations, 2 * (visible + sequence) + table)
@@ -92,6 +93,7 @@ BENCH = common.Bench(
         "cat": common.Contestant(concatenated),
         "unshuffle": common.Contestant(unshuffled, grad="grad_restored", compared=shuffled),
     },
+    brief=("cat compiled", "unshuffle compiled"),
     leaves=("visible", "mask_token"),
 )
 

@@ -8,9 +8,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from bench.kernels import common
+from bench.sizes import POSITIONS, SEASONS, VALUES
 from seamo_fast.kernels import embed_patches
-
-_VALUES = 12 * common.PATCH**2  # of a patch of Sentinel-2
 
 
 class Inputs(NamedTuple):
@@ -29,13 +28,13 @@ class Inputs(NamedTuple):
 
 def inputs_of(case: common.Case) -> Inputs:
     """The table, which is fixed in the model, gets no gradient."""
-    width, *_ = common.SIZES[case.size]
-    images = (case.batch, common.SEASONS)
+    width = case.model.width
+    images = (case.batch, SEASONS)
     everything, weight, bias, table, offset, grad = common.randoms(
-        (*images, common.POSITIONS, _VALUES),
-        (width, _VALUES),
+        (*images, POSITIONS, VALUES),
+        (width, VALUES),
         (width,),
-        (common.POSITIONS, width),
+        (POSITIONS, width),
         (*images, width),
         (*images, case.tokens, width),
         dtype=case.dtype,
@@ -80,19 +79,19 @@ def of_the_product(
 
 def work_of(case: common.Case) -> common.Work:
     """One product of matrices in each direction; the gradients of bias and offset are small."""
-    width, *_ = common.SIZES[case.size]
-    images = case.batch * common.SEASONS
+    width = case.model.width
+    images = case.batch * SEASONS
     patches, weight, tokens, rest = (
         values * case.dtype.itemsize
         for values in (
-            images * case.tokens * _VALUES,
-            width * _VALUES,
+            images * case.tokens * VALUES,
+            width * VALUES,
             images * case.tokens * width,
             (images + 1) * width,
         )
     )
-    table = common.POSITIONS * width * case.dtype.itemsize
-    product = 2 * images * case.tokens * _VALUES * width
+    table = POSITIONS * width * case.dtype.itemsize
+    product = 2 * images * case.tokens * VALUES * width
     once = patches + weight + tokens + rest
     if case.direction == common.FORWARD:
         return common.Work(product, once + table)
@@ -112,6 +111,7 @@ BENCH = common.Bench(
             bare_product, compiled=None, yardstick=True, compared=of_the_product
         ),
     },
+    brief=("visible patches", "visible patches compiled"),
     leaves=("weight", "bias", "offset"),
 )
 

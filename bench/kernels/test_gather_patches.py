@@ -16,12 +16,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from bench.kernels import common
+from bench.sizes import IMAGE, PATCH, SEASONS
 from seamo_fast.kernels import gather_patches
 from seamo_fast.modalities import get_modality
 
 _TILE = 2640  # metres
 _CELLS = 44  # pixels of 60 m
-_COLUMNS = common.IMAGE // common.PATCH
+_COLUMNS = IMAGE // PATCH
 
 
 class Inputs(NamedTuple):
@@ -41,7 +42,7 @@ class Inputs(NamedTuple):
 def inputs_of(case: common.Case) -> Inputs:
     """Regions of half a tile to a whole one; with nodata a fifth of every fourth tile is lost."""
     modality = get_modality(case.size)
-    images = (case.batch, common.SEASONS)
+    images = (case.batch, SEASONS)
     generator = torch.Generator().manual_seed(0)
     bands = []
     for gsd, channels in modality.grids:
@@ -78,8 +79,8 @@ def ours(x: Inputs) -> common.Results:
         x.shift,
         x.scale,
         order=x.order,
-        image_size=common.IMAGE,
-        patch_size=common.PATCH,
+        image_size=IMAGE,
+        patch_size=PATCH,
         nodata=x.nodata,
         dtype=x.dtype,
     )
@@ -91,7 +92,7 @@ def _measured(stored: Tensor, nodata: float | None) -> Tensor:
 
 
 def _resized(stored: Tensor, nodata: float | None) -> Tensor:
-    size = (common.IMAGE, common.IMAGE)
+    size = (IMAGE, IMAGE)
     return F.interpolate(_measured(stored, nodata)[None], size, mode="bilinear")
 
 
@@ -139,8 +140,8 @@ def parts_compiled(function: Callable[..., Any]) -> common.Function:
 def _sampled(rows: Tensor, columns: Tensor, x: Inputs) -> list[Tensor]:
     """The grids at pixels of the region: blocks [B * T or 1, any, rows or columns], stacked."""
     top, left, height, width = x.boxes.flatten(0, 1)[:, None, None].unbind(3)
-    down = 2 * (top + (rows + 0.5) / common.IMAGE * height) - 1
-    across = 2 * (left + (columns + 0.5) / common.IMAGE * width) - 1
+    down = 2 * (top + (rows + 0.5) / IMAGE * height) - 1
+    across = 2 * (left + (columns + 0.5) / IMAGE * width) - 1
     shape = (*down.shape, across.shape[-1])
     points = [across[..., None, :].expand(shape), down[..., None].expand(shape)]
     places = torch.stack(points, -1).flatten(1, 2)
@@ -152,17 +153,17 @@ def _sampled(rows: Tensor, columns: Tensor, x: Inputs) -> list[Tensor]:
 
 def grid_sample(x: Inputs) -> common.Results:
     """All regions resampled in one call a grid; then as for the crops."""
-    pixels = torch.arange(common.IMAGE, device=x.boxes.device)[None, None]
+    pixels = torch.arange(IMAGE, device=x.boxes.device)[None, None]
     return _visible(_sampled(pixels, pixels, x), x)
 
 
 def grid_sample_visible(x: Inputs) -> common.Results:
     """Only the pixels of visible patches, one patch below the other."""
-    inside = torch.arange(common.PATCH, device=x.boxes.device)
+    inside = torch.arange(PATCH, device=x.boxes.device)
     index = x.index.flatten(0, 1)[..., None]
-    rows, columns = (n * common.PATCH + inside for n in (index // _COLUMNS, index % _COLUMNS))
+    rows, columns = (n * PATCH + inside for n in (index // _COLUMNS, index % _COLUMNS))
     images = _normalised(_sampled(rows, columns, x), x)
-    patches = images.unflatten(2, (-1, common.PATCH)).transpose(1, 2).flatten(2)
+    patches = images.unflatten(2, (-1, PATCH)).transpose(1, 2).flatten(2)
     return _kept(patches.unflatten(0, x.index.shape[:2]), x)
 
 
@@ -179,7 +180,7 @@ def work_of(case: common.Case) -> common.Work:
     """Each pixel that a visible patch needs is read once, however many patches share it."""
     x = inputs_of(case)
     read = sum(_pixels(band.shape[-1], x) * band.shape[2] * band.dtype.itemsize for band in x.bands)
-    values = x.index.numel() * len(x.order) * common.PATCH**2
+    values = x.index.numel() * len(x.order) * PATCH**2
     # three interpolations of three operations each, and the normalisation
     return common.Work(11 * values, read + values * case.dtype.itemsize)
 
@@ -187,14 +188,14 @@ def work_of(case: common.Case) -> common.Work:
 def _pixels(side: int, x: Inputs) -> int:
     """How many pixels of a grid some visible patch is interpolated from."""
     index = x.index.flatten(0, 1).long()[..., None]
-    inside = torch.arange(common.PATCH, device=index.device)
+    inside = torch.arange(PATCH, device=index.device)
     top, left, height, width = (x.boxes.flatten(0, 1) * side)[..., None, None].unbind(1)
     taps = []
     for start, extent, corner in (
         (top, height, index // _COLUMNS),
         (left, width, index % _COLUMNS),
     ):
-        place = start + (corner * common.PATCH + inside + 0.5) * extent / common.IMAGE - 0.5
+        place = start + (corner * PATCH + inside + 0.5) * extent / IMAGE - 0.5
         low = place.clamp(0, side - 1).floor().long()
         taps.append(torch.cat([low, (low + 1).clamp(max=side - 1)], -1))
     images = torch.arange(len(index), device=index.device)[:, None, None, None]
@@ -218,6 +219,7 @@ BENCH = common.Bench(
         "grid_sample": common.Contestant(grid_sample, compared=inside_the_region),
         "grid_sample, visible": common.Contestant(grid_sample_visible, compared=inside_the_region),
     },
+    brief=("crop", "grid_sample, visible compiled"),
     tolerance=2e-3,
 )
 

@@ -11,9 +11,8 @@ import torch
 from torch import Tensor
 
 from bench.kernels import common
+from bench.sizes import CHANNELS, PATCH, POSITIONS, SEASONS
 from seamo_fast.kernels import norm_pix_loss
-
-_CHANNELS = {"s1grd": 2, "s2l2a": 12}
 
 
 class Inputs(NamedTuple):
@@ -27,8 +26,8 @@ class Inputs(NamedTuple):
 
 def inputs_of(case: common.Case) -> Inputs:
     """All patches count, as where nothing is lost."""
-    hidden = (case.batch, common.SEASONS, common.POSITIONS - case.tokens)
-    patches = (*hidden, _CHANNELS[case.size] * common.PATCH**2)
+    hidden = (case.batch, SEASONS, POSITIONS - case.tokens)
+    patches = (*hidden, CHANNELS[case.size] * PATCH**2)
     pred, target = common.randoms(patches, patches)
     weight = torch.ones(hidden, dtype=torch.bool, device=pred.device)
     return Inputs(pred.to(case.dtype), target, weight)
@@ -49,8 +48,8 @@ def eager(x: Inputs) -> Tensor:
 
 def work_of(case: common.Case) -> common.Work:
     """One pass can do both directions: the backward pass adds no more than the gradient."""
-    patches = case.batch * common.SEASONS * (common.POSITIONS - case.tokens)
-    values = patches * _CHANNELS[case.size] * common.PATCH**2
+    patches = case.batch * SEASONS * (POSITIONS - case.tokens)
+    values = patches * CHANNELS[case.size] * PATCH**2
     read = values * (case.dtype.itemsize + 4)
     if case.direction == common.FORWARD:
         return common.Work(8 * values, read)
@@ -59,13 +58,14 @@ def work_of(case: common.Case) -> common.Work:
 
 BENCH = common.Bench(
     op="norm_pix_loss",
-    cases=common.cases(tuple(_CHANNELS)),
+    cases=common.cases(tuple(CHANNELS)),
     inputs=inputs_of,
     work=work_of,
     contestants={
         common.OURS: common.Contestant(ours, compiled=None),
         "eager": common.Contestant(eager),
     },
+    brief=("eager", "eager compiled"),
     leaves=("pred",),
 )
 

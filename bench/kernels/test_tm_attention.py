@@ -9,7 +9,7 @@ from bench.kernels import attention, common
 
 def work_of(case: common.Case) -> common.Work:
     """Two products of matrices forward and five backward, for each pair of groups."""
-    width, *_ = common.SIZES[case.size]
+    width = case.model.width
     pairs = case.batch * int(attention.adjacency().sum())
     products, tensors = (2, 4) if case.direction == common.FORWARD else (7, 12)
     rows = case.batch * len(attention.GROUPS) * case.tokens
@@ -29,6 +29,7 @@ BENCH = common.Bench(
     inputs=attention.inputs_of,
     work=work_of,
     contestants=attention.CONTESTANTS,
+    brief=("sdpa_merged compiled", "sdpa_concatenated compiled"),
     leaves=("q", "k", "v"),
 )
 

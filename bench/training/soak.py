@@ -26,9 +26,9 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from seamo_fast.data.demo import demo_shards
+from seamo_fast.data.demo.dataset import demo_shards
 from seamo_fast.errors import SeaMoError
-from seamo_fast.training.telemetry import read_metrics
+from seamo_fast.training.reporting.telemetry import read_metrics
 
 BATCH: Final = 4
 SETTINGS: Final = """\
@@ -66,7 +66,7 @@ class Criterion:
         name: What, with its unit.
         found: Its value.
         limit: What it may be at most.
-        verdict: "ok", "FAILED", or "too short" where the run had too few steps to tell.
+        verdict: "ok", "FAILED", or "too short" where the run had too few steps to judge.
         note: What helps to understand the value.
     """
 

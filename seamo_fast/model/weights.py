@@ -1,4 +1,7 @@
-"""Pretrained weights: a safetensors file that holds the config and the modalities inside."""
+"""Pretrained weights: a safetensors file that holds the config and the modalities inside.
+
+Mirrors the names of the model's parts (`model/seamo.py`): which are optional is decided here.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from seamo_fast import checkpoints
+from seamo_fast import checkpoint_files
 from seamo_fast._version import __version__
 from seamo_fast.errors import CheckpointError, ConfigError
 from seamo_fast.modalities import Modality
@@ -144,20 +147,23 @@ def model_metadata(config: ModelConfig, modalities: Sequence[Modality]) -> dict[
 def _locate(path: Path) -> Path:
     """Returns the safetensors file that `path` means."""
     if path.is_file():
-        if path.name == checkpoints.MODEL and (path.parent / checkpoints.RECORD).is_file():
-            checkpoints.verify(path.parent)
+        if (
+            path.name == checkpoint_files.MODEL
+            and (path.parent / checkpoint_files.RECORD).is_file()
+        ):
+            checkpoint_files.verify(path.parent)
         return path
-    if (path / checkpoints.RECORD).is_file():
-        checkpoints.verify(path)
-    if (path / checkpoints.MODEL).is_file():
-        return path / checkpoints.MODEL
-    newest = checkpoints.newest_good(path / "checkpoints", refused=_log.warning)
+    if (path / checkpoint_files.RECORD).is_file():
+        checkpoint_files.verify(path)
+    if (path / checkpoint_files.MODEL).is_file():
+        return path / checkpoint_files.MODEL
+    newest = checkpoint_files.newest_good(path / "checkpoints", refused=_log.warning)
     if newest is None:
         raise CheckpointError(
-            f"{path} holds no weights; give a {checkpoints.MODEL}, a checkpoint folder, or a run "
-            "folder with checkpoints"
+            f"{path} holds no weights; give a {checkpoint_files.MODEL}, a checkpoint folder, or a "
+            "run folder with checkpoints"
         )
-    return newest / checkpoints.MODEL
+    return newest / checkpoint_files.MODEL
 
 
 def _part(name: str) -> str:

@@ -26,8 +26,8 @@ from seamo_fast.profile.config import ParityConfig
 from seamo_fast.profile.tables import as_text, write_csv
 from seamo_fast.profile.variant import REFERENCE
 from seamo_fast.training.config import to_yaml
-from seamo_fast.training.report import new_figure, save_figure
-from seamo_fast.training.runfolder import write_atomically
+from seamo_fast.training.recovery.run_folder import write_atomically
+from seamo_fast.training.reporting.figures import new_figure, save_figure
 
 LOG: Final = logging.getLogger("seamo_fast")
 FIRST: Final = 200  # steps in which rounding has not grown yet

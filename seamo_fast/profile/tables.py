@@ -7,8 +7,8 @@ import io
 from collections.abc import Sequence
 from pathlib import Path
 
-from seamo_fast.training.report import new_figure, save_figure
-from seamo_fast.training.runfolder import write_atomically
+from seamo_fast.training.recovery.run_folder import write_atomically
+from seamo_fast.training.reporting.figures import new_figure, save_figure
 
 Row = tuple[str | int | float, ...]
 

@@ -26,7 +26,7 @@ from seamo_fast.tasks.metrics import Evaluation, evaluate, plot_confusion
 from seamo_fast.tasks.probe import fit_probe
 from seamo_fast.tasks.samples import Samples, load_samples, measure
 from seamo_fast.training.precision import choose_device, choose_dtype
-from seamo_fast.training.runfolder import write_atomically
+from seamo_fast.training.recovery.run_folder import write_atomically
 
 RESULTS = "results.json"
 _LOG = logging.getLogger(__name__)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from seamo_fast.errors import ConfigError
-from seamo_fast.tasks.datasets.base import OnBad
+from seamo_fast.tasks.datasets.reading.base import OnBad
 
 Method = Literal["linear", "full"]
 

@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from seamo_fast.counter import generator
 from seamo_fast.errors import ConfigError
+from seamo_fast.randomness import generator
 from seamo_fast.tasks.classifier import Classifier, predict
 from seamo_fast.tasks.config import FinetuneConfig
 from seamo_fast.tasks.samples import Samples

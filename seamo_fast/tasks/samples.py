@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from seamo_fast.data.statistics import BandStatistics
+from seamo_fast.data.shards.band_statistics import BandStatistics
 from seamo_fast.errors import DataError
 from seamo_fast.modalities import Modality
-from seamo_fast.tasks.datasets.base import LabelledDataset, LabelledTile, OnBad
+from seamo_fast.tasks.datasets.reading.base import LabelledDataset, LabelledTile, OnBad
 
 _CHUNK = 256
 

@@ -7,8 +7,8 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from seamo_fast.counter import generator
 from seamo_fast.errors import DataError
+from seamo_fast.randomness import generator
 
 HELD_OUT: Final = 0.2
 

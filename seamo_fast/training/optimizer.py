@@ -7,8 +7,8 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from seamo_fast.errors import CheckpointError
-from seamo_fast.training import parallel
 from seamo_fast.training.config import OptimConfig
+from seamo_fast.training.distributed import sharding
 
 _MOMENTS = ("exp_avg", "exp_avg_sq", "step")
 
@@ -48,7 +48,7 @@ def get_state(model: nn.Module, optimizer: torch.optim.AdamW) -> dict[str, Tenso
 
 
 def set_state(model: nn.Module, optimizer: torch.optim.AdamW, state: dict[str, Tensor]) -> None:
-    """Restores what `get_state` returned, whole tensors; see `parallel.spread` for ranks.
+    """Restores what `get_state` returned, whole tensors; see `sharding.spread` for ranks.
 
     Raises:
         CheckpointError: A tensor does not belong to the model, or has another shape.
@@ -65,7 +65,7 @@ def set_state(model: nn.Module, optimizer: torch.optim.AdamW, state: dict[str, T
         if wrong or "step" not in moments:
             raise CheckpointError(f"the optimiser state of {name} does not fit the parameter")
         optimizer.state[parameter] = {
-            moment: parallel.spread(tensor, parameter) for moment, tensor in moments.items()
+            moment: sharding.spread(tensor, parameter) for moment, tensor in moments.items()
         }
     if left:
         raise CheckpointError(

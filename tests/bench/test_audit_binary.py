@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from bench import audit_binary, audit_cuda
+from bench.audit import binary as audit_binary
+from bench.audit import cuda as audit_cuda
 
 USAGE = """
 Resource usage:

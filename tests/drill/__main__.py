@@ -18,7 +18,7 @@ from pathlib import Path
 from tempfile import mkdtemp
 from typing import NamedTuple
 
-from seamo_fast.counter import generator
+from seamo_fast.randomness import generator
 from tests.drill.kinds import KINDS, ORDER, Drill, Ground, Skipped, prepare
 
 

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
-from seamo_fast import checkpoints
-from seamo_fast.training.telemetry import read_metrics
+from seamo_fast import checkpoint_files
+from seamo_fast.training.reporting.telemetry import read_metrics
 from tests.drill.run import BATCH, KEEP, SAMPLES, STAGE_ENDS, TOTAL, Run
 
 RANKS_TOLERANCE = 1e-5  # relative, of losses: sums over ranks are in another order
@@ -33,9 +33,9 @@ def bad_records(run: Run) -> int:
 
 def check_disturbed(run: Run) -> None:
     """After a disturbance: checkpoints are whole, none was lost, metrics reach as far as they."""
-    found = checkpoints.step_folders(run.checkpoints)
+    found = checkpoint_files.step_folders(run.checkpoints)
     for path in found:
-        checkpoints.verify(path)
+        checkpoint_files.verify(path)
     newest = _step(found[-1]) if found else 0
     assert newest >= run.newest, f"checkpoint {run.newest} was there, now {newest} is the newest"
     run.newest = newest
@@ -90,7 +90,7 @@ def check_files(run: Run, whole: Run) -> None:
         image = run.folder / path.relative_to(whole.folder)
         assert image.is_file(), f"{image} was not drawn"
         assert image.read_bytes().endswith(b"IEND\xaeB`\x82"), f"{image} is not whole"
-    found = checkpoints.step_folders(run.checkpoints)
+    found = checkpoint_files.step_folders(run.checkpoints)
     assert _step(found[-1]) == TOTAL
     assert len(found) <= KEEP
 
@@ -106,7 +106,7 @@ def _same(mine: Mapping[str, Any], expected: Mapping[str, Any], tolerance: float
 
 
 def _weights(run: Run) -> dict[str, torch.Tensor]:
-    return load_file(checkpoints.step_folders(run.checkpoints)[-1] / checkpoints.MODEL)
+    return load_file(checkpoint_files.step_folders(run.checkpoints)[-1] / checkpoint_files.MODEL)
 
 
 def _step(path: Path) -> int:

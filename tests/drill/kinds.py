@@ -18,8 +18,8 @@ from typing import Final
 
 import numpy as np
 
-from seamo_fast import checkpoints
-from seamo_fast.data.shards import ShardSet
+from seamo_fast import checkpoint_files
+from seamo_fast.data.shards.shard_set import ShardSet
 from tests.drill import checks
 from tests.drill.run import EVERY, HUGE, TOTAL, Run, children, paused, write_shards
 
@@ -377,7 +377,7 @@ def power_loss(drill: Drill) -> str:
         process.kill()
         run.ended(process)
     checks.check_disturbed(run)
-    newest, before = checkpoints.step_folders(run.checkpoints)[:-3:-1]
+    newest, before = checkpoint_files.step_folders(run.checkpoints)[:-3:-1]
     file = drill.rng.choice(sorted(newest.iterdir()))
     how = str(drill.rng.choice(["cut to half", "emptied", "with a flipped bit", "deleted"]))
     _tear(file, how, drill.rng)

@@ -16,8 +16,8 @@ from typing import Any
 
 from torch import Tensor
 
-from seamo_fast.data import loader
-from seamo_fast.training.guard import NonFiniteGuard
+from seamo_fast.data.loading import loader
+from seamo_fast.training.recovery.nonfinite import NonFiniteGuard
 
 
 def note_samples(path: Path) -> None:

@@ -129,7 +129,7 @@ def test_the_checks_find_other_weights(
 ) -> None:
     run = copied(ground.whole, tmp_path / "copy")
     other_weights(run)
-    monkeypatch.setattr(checks.checkpoints, "verify", lambda _: {})
+    monkeypatch.setattr(checks.checkpoint_files, "verify", lambda _: {})
     with pytest.raises(AssertionError, match=" differs"):
         checks.check_ended(run, ground.whole)
 

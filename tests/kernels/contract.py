@@ -10,6 +10,7 @@ import torch
 from hypothesis import given, settings
 from torch import Tensor
 
+from seamo_fast.kernels import _registry
 from tests.kernels import cuda_host
 from tests.kernels.budget import assert_within_budget, moved
 
@@ -36,8 +37,7 @@ class Subject:
         self.op, self.backend = op, backend
         package = op.FUNCTION.__module__
         self.reference: Any = importlib.import_module(f"{package}.reference")
-        name = "reference" if backend.name == "reference" else f"{backend.name}_impl"
-        self.module: Any = importlib.import_module(f"{package}.{name}")
+        self.module: Any = _registry.implementation(package.rpartition(".")[2], backend.name)
         # kernels of a GPU that run on the CPU run under guard
         self.slow = backend.name in ("triton", "cuda") and backend.device == "cpu"
         self.guarded = cuda_host.Guarded(self.module) if self.slow else self.module

@@ -28,7 +28,7 @@ from seamo_fast.model.backbone import (
 from seamo_fast.model.embedding import sincos_positions
 from seamo_fast.model.weights import read_weights
 from seamo_fast.tiles import TileBatch
-from seamo_fast.training import checkpoint
+from seamo_fast.training.recovery import checkpoint
 from seamo_fast.views import Views
 from tests.factories import make_batch
 
@@ -250,6 +250,30 @@ def test_adapt_to_fewer_bands_in_other_units() -> None:
     assert backbone.modalities[0].band_names == names
 
 
+def test_adapt_takes_bands_of_several_native_grids() -> None:
+    names = ("B2", "B5", "B1")
+    native = get_modality("s2l2a").subset(names)
+    assert len(native.grids) == 3
+    _, one = twins()
+    _, other = twins()
+    other.load_state_dict(one.state_dict())
+    image = torch.randint(1, 9000, (2, 3, 16, 24)).to(torch.uint16)
+    came = one.adapt("s2l2a", native)({"s2l2a": image})
+    expected = other.adapt("s2l2a", S2.subset(names))({"s2l2a": image})
+    assert torch.equal(came, expected)
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_what_is_frozen_stays_so_when_adapted(frozen: bool) -> None:
+    backbone = SeaMoBackbone(CONFIG, [S2, S1])
+    if frozen:
+        backbone.patches_of("s2l2a").requires_grad_(False)
+    backbone.adapt("s2l2a", S2.subset(["B4", "B3"]))
+    for name, parameter in backbone.named_parameters():
+        ours = name.startswith("patch_embed.s2l2a.")
+        assert parameter.requires_grad == (not frozen or not ours), name
+
+
 @pytest.mark.parametrize(
     ("modality", "message"),
     [
@@ -382,6 +406,17 @@ def test_a_checkpoint_of_another_size_is_refused(weights: Path) -> None:
         seamo_vit_base(weights)
     with pytest.raises(CheckpointError, match=r"patch_size 16.*patch_size 8"):
         seamo_vit_tiny(weights, patch_size=16)
+
+
+@pytest.mark.parametrize("change", [{"heads": 6}, {"depth": 11}, {"mlp_ratio": 3}])
+def test_every_size_of_the_encoder_is_compared(tmp_path: Path, change: dict[str, int]) -> None:
+    model = SeaMo(replace(TINY, depth=1), [S1])
+    model.config = replace(TINY, **change)  # what the file says
+    file = tmp_path / "model.safetensors"
+    save_file(model.state_dict(), file, metadata(model))
+    ((name, value),) = change.items()
+    with pytest.raises(CheckpointError, match=rf"'tiny' has .*checkpoint has .*{name} {value}"):
+        seamo_vit_tiny(file)
 
 
 def test_the_newest_undamaged_checkpoint_of_a_run_is_taken(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -10,10 +11,11 @@ import torch
 from seamo_fast.errors import ConfigError
 from seamo_fast.model import PRESETS
 from seamo_fast.model.backbone import SeaMoBackbone
+from seamo_fast.tasks import full
 from seamo_fast.tasks.classifier import Classifier, predict
 from seamo_fast.tasks.config import FinetuneConfig
 from seamo_fast.tasks.datasets.eurosat import EUROSAT_MS
-from seamo_fast.tasks.full import batches, finetune, parameter_groups
+from seamo_fast.tasks.full import Epoch, batches, finetune, parameter_groups
 from seamo_fast.tasks.samples import Samples
 
 MS = EUROSAT_MS.subset(("B4", "B8")).with_statistics((1000.0, 2000.0), (300.0, 400.0), "test")
@@ -108,6 +110,25 @@ def test_an_early_epoch_can_be_the_best() -> None:
     assert (predicted == val.labels).double().mean().item() == best.val_accuracy
 
 
+def test_of_equally_accurate_epochs_the_one_with_the_least_loss_is_taken(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    judged = [(0.5, 3.0), (0.5, 1.0), (0.5, 2.0), (0.4, 0.5)]
+    states = []
+
+    def judge(model: Classifier, val: Samples, number: int, loss: float, _: torch.dtype) -> Epoch:
+        states.append(model.head.weight.detach().clone())
+        return Epoch(number, loss, *judged[number - 1])
+
+    monkeypatch.setattr(full, "_judge", judge)
+    model = make_model()
+    config = replace(CONFIG, epochs=4)
+    best, _ = finetune(model, make_samples(21, 0), make_samples(9, 1), config, torch.float32)
+    assert best.number == 2
+    assert torch.equal(model.head.weight, states[1])
+    assert not torch.equal(states[1], states[2])
+
+
 def test_the_same_seed_gives_the_same_weights() -> None:
     train, val = make_samples(21, 0), make_samples(9, 1)
     config = replace(CONFIG, epochs=2)
@@ -118,6 +139,19 @@ def test_the_same_seed_gives_the_same_weights() -> None:
         weights.append(model.head.weight)
     assert torch.equal(weights[0], weights[1])
     assert not torch.equal(weights[0], weights[2])
+
+
+def test_a_loss_that_is_kept_does_not_keep_its_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept, step = [], full._step
+
+    def note(*arguments: Any) -> torch.Tensor:
+        kept.append(step(*arguments))
+        return kept[-1]
+
+    monkeypatch.setattr(full, "_step", note)
+    config = replace(CONFIG, epochs=1)
+    finetune(make_model(), make_samples(21, 0), make_samples(9, 1), config, torch.float32)
+    assert [loss.requires_grad for loss in kept] == [False] * 3
 
 
 def test_a_diverged_run_ends_with_advice() -> None:

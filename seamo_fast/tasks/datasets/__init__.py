@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from seamo_fast.tasks.datasets.base import (
+from seamo_fast.tasks.datasets.bigearthnet.v1 import BigEarthNet
+from seamo_fast.tasks.datasets.bigearthnet.v2 import BigEarthNetV2
+from seamo_fast.tasks.datasets.dfc2020 import DFC2020
+from seamo_fast.tasks.datasets.eurosat import EuroSAT
+from seamo_fast.tasks.datasets.folders import ClassFolder, MaskFolder
+from seamo_fast.tasks.datasets.hls_burn_scars import HLSBurnScars
+from seamo_fast.tasks.datasets.oscd import OSCD
+from seamo_fast.tasks.datasets.reading.base import (
     IGNORE,
     LabelledDataset,
     LabelledTile,
     OnBad,
     SkippedTile,
 )
-from seamo_fast.tasks.datasets.bigearthnet import BigEarthNet
-from seamo_fast.tasks.datasets.bigearthnet_v2 import BigEarthNetV2
-from seamo_fast.tasks.datasets.collate import LabelledBatch, collate
-from seamo_fast.tasks.datasets.dfc2020 import DFC2020
-from seamo_fast.tasks.datasets.eurosat import EuroSAT
-from seamo_fast.tasks.datasets.folders import ClassFolder, MaskFolder
-from seamo_fast.tasks.datasets.hls_burn_scars import HLSBurnScars
-from seamo_fast.tasks.datasets.oscd import OSCD
+from seamo_fast.tasks.datasets.reading.collate import LabelledBatch, collate
 from seamo_fast.tasks.datasets.segmunich import SegMunich
 from seamo_fast.tasks.datasets.sen1floods11 import Sen1Floods11
 from seamo_fast.tasks.datasets.sen12ms import SEN12MS

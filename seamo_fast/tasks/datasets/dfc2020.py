@@ -16,7 +16,7 @@ from typing import Final, Literal
 import numpy as np
 
 from seamo_fast.errors import DataError
-from seamo_fast.tasks.datasets.base import (
+from seamo_fast.tasks.datasets.reading.base import (
     IGNORE,
     Contents,
     FileEntry,
@@ -25,7 +25,7 @@ from seamo_fast.tasks.datasets.base import (
     Task,
     choose,
 )
-from seamo_fast.tasks.datasets.images import read_mask
+from seamo_fast.tasks.datasets.reading.images import read_mask
 from seamo_fast.tasks.datasets.sen12ms import (
     MODALITIES,
     SIDE,

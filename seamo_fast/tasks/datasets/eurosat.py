@@ -13,9 +13,9 @@ from typing import Final, Literal, get_args
 
 from seamo_fast.errors import DataError
 from seamo_fast.modalities import S2L1C, Modality
-from seamo_fast.tasks.datasets.base import Contents, FileEntry, LabelledDataset, OnBad, Task
-from seamo_fast.tasks.datasets.images import read_image
-from seamo_fast.tasks.datasets.lists import read_lines
+from seamo_fast.tasks.datasets.reading.base import Contents, FileEntry, LabelledDataset, OnBad, Task
+from seamo_fast.tasks.datasets.reading.images import read_image
+from seamo_fast.tasks.datasets.reading.lists import read_lines
 from seamo_fast.tasks.splits import Split, stratified_split
 
 Kind = Literal["eurosat_rgb", "eurosat_ms"]

@@ -21,11 +21,11 @@ from typing import Final
 
 import numpy as np
 
-from seamo_fast.data.manifest import DTYPES
-from seamo_fast.data.sources.base import list_folders
+from seamo_fast.data.packing.sources.base import list_folders
+from seamo_fast.data.shards.manifest import DTYPES
 from seamo_fast.errors import DataError
 from seamo_fast.modalities import Modality, get_modality
-from seamo_fast.tasks.datasets.base import (
+from seamo_fast.tasks.datasets.reading.base import (
     IGNORE,
     Contents,
     FileEntry,
@@ -33,8 +33,8 @@ from seamo_fast.tasks.datasets.base import (
     OnBad,
     Task,
 )
-from seamo_fast.tasks.datasets.images import SUFFIXES, read_image, read_mask
-from seamo_fast.tasks.datasets.lists import check_parts, read_lines
+from seamo_fast.tasks.datasets.reading.images import SUFFIXES, read_image, read_mask
+from seamo_fast.tasks.datasets.reading.lists import check_parts, read_lines
 
 _PARTS: Final = {
     "train": "train",

@@ -18,7 +18,7 @@ import numpy as np
 
 from seamo_fast.errors import DataError
 from seamo_fast.modalities import Band, Modality
-from seamo_fast.tasks.datasets.base import (
+from seamo_fast.tasks.datasets.reading.base import (
     IGNORE,
     Contents,
     FileEntry,
@@ -26,7 +26,7 @@ from seamo_fast.tasks.datasets.base import (
     OnBad,
     Task,
 )
-from seamo_fast.tasks.datasets.images import read_image, read_mask
+from seamo_fast.tasks.datasets.reading.images import read_image, read_mask
 
 SIDE: Final = 512
 HLS: Final = Modality(

@@ -21,17 +21,17 @@ from typing import Final, Literal, NamedTuple
 
 import numpy as np
 
-from seamo_fast.data.sources.base import list_folders
+from seamo_fast.data.packing.sources.base import list_folders
 from seamo_fast.errors import DataError
 from seamo_fast.modalities import S2L1C
-from seamo_fast.tasks.datasets.base import Contents, LabelledDataset, OnBad, Task
-from seamo_fast.tasks.datasets.images import (
+from seamo_fast.tasks.datasets.reading.base import Contents, LabelledDataset, OnBad, Task
+from seamo_fast.tasks.datasets.reading.images import (
     Georeference,
     read_georeference,
     read_image,
     read_mask,
 )
-from seamo_fast.tasks.datasets.lists import read_lines
+from seamo_fast.tasks.datasets.reading.lists import read_lines
 
 OSCD_S2: Final = replace(S2L1C, mean=None, std=None, nodata=None, release="oscd")
 _PREFIX: Final = "Onera Satellite Change Detection dataset - "

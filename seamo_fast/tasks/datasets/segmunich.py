@@ -15,7 +15,7 @@ import numpy as np
 
 from seamo_fast.errors import DataError
 from seamo_fast.modalities import S2L2A
-from seamo_fast.tasks.datasets.base import (
+from seamo_fast.tasks.datasets.reading.base import (
     IGNORE,
     Contents,
     FileEntry,
@@ -23,8 +23,8 @@ from seamo_fast.tasks.datasets.base import (
     OnBad,
     Task,
 )
-from seamo_fast.tasks.datasets.images import read_image, read_mask
-from seamo_fast.tasks.datasets.lists import check_name, check_parts, read_lines
+from seamo_fast.tasks.datasets.reading.images import read_image, read_mask
+from seamo_fast.tasks.datasets.reading.lists import check_name, check_parts, read_lines
 
 SIDE: Final = 128
 # Band names by the loader of a mirror of the data (yuxuanw8/SegMunich); the authors give none.

@@ -16,10 +16,10 @@ from typing import Final, Literal
 
 import numpy as np
 
-from seamo_fast.data.sources.base import list_folders
+from seamo_fast.data.packing.sources.base import list_folders
 from seamo_fast.errors import DataError
 from seamo_fast.modalities import S1GRD, S2L1C, Modality
-from seamo_fast.tasks.datasets.base import (
+from seamo_fast.tasks.datasets.reading.base import (
     IGNORE,
     Contents,
     FileEntry,
@@ -28,8 +28,8 @@ from seamo_fast.tasks.datasets.base import (
     Task,
     choose,
 )
-from seamo_fast.tasks.datasets.images import read_image, read_mask
-from seamo_fast.tasks.datasets.lists import check_name, check_parts, find_file, read_lines
+from seamo_fast.tasks.datasets.reading.images import read_image, read_mask
+from seamo_fast.tasks.datasets.reading.lists import check_name, check_parts, find_file, read_lines
 
 SIDE: Final = 256
 # Neither has a nodata value but NaN; dark B10 reaches 0.

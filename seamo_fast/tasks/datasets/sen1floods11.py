@@ -21,7 +21,7 @@ import numpy as np
 
 from seamo_fast.errors import DataError
 from seamo_fast.modalities import S1GRD, S2L1C
-from seamo_fast.tasks.datasets.base import (
+from seamo_fast.tasks.datasets.reading.base import (
     IGNORE,
     Contents,
     FileEntry,
@@ -30,8 +30,8 @@ from seamo_fast.tasks.datasets.base import (
     Task,
     choose,
 )
-from seamo_fast.tasks.datasets.images import read_image, read_mask
-from seamo_fast.tasks.datasets.lists import (
+from seamo_fast.tasks.datasets.reading.images import read_image, read_mask
+from seamo_fast.tasks.datasets.reading.lists import (
     check_name,
     check_parts,
     find_file,

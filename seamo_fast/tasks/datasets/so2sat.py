@@ -19,7 +19,7 @@ import numpy as np
 
 from seamo_fast.errors import DataError
 from seamo_fast.modalities import S2L2A, Band, Modality
-from seamo_fast.tasks.datasets.base import Contents, LabelledDataset, OnBad, Task, choose
+from seamo_fast.tasks.datasets.reading.base import Contents, LabelledDataset, OnBad, Task, choose
 
 SIDE: Final = 32
 SO2SAT_S2: Final = replace(

@@ -10,8 +10,8 @@ import torch
 
 from seamo_fast.errors import DataError
 from seamo_fast.modalities import Modality
-from seamo_fast.tasks.datasets.base import IGNORE, Contents, LabelledDataset, OnBad, Task
 from seamo_fast.tasks.datasets.folders import check_modality
+from seamo_fast.tasks.datasets.reading.base import IGNORE, Contents, LabelledDataset, OnBad, Task
 
 
 class Number(NamedTuple):

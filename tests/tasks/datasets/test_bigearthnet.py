@@ -12,8 +12,8 @@ import torch
 
 from seamo_fast.errors import DataError
 from seamo_fast.tasks.datasets import IGNORE, BigEarthNet, BigEarthNetV2, LabelledTile
-from seamo_fast.tasks.datasets.bigearthnet import BIGEARTHNET_S1, BIGEARTHNET_S2
-from seamo_fast.tasks.datasets.bigearthnet_classes import CLASSES_19, CLASSES_43, TO_19
+from seamo_fast.tasks.datasets.bigearthnet.classes import CLASSES_19, CLASSES_43, TO_19
+from seamo_fast.tasks.datasets.bigearthnet.v1 import BIGEARTHNET_S1, BIGEARTHNET_S2
 from tests.tasks.datasets.layouts import (
     CODES,
     PATCHES,

@@ -12,7 +12,7 @@ import pytest
 import tifffile
 
 from seamo_fast.errors import DataError
-from seamo_fast.tasks.datasets.images import read_georeference, read_image, read_mask
+from seamo_fast.tasks.datasets.reading.images import read_georeference, read_image, read_mask
 from tests.tasks.datasets.layouts import values, write_tif
 
 Image = pytest.importorskip("PIL.Image")

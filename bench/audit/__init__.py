@@ -1,0 +1,3 @@
+"""The audit of GPU kernels: ``python -m bench.audit``."""
+
+from __future__ import annotations

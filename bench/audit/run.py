@@ -1,0 +1,94 @@
+"""Compiles the kernels of every backend, and reads what they need."""
+
+from __future__ import annotations
+
+import importlib.util
+import itertools
+import os
+import tempfile
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.audit import cuda
+from bench.audit.binary import Kernel
+from bench.audit.cases import OPS, Case, cases, others
+from bench.audit.table import Row
+
+NVIDIA = ("sm_80", "sm_90", "sm_100")
+
+
+@dataclass(frozen=True)
+class Scope:
+    """What an audit compiles."""
+
+    backends: Sequence[str]
+    targets: Sequence[str]
+    ops: Sequence[str] = OPS
+    quick: bool = False
+    jobs: int = 1
+
+    def cases(self) -> list[Case]:
+        """The calls whose kernels are read."""
+        return [case for case in cases(quick=self.quick) if case.op in self.ops]
+
+
+def triton_rows(scope: Scope, target: str, number: int) -> list[Row]:
+    """The rows of one case."""
+    # the interpreter has no compiler
+    os.environ.pop("TRITON_INTERPRET", None)
+    from bench.audit import triton
+
+    case = scope.cases()[number]
+    return [
+        _row("triton", case.op, case.inputs, target, kernel)
+        for kernel in triton.compiled(case, target)
+    ]
+
+
+def audit_with_triton(scope: Scope) -> list[Row]:
+    """Compiles the Triton kernels, a few cases at a time."""
+    numbers = range(len(scope.cases()))
+    work = [(scope, target, number) for number, target in itertools.product(numbers, scope.targets)]
+    with ProcessPoolExecutor(scope.jobs) as pool:
+        found = pool.map(triton_rows, *zip(*work, strict=True))
+        return list(itertools.chain.from_iterable(found))
+
+
+def audit_with_cuda(scope: Scope) -> list[Row]:
+    """Compiles the CUDA kernels, a few files at a time."""
+    targets = [target for target in scope.targets if target in NVIDIA]
+    if not targets:
+        return []
+    calls = scope.cases()
+    if not scope.quick:
+        calls += [case for case in others() if case.op in scope.ops]
+    with tempfile.TemporaryDirectory() as folder:
+        library = cuda.Library(Path(folder), targets, scope.ops, scope.jobs)
+        found = list(library.launched(calls))
+        if not scope.quick and set(scope.ops) == set(OPS):
+            found += library.not_launched()
+        return [_row("cuda", *kernel) for kernel in found]
+
+
+def _row(backend: str, op: str, inputs: str, target: str, kernel: Kernel) -> Row:
+    return Row(backend, op, kernel.name, inputs, kernel.configuration, target, *kernel.binary)
+
+
+def audit(scope: Scope) -> list[Row]:
+    """Compiles and reads everything."""
+    found = itertools.chain.from_iterable(BACKENDS[backend](scope) for backend in scope.backends)
+    return sorted(found, key=lambda row: row.name)
+
+
+BACKENDS = {"triton": audit_with_triton, "cuda": audit_with_cuda}
+
+
+def obstacle(backend: str) -> str | None:
+    """Why the kernels of a backend cannot be compiled here; None if they can."""
+    if backend == "cuda":
+        return cuda.obstacle()
+    if importlib.util.find_spec("triton") is None:
+        return "triton is not installed: pip install triton"
+    return None

@@ -1,0 +1,3 @@
+"""What the benchmarks found, as tables: ``python -m bench.report FILE.json ...``."""
+
+from __future__ import annotations

@@ -1,0 +1,1 @@
+"""What values look like, and what about them is suspicious."""

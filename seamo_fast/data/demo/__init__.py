@@ -1,0 +1,1 @@
+"""Generated scenes for tests, benchmarks and the first run."""

@@ -1,0 +1,94 @@
+"""The layouts on disk that can be packed, by name."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from seamo_fast.data.packing.sources.base import Layout, Reading, Source
+from seamo_fast.data.packing.sources.mapping_files import load_mapping, packaged_mappings
+from seamo_fast.data.packing.sources.series import Series
+from seamo_fast.data.packing.sources.ssl4eo import SSL4EO
+from seamo_fast.data.packing.sources.ssl4eo_lmdb import SSL4EOLmdb
+from seamo_fast.data.packing.sources.ssl4eo_zarr import SSL4EOZarr
+from seamo_fast.errors import ConfigError, DataError
+
+__all__ = ["LAYOUTS", "Layout", "Reading", "Source", "layout_names", "open_source"]
+
+# the one list of layouts: help, recognition and error messages read it
+LAYOUTS: Final[tuple[type[Layout], ...]] = (SSL4EO, SSL4EOLmdb, SSL4EOZarr)
+
+
+def layout_names() -> list[str]:
+    """Returns what `--layout` takes, besides auto; a mapping of this package is one too."""
+    return [*(each.layout for each in LAYOUTS), Series.layout, *packaged_mappings()]
+
+
+def open_source(
+    path: Path,
+    layout: str = "auto",
+    *,
+    mapping: str | None = None,
+    seasons: int | None = None,
+    modalities: Sequence[str] | None = None,
+) -> Source:
+    """Opens a dataset.
+
+    Args:
+        path: Where it lies.
+        layout: One of `layout_names`, or "auto" to recognise it.
+        mapping: Name or file of the mapping of a series.
+        seasons: T; 4 or the mapping's if None.
+        modalities: Which to read; the layout's default if None.
+
+    Raises:
+        DataError: There is nothing of the layout, or it cannot be read.
+        ConfigError: `seasons` is below 1, a modality comes twice, or a mapping with a layout.
+    """
+    _check(layout, mapping, seasons, modalities)
+    if not path.exists():
+        raise DataError(f"source {path} does not exist")
+    if mapping is not None:
+        return Series(path, load_mapping(mapping), seasons, modalities)
+    if layout == "auto":
+        layout = _recognise(path)
+    for kind in LAYOUTS:
+        if kind.layout != layout:
+            continue
+        if not kind.recognises(path):
+            raise DataError(f"{path} is not {layout}; looked for {kind.looked_for}")
+        return kind(path, seasons or 4, modalities)
+    if layout == Series.layout:
+        raise DataError(
+            "a time series needs --mapping: a .yaml file or one of "
+            f"{', '.join(packaged_mappings())}"
+        )
+    if layout in packaged_mappings():
+        return Series(path, load_mapping(layout), seasons, modalities)
+    raise DataError(f"unknown layout {layout!r}; expected auto, {', '.join(layout_names())}")
+
+
+def _check(
+    layout: str, mapping: str | None, seasons: int | None, modalities: Sequence[str] | None
+) -> None:
+    if seasons is not None and seasons < 1:
+        raise ConfigError(f"seasons must be 1 or more, but got {seasons}")
+    if modalities is not None and (not modalities or len(set(modalities)) < len(modalities)):
+        raise ConfigError(f"modalities must be some, each once, but got {list(modalities)}")
+    if mapping is not None and layout not in ("auto", Series.layout):
+        raise ConfigError(f"a mapping describes a series; leave out --layout {layout}")
+
+
+def _recognise(path: Path) -> str:
+    for kind in LAYOUTS:
+        if kind.recognises(path):
+            return kind.layout
+    for name in packaged_mappings():
+        for pattern in load_mapping(name).recognise:
+            if path.is_dir() and next(path.glob(pattern), None) is not None:
+                return name
+    looked_for = [f"{each.layout}: {each.looked_for}" for each in LAYOUTS]
+    looked_for.append(f"{Series.layout}: {Series.looked_for}")
+    state = "is empty" if path.is_dir() and not any(path.iterdir()) else "has no known layout"
+    raise DataError(f"{path} {state}; looked for {'; '.join(looked_for)}")

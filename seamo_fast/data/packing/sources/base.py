@@ -1,0 +1,169 @@
+"""What a source gives to the packer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import date
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+import tifffile
+
+from seamo_fast.data.shards import ArraySpec, Remark
+from seamo_fast.data.shards.tiff import read_plain
+from seamo_fast.errors import DataError
+from seamo_fast.modalities import Modality
+
+
+@dataclass
+class Reading:
+    """One sample as read, in the form that `ShardWriter.add` takes.
+
+    Attributes:
+        id: Name of the sample in its source.
+        arrays: For each modality its grids, each [T, Cg, Hg, Wg]; a modality may be absent.
+        dates: For each modality T dates.
+        valid: For each modality T flags.
+        skipped: Tiles that could not be used; their groups are invalid.
+        noted: Tiles that are kept or missing in an unusual way.
+        place: Name of the place; samples that share ground share it. `id` if empty.
+        position: Longitude and latitude of the place in degrees, None where unknown.
+    """
+
+    id: str
+    arrays: dict[str, list[np.ndarray]]
+    dates: dict[str, list[date | None]]
+    valid: dict[str, list[bool]]
+    skipped: list[Remark] = field(default_factory=list)
+    noted: list[Remark] = field(default_factory=list)
+    place: str = ""
+    position: tuple[float, float] | None = None
+
+    @property
+    def empty(self) -> bool:
+        """Whether no group is valid."""
+        return not any(any(flags) for flags in self.valid.values())
+
+
+class Source(Protocol):
+    """A dataset on disk; picklable, so that worker processes can read it.
+
+    Attributes:
+        layout: Name of the layout, for the manifest.
+        path: Where the dataset lies.
+        release: Release name for the manifest and measured statistics.
+        modalities: In the order of the M axis.
+        arrays: One record's dtype and shape for each array.
+        settings: Everything besides the items that decides what is read; JSON-able.
+    """
+
+    layout: ClassVar[str]
+    path: Path
+    release: str
+    modalities: tuple[Modality, ...]
+    arrays: dict[str, ArraySpec]
+    settings: dict[str, Any]
+
+    def items(self) -> list[str]:
+        """Returns the names of the pieces that are read one by one, in a fixed order."""
+        ...
+
+    def estimate(self) -> int:
+        """Returns about how many samples the items yield, judged by the first of them."""
+        ...
+
+    def read(self, item: str) -> Iterator[Reading]:
+        """Yields the samples of an item.
+
+        Raises:
+            DataError: The whole item cannot be used.
+        """
+        ...
+
+
+class Layout(Source, Protocol):
+    """A source that a folder shows by itself, without a mapping.
+
+    A new one is a class like this in a file of its own, and its name in `LAYOUTS` of this package.
+
+    Args:
+        path: Where the dataset lies.
+        seasons: T.
+        modalities: Which to read; the layout's usual ones if None.
+
+    Raises:
+        DataError: A modality is not there, or nothing can be read.
+
+    Attributes:
+        looked_for: What a folder of this layout contains, for error messages.
+    """
+
+    looked_for: ClassVar[str]
+
+    def __init__(
+        self, path: Path, seasons: int = 4, modalities: Sequence[str] | None = None
+    ) -> None: ...
+
+    @classmethod
+    def recognises(cls, path: Path) -> bool:
+        """Whether a folder looks like this layout; reads no pixel."""
+        ...
+
+
+class TileError(ValueError):
+    """A tile that cannot be used; the message says why."""
+
+
+def read_tiff(path: Path, most: int = 2**28) -> np.ndarray:
+    """Returns the image [H, W] or [bands, H, W] of a TIFF file, values as stored.
+
+    Args:
+        path: The file.
+        most: Bytes of an image beyond which the file counts as damaged.
+
+    Raises:
+        TileError: The file cannot be read or is no such image.
+    """
+    try:
+        plain = read_plain(path, most)
+        if plain is not None:
+            return plain
+        with tifffile.TiffFile(path) as file:
+            series = file.series[0]
+            if not 0 < series.nbytes <= most:
+                raise TileError(f"{path.name} says that it holds {series.nbytes} bytes of pixels")
+            values, axes = series.asarray(), series.axes
+    except FileNotFoundError:
+        raise TileError(f"{path.name} is missing") from None
+    except TileError:
+        raise
+    except Exception as error:  # damaged files raise whatever their decoder meets
+        raise TileError(f"{path.name} cannot be read ({type(error).__name__}: {error})") from error
+    if values.ndim not in (2, 3) or "Y" not in axes or "X" not in axes:
+        raise TileError(f"{path.name} has axes {axes}; expected rows, columns and bands")
+    values = np.moveaxis(values, (axes.index("Y"), axes.index("X")), (-2, -1))
+    return values.astype(values.dtype.newbyteorder("="), copy=False)
+
+
+def check_tile(name: str, values: np.ndarray, dtype: str, shape: Sequence[int]) -> None:
+    """Raises TileError unless a tile has the expected dtype and shape."""
+    if values.dtype != dtype:
+        raise TileError(f"{name} has dtype {values.dtype}, expected {dtype}")
+    if values.shape != tuple(shape):
+        raise TileError(f"{name} has shape {list(values.shape)}, expected {list(shape)}")
+
+
+def list_folders(path: Path) -> list[Path]:
+    """Returns the folders in a folder, sorted; none if it does not exist.
+
+    Raises:
+        DataError: The folder cannot be listed.
+    """
+    if not path.is_dir():
+        return []
+    try:
+        return sorted(entry for entry in path.iterdir() if entry.is_dir())
+    except OSError as error:
+        raise DataError(f"cannot list {path}: {error.strerror}") from error

@@ -1,0 +1,1 @@
+"""Containers and metadata that several layouts share."""

@@ -1,0 +1,275 @@
+"""Places described by a mapping (`seamo_fast.data.packing.sources.mapping`).
+
+NetCDF-4: each `*.nc` file under SOURCE is one place, or SOURCE is such a file.
+GeoTIFF: the mapping's patterns say which files under SOURCE make up a sample.
+
+With pairing "steps" an item yields a sample for each window of `seasons` time steps that lie `step`
+apart, starting every `stride` steps; with "seasons" it yields one, each modality with its own
+dates. Values are stored to the bit, unless the mapping asks for another dtype. A group whose
+pixels are mostly not measured is invalid; measured means neither nodata nor NaN in any band.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from collections.abc import Mapping as MappingType
+from dataclasses import replace
+from datetime import date
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from seamo_fast.data.packing.sources.base import Reading, TileError, check_tile
+from seamo_fast.data.packing.sources.cubes import Cube, open_cube
+from seamo_fast.data.packing.sources.images import index_images
+from seamo_fast.data.packing.sources.mapping import Mapping
+from seamo_fast.data.packing.sources.pairing import season_slots
+from seamo_fast.data.shards import DTYPES, ArraySpec, Remark, array_names
+from seamo_fast.errors import DataError
+from seamo_fast.modalities import Modality
+
+
+class Series:
+    """Reads what a mapping describes; an item is a place and yields its samples.
+
+    The first place that can be read decides dtypes and sizes.
+
+    Args:
+        path: A NetCDF file, or a folder.
+        mapping: What the bands are and how windows are cut.
+        seasons: T; the mapping's if None.
+        modalities: Some of the mapping's; all that have a file if None.
+
+    Raises:
+        DataError: No place can be read, or a modality is not in the mapping.
+    """
+
+    layout: ClassVar[str] = "series"
+    looked_for: ClassVar[str] = "*.nc files, or folders of GeoTIFFs, together with --mapping"
+
+    def __init__(
+        self,
+        path: Path,
+        mapping: Mapping,
+        seasons: int | None = None,
+        modalities: Sequence[str] | None = None,
+    ) -> None:
+        names = _with_files(path, mapping) if modalities is None else list(modalities)
+        for name in names:
+            if name not in mapping.modalities:
+                raise DataError(
+                    f"the mapping has no modality {name!r}; it has {', '.join(mapping.modalities)}"
+                )
+        self.path = path
+        self.release = mapping.name
+        self._mapping = replace(
+            mapping,
+            seasons=seasons or mapping.seasons,
+            modalities={name: mapping.modalities[name] for name in names},
+        )
+        self.modalities = tuple(
+            _released(mapping.modalities[name].modality(name), mapping.name) for name in names
+        )
+        self.settings = {"layout": self.layout, "mapping": self._mapping.settings}
+        self.arrays = self._specify()
+
+    def items(self) -> list[str]:
+        """Returns the places: names of files or folders relative to the source."""
+        if self.path.is_file():
+            return [self.path.name]
+        if self._mapping.format == "geotiff":
+            return list(index_images(self.path, self._mapping.key))
+        return sorted(str(file.relative_to(self.path)) for file in self.path.rglob("*.nc"))
+
+    def estimate(self) -> int:
+        """Returns the number of items times the windows of the first readable one."""
+        items = self.items()
+        for item in items:
+            try:
+                with open_cube(self.path, item, self._mapping) as cube:
+                    return max(1, len(self._starts(cube))) * len(items)
+            except DataError:
+                continue
+        return 0
+
+    def read(self, item: str) -> Iterator[Reading]:
+        """Yields a sample for each window of a place, or one a place.
+
+        Raises:
+            DataError: The place cannot be read or is shorter than a window.
+        """
+        mapping = self._mapping
+        with open_cube(self.path, item, mapping) as cube:
+            stem = item.removesuffix(".nc")
+            if mapping.pairing == "seasons" or cube.dates == [None]:
+                yield self._sample(stem, item, cube, self._paired(cube))
+                return
+            starts = self._starts(cube)
+            if not starts:
+                reasons = "".join(f"; {each.what}: {each.why}" for each in cube.problems[:1])
+                raise DataError(
+                    f"{item} has {len(cube.dates)} time steps, but a window of {mapping.seasons} "
+                    f"seasons {mapping.step} apart takes {self._length}{reasons}"
+                )
+            for start in starts:
+                steps = dict(enumerate(cube.dates[start : start + self._length : mapping.step]))
+                chosen = {
+                    name: {0: None} if cube.days(name) == [None] else steps
+                    for name in mapping.modalities
+                }
+                yield self._sample(f"{stem}/t{start:03d}", item, cube, chosen)
+
+    @property
+    def _length(self) -> int:
+        return (self._mapping.seasons - 1) * self._mapping.step + 1
+
+    def _starts(self, cube: Cube) -> range:
+        if self._mapping.pairing == "seasons":
+            return range(1)
+        return range(0, len(cube.dates) - self._length + 1, self._mapping.stride)
+
+    def _paired(self, cube: Cube) -> dict[str, dict[int, date | None]]:
+        """Returns for each modality the date of each season that it has; undated is the first."""
+        days = {name: cube.days(name) for name in self._mapping.modalities}
+        dated = {name: [day for day in each if day is not None] for name, each in days.items()}
+        slots = season_slots(dated, self._mapping.seasons)
+        return {
+            name: {0: None}
+            if days[name] == [None]
+            else {t: dated[name][slot] for t, slot in enumerate(slots[name]) if slot is not None}
+            for name in days
+        }
+
+    def _specify(self) -> dict[str, ArraySpec]:
+        problem = f"looked for {self.looked_for}"
+        specs: dict[str, list[ArraySpec]] = {}
+        for item in self.items():
+            try:
+                with open_cube(self.path, item, self._mapping) as cube:
+                    for modality in self.modalities:
+                        if modality.name not in specs:
+                            specs[modality.name] = self._spec(modality, cube)
+                    break
+            except DataError as error:
+                problem = f"{item}: {error}"
+        else:
+            raise DataError(f"{self.path} has no place that can be read: {problem}")
+        return {
+            array: spec
+            for modality in self.modalities
+            for array, spec in zip(array_names(modality), specs[modality.name], strict=True)
+        }
+
+    def _spec(self, modality: Modality, cube: Cube) -> list[ArraySpec]:
+        problem = "no file of it"
+        for day in cube.days(modality.name):
+            try:
+                grids = self._tile(modality.name, cube, day)
+            except TileError as error:
+                problem = str(error)
+                continue
+            if grids is None:
+                continue
+            for values in grids:
+                if values.dtype.name not in DTYPES:
+                    raise DataError(
+                        f"modality {modality.name!r} is stored as {values.dtype}; expected one of "
+                        f"{', '.join(DTYPES)}: name one as its dtype in the mapping"
+                    )
+            seasons = self._mapping.seasons
+            return [ArraySpec(values.dtype.name, (seasons, *values.shape)) for values in grids]
+        raise DataError(
+            f"modality {modality.name!r} cannot be read at any time step, the last: {problem}"
+        )
+
+    def _tile(self, name: str, cube: Cube, day: date | None) -> list[np.ndarray] | None:
+        grids = cube.read(name, day)
+        dtype = self._mapping.modalities[name].dtype
+        if grids is None or dtype is None:
+            return grids
+        return [_converted(values, dtype) for values in grids]
+
+    def _sample(
+        self,
+        id: str,
+        item: str,
+        cube: Cube,
+        chosen: MappingType[str, MappingType[int, date | None]],
+    ) -> Reading:
+        reading = Reading(id, {}, {}, {}, [*cube.problems], place=cube.place)
+        reading.position = cube.position()
+        for modality in self.modalities:
+            name = modality.name
+            specs = [self.arrays[array] for array in array_names(modality)]
+            arrays = [np.zeros(spec.shape, spec.dtype) for spec in specs]
+            valid = [False] * self._mapping.seasons
+            dates: list[date | None] = [None] * self._mapping.seasons
+            for t, day in chosen[name].items():
+                what = f"{item} {name}" + (f" {day}" if day else "")
+                tile = self._checked(modality, cube, day, what, reading)
+                if tile is not None:
+                    valid[t], dates[t] = True, day
+                    for array, values in zip(arrays, tile, strict=True):
+                        array[t] = values
+            reading.arrays[name], reading.dates[name] = arrays, dates
+            reading.valid[name] = valid
+        return reading
+
+    def _checked(
+        self, modality: Modality, cube: Cube, day: date | None, what: str, reading: Reading
+    ) -> list[np.ndarray] | None:
+        """Returns a tile that can be used, None after writing down why there is none."""
+        try:
+            grids = self._tile(modality.name, cube, day)
+            if grids is None:
+                return None
+            for array, values in zip(array_names(modality), grids, strict=True):
+                spec = self.arrays[array]
+                check_tile(modality.name, values, spec.dtype, spec.shape[1:])
+        except TileError as error:
+            reading.skipped.append(Remark(what, str(error)))
+            return None
+        share = min(_measured_share(values, modality.nodata) for values in grids)
+        if share == 0 or share < self._mapping.min_valid:
+            reading.noted.append(Remark(what, f"only {share:.0%} of the pixels measured"))
+            return None
+        return grids
+
+
+def _released(modality: Modality, release: str) -> Modality:
+    """Returns a modality of a release, unless it names whose its statistics are."""
+    return modality if modality.release else replace(modality, release=release)
+
+
+def _with_files(path: Path, mapping: Mapping) -> list[str]:
+    """Returns the modalities of a mapping that are there; all if none is, for the message."""
+    if mapping.format != "geotiff":
+        return list(mapping.modalities)
+    present = {name for each in index_images(path, mapping.key).values() for name in each.tiles}
+    return [name for name in mapping.modalities if name in present] or list(mapping.modalities)
+
+
+def _converted(values: np.ndarray, dtype: str) -> np.ndarray:
+    if values.dtype == dtype:
+        return values
+    target = np.dtype(dtype)
+    if not values.size:
+        return values.astype(target)
+    if target.kind in "iu":
+        limits: Any = np.iinfo(target)
+        found = values
+        whole = values.dtype.kind in "iu" or bool(np.all(values == np.floor(values)))
+    else:
+        limits, whole = np.finfo(target), True
+        found = values[np.isfinite(values)]
+    if not whole or found.min(initial=0) < limits.min or found.max(initial=0) > limits.max:
+        raise TileError(f"{values.min()}..{values.max()} cannot be stored as {dtype}")
+    return values.astype(target)
+
+
+def _measured_share(values: np.ndarray, nodata: float | None) -> float:
+    measured = np.isfinite(values)
+    if nodata is not None:
+        measured &= values != nodata
+    return float(measured.all(axis=0).mean())

@@ -1,0 +1,192 @@
+"""SSL4EO-S12 v1.0 in its native folders (Wang et al., 2023, github.com/zhu-xlab/SSL4EO-S12).
+
+    SOURCE/{s1,s2a,s2c}/<location>/<acquisition>/<BAND>.tif
+
+One single-band GeoTIFF a band: Sentinel-1 float32 dB, Sentinel-2 uint16 DN, on native grids of 264,
+132 and 44 pixels for 10, 20 and 60 m. An acquisition folder carries its date. Radar and optical
+dates differ; they are paired by season (`season_slots`), and each keeps its own date. There is no
+nodata tag; fill is 0.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from datetime import date, datetime
+from pathlib import Path
+from typing import ClassVar, Final
+
+import numpy as np
+
+from seamo_fast.data.packing.sources.base import (
+    Reading,
+    TileError,
+    check_tile,
+    list_folders,
+    read_tiff,
+)
+from seamo_fast.data.packing.sources.formats.geo import tiff_position
+from seamo_fast.data.packing.sources.pairing import season_slots
+from seamo_fast.data.shards import ArraySpec, Remark, array_names
+from seamo_fast.errors import DataError
+from seamo_fast.modalities import Modality, canonical_band, get_modality
+
+_FOLDERS: Final = {"s2l2a": "s2a", "s2l1c": "s2c", "s1grd": "s1"}
+_DTYPES: Final = {"s2l2a": "uint16", "s2l1c": "uint16", "s1grd": "float32"}
+_EXTENT: Final = 2640  # metres
+_DATE: Final = re.compile(r"(?<!\d)(\d{8})T\d{6}")
+
+
+class SSL4EO:
+    """Reads SSL4EO-S12 v1.0; an item is a location and yields at most one sample.
+
+    Args:
+        path: Folder that holds s1, s2a or s2c.
+        seasons: T; dates beyond are thinned evenly, missing ones are invalid groups.
+        modalities: Of "s2l2a", "s2l1c" and "s1grd". By default the optical ones that exist, L2A
+            before L1C, but only one of them, and the radar.
+
+    Raises:
+        DataError: A modality is not of this dataset, or its folder is not there.
+    """
+
+    layout: ClassVar[str] = "ssl4eo-v1.0"
+    looked_for: ClassVar[str] = "folders s1, s2a or s2c holding <location>/<date>/<BAND>.tif"
+    release: str = "ssl4eo-s12-v1.0"
+
+    def __init__(
+        self, path: Path, seasons: int = 4, modalities: Sequence[str] | None = None
+    ) -> None:
+        self.path = path
+        self.seasons = seasons
+        names = _present(path) if modalities is None else list(modalities)
+        for name in names:
+            if name not in _FOLDERS:
+                raise DataError(
+                    f"SSL4EO-S12 has no modality {name!r}; expected some of {', '.join(_FOLDERS)}"
+                )
+            if not (path / _FOLDERS[name]).is_dir():
+                raise DataError(f"{path} has no folder {_FOLDERS[name]} for modality {name!r}")
+        self.modalities = tuple(get_modality(name, self.release) for name in names)
+        self.arrays = {
+            array: ArraySpec(
+                _DTYPES[modality.name],
+                (seasons, len(grid.bands), *[round(_EXTENT / grid.gsd)] * 2),
+            )
+            for modality in self.modalities
+            for array, grid in zip(array_names(modality), modality.grids, strict=True)
+        }
+        self.settings = {"layout": self.layout, "seasons": seasons, "modalities": names}
+
+    @classmethod
+    def recognises(cls, path: Path) -> bool:
+        """Whether a folder looks like this layout."""
+        folders = [path / folder for folder in _FOLDERS.values()]
+        return any(
+            each.is_dir() for folder in folders if folder.is_dir() for each in folder.iterdir()
+        )
+
+    def items(self) -> list[str]:
+        """Returns the locations that any of the modalities has."""
+        found = {
+            location.name
+            for modality in self.modalities
+            for location in list_folders(self.path / _FOLDERS[modality.name])
+        }
+        return sorted(found)
+
+    def estimate(self) -> int:
+        """Returns the number of locations."""
+        return len(self.items())
+
+    def read(self, item: str) -> Iterator[Reading]:
+        """Yields the sample of a location."""
+        names = [modality.name for modality in self.modalities]
+        reading = Reading(item, {}, {}, {})
+        tiles = {name: self._acquisitions(name, item, reading) for name in names}
+        slots = season_slots(
+            {name: [day for day, _ in found] for name, found in tiles.items()}, self.seasons
+        )
+        for modality in self.modalities:
+            found = tiles[modality.name]
+            chosen = [None if slot is None else found[slot] for slot in slots[modality.name]]
+            self._read_modality(modality, chosen, reading)
+        yield reading
+
+    def _acquisitions(self, name: str, item: str, reading: Reading) -> list[tuple[date, Path]]:
+        found = []
+        for folder in list_folders(self.path / _FOLDERS[name] / item):
+            match = _DATE.search(folder.name)
+            try:
+                stamp = match[1] if match else ""
+                found.append((datetime.strptime(stamp, "%Y%m%d").date(), folder))
+            except ValueError:
+                what = str(folder.relative_to(self.path))
+                reading.skipped.append(Remark(what, "the folder name has no date YYYYMMDDTHHMMSS"))
+        return sorted(found)
+
+    def _read_modality(
+        self, modality: Modality, tiles: Sequence[tuple[date, Path] | None], reading: Reading
+    ) -> None:
+        specs = [self.arrays[array] for array in array_names(modality)]
+        grids = [np.zeros(spec.shape, spec.dtype) for spec in specs]
+        dates: list[date | None] = [None] * self.seasons
+        for t, tile in enumerate(tiles):
+            if tile is None:
+                continue
+            what = str(tile[1].relative_to(self.path))
+            try:
+                nan_pixels = self._read_tile(modality, tile[1], [grid[t] for grid in grids])
+            except TileError as error:
+                reading.skipped.append(Remark(what, str(error)))
+                continue
+            dates[t] = tile[0]
+            reading.position = reading.position or _position(tile[1])
+            if nan_pixels:
+                reading.noted.append(Remark(what, f"{nan_pixels} values are NaN or infinite"))
+        reading.arrays[modality.name] = grids
+        reading.dates[modality.name] = dates
+        reading.valid[modality.name] = [day is not None for day in dates]
+
+    def _read_tile(self, modality: Modality, folder: Path, out: Sequence[np.ndarray]) -> int:
+        """Fills `out`, one [Cg, Hg, Wg] a grid; returns how many values are not finite."""
+        files = _band_files(modality, folder)
+        for grid, array in zip(modality.grids, out, strict=True):
+            for position, channel in enumerate(grid.bands):
+                file = files[modality.band_names[channel]]
+                values = read_tiff(file)
+                check_tile(file.name, values, array.dtype.name, array.shape[1:])
+                array[position] = values
+        unmeasured = [~np.isfinite(array) for array in out]
+        if all(np.all(bad | (array == 0)) for bad, array in zip(unmeasured, out, strict=True)):
+            raise TileError("every pixel is nodata (0 or NaN in all bands)")
+        return sum(int(bad.sum()) for bad in unmeasured)
+
+
+def _band_files(modality: Modality, folder: Path) -> dict[str, Path]:
+    files: dict[str, Path] = {}
+    for file in sorted(folder.glob("*.tif")):
+        band = canonical_band(file.stem)
+        if band in files:
+            raise TileError(f"band {band} comes twice: {files[band].name}, {file.name}")
+        files[band] = file
+    missing = [name for name in modality.band_names if name not in files]
+    unknown = sorted(files.keys() - set(modality.band_names))
+    if missing or unknown:
+        raise TileError(
+            f"expected the {len(modality.bands)} bands {', '.join(modality.band_names)}; "
+            f"missing: {', '.join(missing) or 'none'}; unknown: {', '.join(unknown) or 'none'}"
+        )
+    return files
+
+
+def _position(folder: Path) -> tuple[float, float] | None:
+    file = next(iter(sorted(folder.glob("*.tif"))), None)
+    return None if file is None else tiff_position(file)
+
+
+def _present(path: Path) -> list[str]:
+    found = [name for name, folder in _FOLDERS.items() if (path / folder).is_dir()]
+    if "s2l2a" in found and "s2l1c" in found:
+        found.remove("s2l1c")
+    return found

@@ -1,0 +1,223 @@
+"""SSL4EO-S12 v1.1 (Blumenstiel et al., 2025, arXiv 2503.00168), as zarr or as WebDataset.
+
+    SOURCE/{train,val}/{S1GRD,S2L1C,S2L2A}/ssl4eos12_{train,val}_seasonal_data_NNNNNN.zarr.zip
+        64 locations a file: bands [sample, time, band, y, x]
+    SOURCE/{train,val}/{S1GRD,S2L1C,S2L2A}/ssl4eos12_shard_NNNNNN.tar
+        one member <key>.zarr.zip a location: bands [time, band, y, x]
+
+SOURCE may also be one of the folders train and val. Sentinel-2 is int16 DN with the +1000 of
+processing baseline 04.00 kept (recorded as the modality's offset), Sentinel-1 float16 dB. All bands
+are stored on the 10 m grid already, so that is how they are packed. A location is found in several
+modalities by its name; dates are those of `time_`, each modality's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from datetime import date
+from pathlib import Path
+from typing import ClassVar, Final
+
+import numpy as np
+
+from seamo_fast.data.packing.sources.base import Reading, TileError, check_tile
+from seamo_fast.data.packing.sources.formats.zarr_files import Series, SeriesFile, open_series
+from seamo_fast.data.packing.sources.pairing import season_slots
+from seamo_fast.data.shards import DTYPES, ArraySpec, Remark, array_names
+from seamo_fast.errors import DataError
+from seamo_fast.modalities import Modality, get_modality
+
+_FOLDERS: Final = {"s2l2a": "S2L2A", "s2l1c": "S2L1C", "s1grd": "S1GRD"}
+_SUFFIXES: Final = (".zarr.zip", ".tar")
+
+
+class SSL4EOZarr:
+    """Reads SSL4EO-S12 v1.1; an item is a file name and yields a sample a location.
+
+    Args:
+        path: Folder that holds train and val, or one of them.
+        seasons: T; dates beyond are thinned evenly, missing ones are invalid groups.
+        modalities: Of "s2l2a", "s2l1c" and "s1grd". By default the optical ones that exist, L2A
+            before L1C, but only one of them, and the radar.
+
+    Raises:
+        DataError: A modality is not of this dataset or not there, or no file of it can be read.
+    """
+
+    layout: ClassVar[str] = "ssl4eo-v1.1"
+    looked_for: ClassVar[str] = "folders S2L2A, S2L1C or S1GRD of .zarr.zip or .tar files"
+    release: str = "ssl4eo-s12-v1.1"
+
+    def __init__(
+        self, path: Path, seasons: int = 4, modalities: Sequence[str] | None = None
+    ) -> None:
+        self.path = path
+        self.seasons = seasons
+        present = [name for name in _FOLDERS if self._files(name)]
+        default = [n for n in present if n != "s2l1c" or "s2l2a" not in present]
+        names = default if modalities is None else list(modalities)
+        for name in names:
+            if name not in _FOLDERS:
+                raise DataError(
+                    f"SSL4EO-S12 has no modality {name!r}; expected some of {', '.join(_FOLDERS)}"
+                )
+            if name not in present:
+                raise DataError(
+                    f"{path} has no .zarr.zip or .tar file in a folder {_FOLDERS[name]} for "
+                    f"modality {name!r}"
+                )
+        self.modalities = tuple(get_modality(name, self.release) for name in names)
+        self.arrays = {array_names(each)[0]: self._specify(each) for each in self.modalities}
+        self.settings = {"layout": self.layout, "seasons": seasons, "modalities": names}
+
+    @classmethod
+    def recognises(cls, path: Path) -> bool:
+        """Whether a folder looks like this layout."""
+        return any(
+            any(_is_file(each.name) for each in folder.iterdir())
+            for part in _parts(path)
+            for folder in (path / part / each for each in _FOLDERS.values())
+            if folder.is_dir()
+        )
+
+    def items(self) -> list[str]:
+        """Returns the files that any of the modalities has, such as train/name.zarr.zip."""
+        names = {each for modality in self.modalities for each in self._files(modality.name)}
+        return sorted(names)
+
+    def estimate(self) -> int:
+        """Returns the number of locations of the first readable file times that of the files."""
+        items = self.items()
+        for item in items:
+            try:
+                with ExitStack() as stack:
+                    return len(self._open(item, stack)[0]) * len(items)
+            except DataError:
+                continue
+        return 0
+
+    def read(self, item: str) -> Iterator[Reading]:
+        """Yields the sample of each location in a file.
+
+        Raises:
+            DataError: The file of a modality cannot be read.
+        """
+        with ExitStack() as stack:
+            places, files = self._open(item, stack)
+            for place in places:
+                yield self._sample(item, place, files)
+
+    def _open(self, item: str, stack: ExitStack) -> tuple[list[str], dict[str, SeriesFile]]:
+        files: dict[str, SeriesFile] = {}
+        for modality in self.modalities:
+            path = self._path(item, modality.name)
+            if path.is_file():
+                files[modality.name] = stack.enter_context(open_series(path, modality))
+        return list(dict.fromkeys(place for file in files.values() for place in file.places)), files
+
+    def _sample(self, item: str, place: str, files: dict[str, SeriesFile]) -> Reading:
+        reading = Reading(place, {}, {}, {})
+        found: dict[str, Series] = {}
+        for modality in self.modalities:
+            what = f"{item} {modality.name} {place}"
+            file = files.get(modality.name)
+            if file is None or place not in file.places:
+                reading.noted.append(Remark(what, "not in the files of this modality"))
+                continue
+            try:
+                series = file.read(place)
+                spec = self.arrays[array_names(modality)[0]]
+                check_tile(what, series.tiles[0], spec.dtype, spec.shape[1:])
+            except (DataError, TileError) as error:
+                reading.skipped.append(Remark(what, str(error)))
+                continue
+            found[modality.name] = series
+            reading.position = reading.position or series.position
+            reading.place = reading.place or series.place
+        self._arrange(item, found, reading)
+        return reading
+
+    def _arrange(self, item: str, found: Mapping[str, Series], reading: Reading) -> None:
+        slots = _slots(found, self.seasons)
+        for modality in self.modalities:
+            name = modality.name
+            spec = self.arrays[array_names(modality)[0]]
+            tiles = np.zeros(spec.shape, spec.dtype)
+            dates: list[date | None] = [None] * self.seasons
+            chosen = slots.get(name, [None] * self.seasons)
+            for season, t in enumerate(chosen):
+                if t is not None:
+                    tiles[season], dates[season] = found[name].tiles[t], found[name].dates[t]
+            reading.arrays[name], reading.dates[name] = [tiles], dates
+            reading.valid[name] = [t is not None for t in chosen]
+            if name in found:
+                usable = _usable(found[name].tiles)
+                for t in sorted(set(range(len(found[name].tiles))) - set(usable)):
+                    what = f"{item} {name} {reading.id} time {t}"
+                    reading.skipped.append(Remark(what, "every pixel is nodata (0 or NaN)"))
+
+    def _path(self, item: str, name: str) -> Path:
+        return self.path / Path(item).parent / _FOLDERS[name] / Path(item).name
+
+    def _files(self, name: str) -> list[str]:
+        return [
+            str(Path(part) / file)
+            for part in _parts(self.path)
+            for file in _listed(self.path / part / _FOLDERS[name])
+        ]
+
+    def _specify(self, modality: Modality) -> ArraySpec:
+        problem = ""
+        for item in self._files(modality.name):
+            try:
+                with open_series(self._path(item, modality.name), modality) as file:
+                    tiles = file.read(file.places[0]).tiles
+                if tiles.dtype.name not in DTYPES:
+                    raise DataError(f"{item} holds {tiles.dtype}")
+            except (DataError, IndexError) as error:
+                problem = problem or str(error)
+                continue
+            return ArraySpec(tiles.dtype.name, (self.seasons, *tiles.shape[1:]))
+        raise DataError(
+            f"no file of modality {modality.name!r} in {self.path} can be read: {problem}"
+        )
+
+
+def _parts(path: Path) -> list[str]:
+    return [part for part in ("train", "val") if (path / part).is_dir()] or [""]
+
+
+def _listed(folder: Path) -> Iterator[str]:
+    if folder.is_dir():
+        yield from (each.name for each in sorted(folder.iterdir()) if _is_file(each.name))
+
+
+def _is_file(name: str) -> bool:
+    return name.endswith(_SUFFIXES) and not name.startswith(".")
+
+
+def _usable(tiles: np.ndarray) -> list[int]:
+    """Returns the times at which any pixel is measured."""
+    return [t for t, tile in enumerate(tiles) if np.any(np.isfinite(tile) & (tile != 0))]
+
+
+def _slots(found: Mapping[str, Series], seasons: int) -> dict[str, list[int | None]]:
+    """Pairs the usable times by date; season by season as stored where a date is unknown."""
+    usable = {name: _usable(each.tiles) for name, each in found.items()}
+    days: dict[str, list[tuple[date, int]]] = {}
+    for name, times in usable.items():
+        known = [(found[name].dates[t], t) for t in times]
+        days[name] = sorted((day, t) for day, t in known if day is not None)
+    if any(len(days[name]) < len(times) for name, times in usable.items()):
+        return {
+            name: [t if t in times else None for t in range(seasons)]
+            for name, times in usable.items()
+        }
+    if not days:
+        return {}
+    chosen = season_slots({name: [day for day, _ in each] for name, each in days.items()}, seasons)
+    return {
+        name: [None if slot is None else days[name][slot][1] for slot in slots]
+        for name, slots in chosen.items()
+    }

@@ -1,0 +1,143 @@
+"""Packs a dataset on disk into shards, and reports what was left out.
+
+python -m seamo_fast.pack /data/ssl4eo-s12 shards/ssl4eo-s12
+python -m seamo_fast.pack /data/ssl4eo-s12 shards/ssl4eo-s12 --splits 0.9,0.05,0.05 --verify
+python -m seamo_fast.pack cubes shards/cubes --mapping mapping.yaml
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from textwrap import fill
+from typing import Final
+
+from tqdm import tqdm
+
+from seamo_fast.cli import Command, progress_bar, say
+from seamo_fast.data.packing import report
+from seamo_fast.data.packing.disk_space import estimate
+from seamo_fast.data.packing.packer import OnBad, Plan, Shard, pack_splits, remove_shards
+from seamo_fast.data.packing.sources import layout_names, open_source
+from seamo_fast.data.packing.splits import Splits
+from seamo_fast.data.packing.verify import verify
+from seamo_fast.data.shards import Encoding, ShardSet
+from seamo_fast.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class PackSettings:
+    """All settings of `python -m seamo_fast.pack`.
+
+    Attributes:
+        source: Folder (or NetCDF file) of the dataset.
+        out: Folder to write the shards to; an interrupted run of the same command is resumed.
+        layout: What the folder holds: the name of a layout; `auto` recognises it.
+        mapping: What the files and bands of a series are: a YAML file, or the name of a mapping of
+            this package.
+        seasons: Dates a sample; 4, or the mapping's, by default.
+        modalities: Names of the modalities to pack; the layout's usual ones by default.
+        format: npy (memory-mapped, fastest) or tiff (deflated, smaller).
+        splits: Shares of train, val and test such as 0.9,0.05,0.05; each is a shard set in a folder
+            of that name in OUT, and no place is in two of them.
+        split_cell: Split by cells of so many degrees instead of by the names of places.
+        shard_size: Items (locations or places) a shard.
+        workers: Processes.
+        on_bad: skip (and report) bad tiles, or stop at the first.
+        verify: Read everything back after writing and compare the checksums.
+        overwrite: Delete the shards that OUT holds before packing.
+    """
+
+    source: Path
+    out: Path
+    layout: str = "auto"
+    mapping: str | None = None
+    seasons: int | None = None
+    modalities: list[str] | None = None
+    format: Encoding = "npy"
+    splits: str | None = None
+    split_cell: float = 0.0
+    shard_size: int = 512
+    workers: int = os.cpu_count() or 1
+    on_bad: OnBad = "skip"
+    verify: bool = False
+    overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        if self.workers < 1:
+            raise ConfigError(f"workers must be 1 or more, but got {self.workers}")
+        source, out = self.source.resolve(), self.out.resolve()
+        if out == source or source in out.parents:
+            raise ConfigError(
+                f"{self.out} lies in the source {self.source}; name a folder outside of it"
+            )
+        if self.split_cell and self.splits is None:
+            raise ConfigError("split_cell needs splits, such as --splits 0.9,0.05,0.05")
+
+
+COMMAND: Final = Command(
+    "pack",
+    PackSettings,
+    f"{__doc__}\n{fill('Layouts: ' + ', '.join(layout_names()))}",
+    positional=True,
+    interrupted="run the same command (without --overwrite) again to resume",
+)
+
+
+def _run(settings: PackSettings) -> None:
+    splits = None if settings.splits is None else Splits.parse(settings.splits, settings.split_cell)
+    plan = Plan(settings.out, settings.shard_size, settings.on_bad, settings.format, splits)
+    source = open_source(
+        settings.source,
+        settings.layout,
+        mapping=settings.mapping,
+        seasons=settings.seasons,
+        modalities=settings.modalities,
+    )
+    if settings.overwrite:
+        remove_shards(plan)
+    room = estimate(source, plan)
+    room.check(plan.out)
+    items = len(source.items())
+    say(f"packing {items} items: {room}")
+    with progress_bar(room.samples) as bar:
+        manifests = pack_splits(
+            source, plan, workers=settings.workers, progress=_shown(bar), tick=bar.update
+        )
+    for split, folder in plan.folders.items():
+        if split in manifests:
+            for line in report.summary(split, manifests[split], items, folder):
+                say(line)
+        else:
+            say(f"{split}: no sample fell into it, so it was not written")
+    if settings.verify:
+        _verify([ShardSet(plan.folders[split]) for split in manifests], settings.workers)
+
+
+def _shown(bar: tqdm[None]) -> Callable[[str, Shard], None]:
+    """Returns what reports a finished shard: a line where no terminal shows the bar."""
+
+    def show(split: str, shard: Shard) -> None:
+        if bar.disable:
+            say(report.shard_line(split, shard))
+
+    return show
+
+
+def _verify(sets: Sequence[ShardSet], workers: int) -> None:
+    samples = sum(len(each) for each in sets)
+    with progress_bar(samples) as bar:
+        verify(sets, workers, bar.update)
+    say(f"verified {samples} samples")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command; returns its exit status."""
+    return COMMAND.run(_run, arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,192 @@
+"""Reading the images of labelled datasets: what a file claims is checked, and errors name it."""
+
+from __future__ import annotations
+
+import math
+import struct
+import zlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import imagecodecs
+import numpy as np
+import tifffile
+
+from seamo_fast.data.packing.sources.base import TileError, check_tile, read_tiff
+from seamo_fast.errors import DataError
+
+TIFF_SUFFIXES: Final = (".tif", ".tiff")
+PICTURE_SUFFIXES: Final = (".jpg", ".jpeg", ".png")
+SUFFIXES: Final = TIFF_SUFFIXES + PICTURE_SUFFIXES
+MAX_VALUES: Final = 2**27
+_PNG_START: Final = b"\x89PNG\r\n\x1a\n"
+_PALETTE: Final = 3
+
+# Bands, rows, columns; None for any number.
+Shape = tuple[int | None, int | None, int | None]
+ANY: Final[Shape] = (None, None, None)
+
+
+def read_image(path: Path, dtypes: Sequence[str] = (), shape: Shape = ANY) -> np.ndarray:
+    """Returns the image [C, H, W] of a TIFF, PNG or JPEG file, values as stored.
+
+    The header is checked first, so that no file makes this allocate more than an image of
+    `MAX_VALUES` values.
+
+    Args:
+        path: What it holds is told from its suffix. Of a palette PNG the indices are read.
+        dtypes: Those allowed; any if empty.
+        shape: The sizes expected.
+
+    Raises:
+        DataError: The file is missing, damaged, or no such image; the message names it.
+    """
+    reader = {".png": _read_png, ".jpg": _read_jpeg, ".jpeg": _read_jpeg}.get(
+        path.suffix.lower(), _read_tiff
+    )
+    try:
+        return reader(path, dtypes, shape)
+    except TileError as error:
+        raise DataError(f"{error} (in {path.parent})") from error
+    except FileNotFoundError:
+        raise DataError(f"{path.name} is missing (in {path.parent})") from None
+    except Exception as error:  # damaged files raise whatever their decoder meets
+        raise DataError(
+            f"{path.name} cannot be read ({type(error).__name__}: {error}) (in {path.parent})"
+        ) from error
+
+
+def read_mask(path: Path, shape: Shape = (1, None, None), band: int = 0) -> np.ndarray:
+    """Returns one band [H, W] of an image of integers, as stored.
+
+    Raises:
+        DataError: The file is missing, damaged, or no such image; the message names it.
+    """
+    image = read_image(path, ("uint8", "int8", "uint16", "int16", "int32", "uint32"), shape)
+    return image[band]
+
+
+class Georeference(NamedTuple):
+    """Where an image lies: coordinates of its upper left corner, and size of a pixel."""
+
+    left: float
+    top: float
+    width: float
+    height: float
+
+
+def read_georeference(path: Path) -> Georeference | None:
+    """Returns where a GeoTIFF lies (ModelTiepoint and ModelPixelScale), None if it does not say.
+
+    Raises:
+        DataError: The file is missing or damaged; the message names it.
+    """
+    try:
+        with tifffile.TiffFile(path) as file:
+            tags = file.pages.first.geotiff_tags or {}
+        if not {"ModelTiepoint", "ModelPixelScale"} <= tags.keys():
+            return None
+        tie, scale = (
+            [float(value) for value in tags[name]] for name in ("ModelTiepoint", "ModelPixelScale")
+        )
+        found = Georeference(tie[3] - tie[0] * scale[0], tie[4] + tie[1] * scale[1], *scale[:2])
+    except Exception as error:  # damaged files raise whatever their decoder meets
+        raise DataError(
+            f"{path.name} cannot be read ({type(error).__name__}: {error}) (in {path.parent})"
+        ) from error
+    if not (np.isfinite(found).all() and found.width > 0 and found.height > 0):
+        raise DataError(f"{path.name} lies nowhere: {found} (in {path.parent})")
+    return found
+
+
+def _read_tiff(path: Path, dtypes: Sequence[str], shape: Shape) -> np.ndarray:
+    image = read_tiff(path)
+    image = image if image.ndim == 3 else image[None]
+    _check(path.name, image.dtype.name, image.shape, dtypes, shape)
+    return image
+
+
+def _check(
+    name: str, dtype: str, found: Sequence[int], dtypes: Sequence[str], shape: Shape
+) -> None:
+    if dtypes and dtype not in dtypes:
+        raise TileError(f"{name} has dtype {dtype}, expected {' or '.join(dtypes)}")
+    if any(wanted not in (None, size) for wanted, size in zip(shape, found, strict=True)):
+        expected = ", ".join("any" if size is None else str(size) for size in shape)
+        raise TileError(f"{name} has shape {list(found)}, expected [{expected}]")
+    if not 0 < math.prod(found) <= MAX_VALUES:
+        raise TileError(f"{name} says that it holds {math.prod(found)} values")
+
+
+def _read_jpeg(path: Path, dtypes: Sequence[str], shape: Shape) -> np.ndarray:
+    data = path.read_bytes()
+    found = _jpeg_size(data)
+    if found is None:
+        raise TileError(f"{path.name} cannot be read: it has no JPEG frame header")
+    _check(path.name, "uint8", found, dtypes, shape)
+    image = _channels_first(imagecodecs.jpeg8_decode(data))
+    # libjpeg fills what a cut file lacks with grey, and says nothing
+    if b"\xff\xd9" not in data[-1024:]:
+        raise TileError(f"{path.name} was cut short: it has no JPEG end marker")
+    return image
+
+
+def _jpeg_size(data: bytes) -> list[int] | None:
+    """Returns bands, rows and columns from the frame header (ITU-T T.81, B.2.2)."""
+    at = 2
+    while data[:2] == b"\xff\xd8" and at + 10 <= len(data) and data[at] == 0xFF:
+        marker, length = struct.unpack_from(">xBH", data, at)
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+            height, width, bands = struct.unpack_from(">HHB", data, at + 5)
+            return [bands, height, width]
+        at += 1 if marker == 0xFF else 2 + length
+    return None
+
+
+def _read_png(path: Path, dtypes: Sequence[str], shape: Shape) -> np.ndarray:
+    data = path.read_bytes()
+    if data[:8] != _PNG_START or data[12:16] != b"IHDR" or len(data) < 33:
+        raise TileError(f"{path.name} cannot be read: it is no PNG")
+    width, height, depth, colour = struct.unpack_from(">IIBB", data, 16)
+    bands = {0: 1, 2: 3, _PALETTE: 1, 4: 2, 6: 4}.get(colour, 0)
+    dtype = "uint16" if depth == 16 else "uint8"
+    _check(path.name, dtype, [bands, height, width], dtypes, shape)
+    if colour == _PALETTE:
+        data = _without_palette(data)
+    image: np.ndarray = imagecodecs.png_decode(data)
+    if depth < 8:  # the decoder stretches grey levels to 0..255
+        image = image // (255 // (2**depth - 1))
+    image = _channels_first(image)
+    check_tile(path.name, image, dtype, (bands, height, width))
+    return image
+
+
+def _without_palette(data: bytes) -> bytes:
+    """Returns a palette PNG as a grey one, whose levels are the indices."""
+    parts = [_PNG_START]
+    for kind, body in _chunks(data):
+        if kind in (b"PLTE", b"tRNS", b"bKGD"):
+            continue
+        if kind == b"IHDR":
+            body = body[:9] + b"\0" + body[10:]
+        parts.append(struct.pack(">I", len(body)) + kind + body)
+        parts.append(struct.pack(">I", zlib.crc32(kind + body)))
+    return b"".join(parts)
+
+
+def _chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Yields the checked chunks of a PNG, type and content."""
+    at = 8
+    while at < len(data):
+        length, kind = struct.unpack_from(">I4s", data, at)
+        body = data[at + 8 : at + 8 + length]
+        (checksum,) = struct.unpack_from(">I", data, at + 8 + length)
+        if zlib.crc32(kind + body) != checksum:
+            raise ValueError(f"its chunk {kind!r} is damaged")
+        yield kind, body
+        at += 12 + length
+
+
+def _channels_first(image: np.ndarray) -> np.ndarray:
+    return image[None] if image.ndim == 2 else np.moveaxis(image, -1, 0)

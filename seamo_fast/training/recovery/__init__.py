@@ -1,0 +1,1 @@
+"""What makes a run survive: checkpoints, resume, the run folder, signals, watchdog."""

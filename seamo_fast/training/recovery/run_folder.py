@@ -1,0 +1,124 @@
+"""The run folder: one process at a time, and where a run resumes."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+from seamo_fast import checkpoint_files
+from seamo_fast.errors import CheckpointError, ConfigError
+from seamo_fast.training.config import differences
+
+CHECKPOINTS: Final = "checkpoints"
+METRICS: Final = "metrics.jsonl"
+WANDB: Final = "wandb"
+_LOCK: Final = ".lock"
+_SHOWN: Final = 4
+_CONTENTS: Final = (
+    CHECKPOINTS, METRICS, WANDB, "config.yaml", "tensorboard", "loss.png", "reconstructions"
+)  # fmt: skip
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Makes the folder and keeps other processes out of it.
+
+    The operating system drops the lock with the process, so a killed run leaves none behind.
+
+    Raises:
+        ConfigError: Another process writes this run folder, or it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = (folder / _LOCK).open("a+", encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"run.folder {folder} cannot be written: {error.strerror}") from error
+    with file:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):
+            file.seek(0)
+            raise ConfigError(
+                f"run.folder {folder} is in use by process {file.read().strip()}; "
+                "wait for it, or choose another --run.folder"
+            ) from None
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield
+
+
+def find_start(folder: Path, resume: str, warn: Callable[[str], None]) -> Path | None:
+    """Returns the checkpoint a run resumes from, None for a new run.
+
+    Args:
+        folder: The run folder.
+        resume: `auto`, `none`, or a checkpoint or run folder.
+        warn: Called with a message for each refused checkpoint and moved run.
+
+    Raises:
+        CheckpointError: There are checkpoints but none is good, or `resume` holds none.
+    """
+    if resume == "none":
+        _move_aside(folder, warn)
+        return None
+    if resume == "auto":
+        return checkpoint_files.newest_good(folder / CHECKPOINTS, warn)
+    source = Path(resume)
+    if (source / checkpoint_files.RECORD).is_file():
+        start: Path | None = source
+    else:
+        start = checkpoint_files.newest_good(source / CHECKPOINTS, warn)
+    if start is None:
+        raise CheckpointError(
+            f"--run.resume {resume} is neither auto, none, a checkpoint nor a run"
+        )
+    return start
+
+
+def make_room(folder: Path, start: Path, warn: Callable[[str], None]) -> None:
+    """Moves the folder's own run aside if this one resumes from another folder's checkpoint."""
+    if start.resolve().parent != (folder / CHECKPOINTS).resolve():
+        _move_aside(folder, warn)
+
+
+def check_same(start: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
+    """Raises ConfigError naming the settings on which a checkpoint and this run disagree."""
+    found = differences(old, new)
+    if found:
+        shown = "; ".join(found[:_SHOWN])
+        more = f"; and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
+        raise ConfigError(
+            f"{start} belongs to a run of another configuration ({shown}{more}); give the "
+            "same settings, choose another --run.folder, or start over with --run.resume none"
+        )
+
+
+def _move_aside(folder: Path, warn: Callable[[str], None]) -> None:
+    present = [folder / name for name in _CONTENTS if (folder / name).exists()]
+    if not present:
+        return
+    number = 1
+    while (target := folder / f"previous-{number}").exists():
+        number += 1
+    target.mkdir()
+    for path in present:
+        path.rename(target / path.name)
+    warn(f"the earlier run was moved to {target}")
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Writes a small text file whole or not at all, also when the power fails.
+
+    What a killed process leaves is written over the next time.
+    """
+    temporary = path.with_name(f".{path.name}")
+    with temporary.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)

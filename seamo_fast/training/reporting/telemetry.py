@@ -1,0 +1,193 @@
+"""What a run reports: metrics of each interval, to the screen and to files."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from tqdm import tqdm
+
+from seamo_fast.errors import ConfigError, DataError
+from seamo_fast.training.config import PretrainConfig, to_dict
+from seamo_fast.training.recovery import run_folder
+
+LOG: Final = logging.getLogger("seamo_fast")
+
+
+class MetricsFile:
+    """metrics.jsonl: one line an interval, each step of the run at most once.
+
+    Args:
+        path: The file; lines after `step` (of a run that was killed later) are dropped.
+        step: Steps that the run has done.
+    """
+
+    def __init__(self, path: Path, step: int) -> None:
+        kept = [line for line in read_metrics(path) if line["step"] <= step]
+        run_folder.write_atomically(path, "".join(json.dumps(line) + "\n" for line in kept))
+        self._file = path.open("a", encoding="utf-8")
+
+    def write(self, metrics: Mapping[str, Any]) -> None:
+        """Adds a line, visible to other processes at once."""
+        self._file.write(json.dumps(metrics) + "\n")
+        self._file.flush()
+
+    def sync(self) -> None:
+        """Waits until all lines are on the disk."""
+        os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._file.close()
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """Returns the lines of a metrics.jsonl; a last line that was cut off is left out.
+
+    Raises:
+        DataError: Another line is damaged.
+    """
+    if not path.exists():
+        return []
+    lines = path.read_text(encoding="utf-8").splitlines()
+    result = []
+    for number, line in enumerate(lines):
+        try:
+            result.append(json.loads(line))
+        except ValueError as error:
+            if number < len(lines) - 1:
+                raise DataError(f"{path} line {number + 1} is not JSON; remove it") from error
+    return result
+
+
+class Telemetry:
+    """Where metrics and messages go: bar or lines, metrics.jsonl, TensorBoard, Weights & Biases.
+
+    Args:
+        folder: The run folder.
+        step: Steps that the run has done.
+        total: Steps of the whole run.
+        config: The run's settings; `run` says where metrics go.
+
+    Raises:
+        ConfigError: `run.wandb` is set and Weights & Biases is not installed.
+    """
+
+    def __init__(self, folder: Path, step: int, total: int, config: PretrainConfig) -> None:
+        run = config.run
+        self._total = total
+        self._wandb = None if run.wandb is None else _wandb_run(folder, run.wandb, config)
+        self._file = MetricsFile(folder / run_folder.METRICS, step)
+        self._events = _events(folder / "tensorboard", step) if run.tensorboard else None
+        self._bar = (
+            tqdm(total=total, initial=step, unit="step", dynamic_ncols=True)
+            if sys.stderr.isatty()
+            else None
+        )
+
+    def advance(self) -> None:
+        """Moves the bar by one step."""
+        if self._bar is not None:
+            self._bar.update()
+
+    def report(self, metrics: dict[str, Any]) -> None:
+        """Shows and files one interval's metrics (with keys "step" and "stage")."""
+        self._file.write(metrics)
+        step = metrics["step"]
+        numbers = {
+            key: value
+            for key, value in metrics.items()
+            if isinstance(value, (int, float)) and key != "step"
+        }
+        if self._events is not None:
+            for key, value in numbers.items():
+                self._events.add_scalar(key, value, step)
+        if self._wandb is not None:
+            self._wandb.log(numbers, step=step)
+        if self._bar is not None:
+            self._bar.set_description_str(metrics["stage"])
+            self._bar.set_postfix_str(summary(metrics))
+        else:
+            LOG.info(f"{metrics['stage']}  {step}/{self._total}  {summary(metrics)}")
+
+    def sync(self) -> None:
+        """Waits until all metrics so far are on the disk."""
+        self._file.sync()
+
+    def say(self, message: str) -> None:
+        """Shows a message without tearing the bar."""
+        if self._bar is not None:
+            self._bar.clear()
+        LOG.info(message)
+
+    def close(self) -> None:
+        """Writes out what is buffered and ends the bar."""
+        self._file.close()
+        if self._events is not None:
+            self._events.close()
+        if self._wandb is not None:
+            self._wandb.finish()
+        if self._bar is not None:
+            self._bar.close()
+
+
+def _events(folder: Path, step: int) -> Any:
+    from torch.utils.tensorboard import SummaryWriter
+
+    return SummaryWriter(str(folder), purge_step=step + 1)
+
+
+def _wandb_run(folder: Path, project: str, config: PretrainConfig) -> Any:
+    """Begins a run of Weights & Biases, or resumes the one that this run folder names."""
+    try:
+        import wandb
+    except ImportError as error:
+        raise ConfigError(
+            f"run.wandb {project!r} needs Weights & Biases: pip install 'seamo_fast[wandb]', or "
+            "leave run.wandb null"
+        ) from error
+    name = folder / run_folder.WANDB / "id.txt"
+    if not name.exists():
+        name.parent.mkdir(exist_ok=True)
+        run_folder.write_atomically(name, uuid.uuid4().hex)
+    return wandb.init(
+        project=project,
+        dir=str(folder),
+        id=name.read_text(encoding="utf-8"),
+        resume="allow",
+        config=to_dict(config),
+    )
+
+
+def summary(metrics: Mapping[str, Any]) -> str:
+    """Returns an interval's metrics as one line."""
+    losses = ", ".join(
+        f"{key.removeprefix('loss/')} {_number(value, '.4f')}"
+        for key, value in metrics.items()
+        if key.startswith("loss/")
+    )
+    parts = [
+        f"loss {_number(metrics['loss'], '.4f')} ({losses})",
+        f"lr {metrics['lr']:.2e}",
+        f"grad {_number(metrics['grad_norm'], '.2f')}",
+        f"{metrics['samples_per_second']:.1f} samples/s",
+        f"MFU {metrics['mfu']:.0%}",
+        f"wait {metrics['data_wait']:.0%}",
+        f"{metrics['memory_gib']:.2f} GiB",
+    ]
+    if metrics["seconds_left"]:
+        parts.append(f"{tqdm.format_interval(metrics['seconds_left'])} left")
+    for key, word in (("skipped", "skipped steps"), ("bad_records", "damaged records")):
+        if metrics.get(key):
+            parts.append(f"{word}: {metrics[key]}")
+    return "  ".join(parts)
+
+
+def _number(value: float | None, form: str) -> str:
+    return "not finite" if value is None else format(value, form)

@@ -1,0 +1,216 @@
+from __future__ import annotations
+
+import errno
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors import safe_open
+
+from seamo_fast import checkpoint_files
+from seamo_fast.errors import CheckpointError
+from seamo_fast.modalities import Modality, get_modality
+from seamo_fast.model.config import ModelConfig
+from seamo_fast.model.weights import model_metadata
+from seamo_fast.training.recovery import checkpoint
+
+RECORD = {"stage": "first", "precision": "fp32"}
+
+
+def save(folder: Path, step: int, keep: int = 9, size: int = 64) -> Path:
+    values = torch.arange(size, dtype=torch.float32) + step
+    return checkpoint.save(
+        folder,
+        step,
+        {"weight": values, "bias": values[:2].to(torch.bfloat16)},
+        {"weight.exp_avg": values * 2},
+        RECORD,
+        {"note": "kept"},
+        keep,
+    )
+
+
+def damage(file: Path, how: str) -> None:
+    data = bytearray(file.read_bytes())
+    if how == "truncated":
+        data = data[: len(data) // 2]
+    elif how == "flipped":
+        data[len(data) * 2 // 3] ^= 1
+    file.write_bytes(data)
+    if how == "missing":
+        file.unlink()
+
+
+def test_what_was_saved_is_loaded(tmp_path: Path) -> None:
+    path = save(tmp_path / "checkpoints", 120)
+    assert path.name == "step_00000120"
+    assert sorted(p.name for p in path.iterdir()) == [
+        "checkpoint.json", "model.safetensors", "optimizer.safetensors"
+    ]  # fmt: skip
+    found = checkpoint.load(path)
+    assert found.step == 120
+    assert found.record["stage"] == "first"
+    assert found.record["versions"]["torch"] == torch.__version__
+    assert torch.equal(found.model["weight"], torch.arange(64.0) + 120)
+    assert found.model["bias"].dtype == torch.bfloat16
+    assert torch.equal(found.optimizer["weight.exp_avg"], 2 * (torch.arange(64.0) + 120))
+
+
+def test_weights_say_which_model_they_belong_to(tmp_path: Path) -> None:
+    modalities = [get_modality("s2l2a"), get_modality("s1grd")]
+    config = ModelConfig(width=64, heads=2)
+    metadata = model_metadata(config, modalities)
+    path = checkpoint.save(tmp_path, 1, {"w": torch.zeros(1)}, {}, RECORD, metadata, 1)
+    with safe_open(path / "model.safetensors", "pt") as file:
+        found = file.metadata()
+    assert ModelConfig(**json.loads(found["config"])) == config
+    assert [Modality.from_dict(m) for m in json.loads(found["modalities"])] == modalities
+
+
+def test_only_the_newest_are_kept(tmp_path: Path) -> None:
+    for step in (2, 4, 10, 100_000_000):
+        save(tmp_path, step, keep=2)
+    assert [p.name for p in checkpoint_files.step_folders(tmp_path)] == [
+        "step_00000010",
+        "step_100000000",
+    ]
+
+
+@pytest.mark.parametrize("file", ["model.safetensors", "optimizer.safetensors", "checkpoint.json"])
+@pytest.mark.parametrize("how", ["truncated", "flipped", "missing"])
+def test_a_damaged_checkpoint_is_refused_and_the_previous_one_used(
+    tmp_path: Path, file: str, how: str
+) -> None:
+    good, bad = save(tmp_path, 10), save(tmp_path, 20)
+    damage(bad / file, how)
+    with pytest.raises(CheckpointError, match=f"step_00000020 is refused: {file} (has|is)"):
+        checkpoint.load(bad)
+    refused: list[str] = []
+    assert checkpoint_files.newest_good(tmp_path, refused.append) == good
+    assert len(refused) == 1
+    assert refused[0].endswith("; using step_00000010 instead")
+
+
+def test_messages_name_the_file_and_the_reason(tmp_path: Path) -> None:
+    path = save(tmp_path, 7)
+    file = path / "model.safetensors"
+    size = file.stat().st_size
+    damage(file, "flipped")
+    with pytest.raises(CheckpointError) as error:
+        checkpoint.load(path)
+    assert str(error.value) == (
+        f"checkpoint {path} is refused: model.safetensors has been altered (its SHA-256 differs)"
+    )
+    damage(file, "truncated")
+    with pytest.raises(CheckpointError) as error:
+        checkpoint.load(path)
+    assert str(error.value) == (
+        f"checkpoint {path} is refused: model.safetensors has {size // 2} bytes instead of {size}"
+    )
+
+
+def test_a_later_format_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checkpoint, "FORMAT", 2)
+    path = save(tmp_path, 7)
+    monkeypatch.undo()
+    with pytest.raises(CheckpointError, match="its format is 2, this version reads 1"):
+        checkpoint.load(path)
+
+
+def test_no_checkpoint_is_none_but_only_damaged_ones_are_an_error(tmp_path: Path) -> None:
+    assert checkpoint_files.newest_good(tmp_path / "absent", pytest.fail) is None
+    for step in (1, 2):
+        damage(save(tmp_path, step) / "checkpoint.json", "missing")
+    with pytest.raises(CheckpointError, match=r"all 2 checkpoints .* are damaged .*resume none"):
+        checkpoint_files.newest_good(tmp_path, pytest.fail)
+
+
+def test_later_checkpoints_are_set_aside(tmp_path: Path) -> None:
+    for step in (1, 2, 3):
+        save(tmp_path, step)
+    checkpoint.set_aside_after(tmp_path, 2)
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "step_00000001", "step_00000002", "unused_step_00000003"
+    ]  # fmt: skip
+
+
+def test_a_full_disk_leaves_the_earlier_checkpoints(small_disk: Callable[[int], Path]) -> None:
+    folder = small_disk(256) / "checkpoints"
+    save(folder, 1, size=2**13)
+    message = r"disk is full: .*step_00000002 needs 0\.5 MiB, 0\.\d MiB are free"
+    with pytest.raises(CheckpointError, match=message):
+        save(folder, 2, size=2**16)
+    assert [path.name for path in folder.iterdir()] == ["step_00000001"]
+    assert checkpoint.load(folder / "step_00000001").step == 1
+
+
+def test_all_is_on_the_disk_before_the_name_appears_and_then_the_name(
+    tmp_path: Path, order_on_disk: list[str]
+) -> None:
+    save(tmp_path / "checkpoints", 7)
+    at = order_on_disk.index("rename step_00000007")
+    files = {"model.safetensors", "optimizer.safetensors", "checkpoint.json"}
+    before = order_on_disk[:at]
+    assert {f"sync {name}" for name in files} <= set(before)
+    assert before[-1].startswith("sync .step_00000007.")
+    assert order_on_disk[-1] == "sync checkpoints"
+    assert order_on_disk.index("sync checkpoints") > at
+
+
+@pytest.mark.parametrize("call", ["_write_record", "_sync", "save_file"])
+def test_any_failed_write_is_cleaned_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    save(tmp_path, 1)
+
+    def fail(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(checkpoint, call, fail)
+    with pytest.raises(CheckpointError, match="the disk is full"):
+        save(tmp_path, 2)
+    assert [path.name for path in tmp_path.iterdir()] == ["step_00000001"]
+
+
+@pytest.mark.parametrize("call", ["_write_record", "_sync", "save_file"])
+def test_a_process_killed_while_saving_leaves_no_half_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    class Killed(BaseException):
+        pass
+
+    def die(*_: Any) -> None:
+        raise Killed
+
+    save(tmp_path, 1)
+    original: Callable[..., Any] = getattr(checkpoint, call)
+    monkeypatch.setattr(checkpoint, call, die)
+    with pytest.raises(Killed):
+        save(tmp_path, 2)
+    assert [p.name for p in checkpoint_files.step_folders(tmp_path)] == ["step_00000001"]
+    monkeypatch.setattr(checkpoint, call, original)
+    save(tmp_path, 2)
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_process_killed_while_removing_leaves_no_half_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Killed(BaseException):
+        pass
+
+    def die(folder: Path, **_: Any) -> None:
+        (folder / "checkpoint.json").unlink()
+        raise Killed
+
+    save(tmp_path, 1)
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint.shutil, "rmtree", die)
+        with pytest.raises(Killed):
+            save(tmp_path, 2, keep=1)
+    assert [p.name for p in checkpoint_files.step_folders(tmp_path)] == ["step_00000002"]
+    checkpoint.set_aside_after(tmp_path, 2)
+    assert [p.name for p in tmp_path.iterdir()] == ["step_00000002"]
