@@ -90,7 +90,7 @@ def work(x: Arguments, *, both: bool) -> Work:
 
 
 # more than a block in every dimension and a rest: CPU 16 rows in order, 128 of a sum, 256 columns;
-# Triton 8 rows and 512 or 1024 columns; CUDA 8 rows, 256 columns, 1024 rows of a span
+# Triton 8 rows and 512 or 1024 columns; CUDA 8 rows, 256 columns
 SIZES: tuple[dict[str, Any], ...] = (
     {},
     {"k": 0},
@@ -100,8 +100,11 @@ SIZES: tuple[dict[str, Any], ...] = (
     {"lead": (5, 1, 2), "d": 64, "n": 70},
     {"lead": (1,), "d": 264},
     {"lead": (1,), "d": 1030},
-    {"lead": (3,), "k": 40, "hidden": 41, "d": 70, "n": 31},
-    {"lead": (2, 3), "k": 97, "hidden": 98, "d": 70, "n": 70},
+    {"lead": (3,), "k": 40, "hidden": 41, "d": 70, "n": 70},
+)
+MANY: tuple[dict[str, Any], ...] = (  # for kernels that are not interpreted
+    {"lead": (2, 3), "k": 97, "hidden": 98, "d": 200, "n": 130},
+    {"lead": (2, 3), "k": 70, "hidden": 71, "d": 6, "n": 400},
 )
 EMPTY: tuple[dict[str, Any], ...] = (
     {"lead": (0,)},

@@ -147,20 +147,25 @@ def work(x: Arguments, *, both: bool) -> Work:
 SIZES: tuple[dict[str, int], ...] = (
     {"k": 1, "keys": 1},
     {"k": 1, "keys": 65},
-    {"k": 130, "keys": 1},
-    {"k": 63, "keys": 63},
+    {"k": 70, "keys": 1},
     {"k": 64, "keys": 64},
     {"k": 70, "keys": 65},
-    {"k": 64, "keys": 129},
     {"k": 70, "keys": 33, "d": 128},
     {"t": 1, "m": 2},
     {"t": 1, "m": 1},
-    {"t": 3, "m": 1, "k": 3, "keys": 7},
     {"d": 1},
     {"h": 3, "d": 7},
-    {"h": 7, "k": 16, "keys": 16, "d": 24},
-    {"b": 5, "k": 16, "keys": 16, "d": 24},
-    {"b": 3, "t": 3, "h": 2, "k": 17, "keys": 16, "d": 16},
+    {"b": 2, "t": 3, "h": 2, "k": 17, "keys": 16, "d": 16},
+)
+MANY: tuple[dict[str, int], ...] = (  # for kernels that are not interpreted
+    {"k": 130, "keys": 1},
+    {"k": 63, "keys": 63},
+    {"k": 64, "keys": 129},
+    {"t": 1},
+    {"m": 1},
+    {"b": 5, "h": 1},
+    {"h": 7},
+    {"t": 7, "m": 3},
 )
 # the widths that heads are padded to, and others between them
 WIDTHS = (1, 7, 17, 32, 33, 40, 48, 64, 80, 96, 120, 128)
