@@ -35,3 +35,9 @@ def pytest_benchmark_update_machine_info(
     machine_info["threads"] = torch.get_num_threads()
     machine_info["gpu"] = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     machine_info["command"] = " ".join(("pytest", *map(str, config.invocation_params.args)))
+
+
+@pytest.fixture(scope="session")
+def full(pytestconfig: pytest.Config) -> bool:
+    """Whether --full was given."""
+    return bool(pytestconfig.getoption("--full"))

@@ -61,10 +61,18 @@ CONTESTANTS = (
     *((kind, encoding) for kind in ("torch", "dali") for encoding in ("npy", "tiff")),
     *(("DataLoader", name) for name in RIVALS),
 )
+BRIEF = (("torch", "npy"), ("DataLoader", "lmdb"))  # without --full
+NAMES = {"torch": "ours", "dali": "ours with DALI", "DataLoader": "torch's DataLoader"}
 
 
-@pytest.mark.parametrize("workers", [0, 1, 2])
-@pytest.mark.parametrize(("kind", "what"), CONTESTANTS)
+@pytest.mark.parametrize(
+    ("kind", "what", "workers"),
+    [
+        pytest.param(*each, workers, marks=() if each in BRIEF else pytest.mark.full)
+        for each in CONTESTANTS
+        for workers in (0, 1, 2)
+    ],
+)
 def test_batches(
     benchmark: Any, samples: list[Arrays], folder: Path, kind: str, what: str, workers: int
 ) -> None:
@@ -85,6 +93,9 @@ def test_batches(
     benchmark.pedantic(epoch, rounds=5)
     seconds = benchmark.stats.stats.median
     benchmark.extra_info.update(
+        table="loaders",
+        loader=f"{NAMES[kind]}, {what}",
+        workers=workers,
         samples_per_second=count * BATCH / seconds,
         megabytes_per_second=count * BATCH * nbytes(samples[0]) / seconds / 1e6,
         threads=torch.get_num_threads(),

@@ -11,6 +11,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+import pytest
 import tifffile
 
 from bench.data.formats import Arrays, write_geotiff
@@ -27,6 +28,7 @@ def summed(folder: str) -> float:
     return sum(float(tifffile.imread(path).sum()) for path in sorted(Path(folder).rglob("*.tif")))
 
 
+@pytest.mark.full
 def test_locations(benchmark: Any, samples: list[Arrays], tmp_path: Path) -> None:
     """`times_tifffile` is the ratio of the rates; each process sums whole locations."""
     count = int(os.environ.get("SEAMO_FAST_BENCH_LOCATIONS", "100"))
@@ -53,6 +55,7 @@ def test_locations(benchmark: Any, samples: list[Arrays], tmp_path: Path) -> Non
         benchmark.pedantic(run, setup=read, rounds=ROUNDS)
     ratio = statistics.median(seconds["tifffile"][1:]) / statistics.median(seconds["pack"])
     benchmark.extra_info.update(
+        table="packing",
         locations=count,
         locations_per_second=count / statistics.median(seconds["pack"]),
         times_tifffile=ratio,

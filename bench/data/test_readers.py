@@ -16,6 +16,7 @@ import pytest
 from bench.data.formats import READERS, Arrays, nbytes
 
 OURS = "shards npy"
+BRIEF = (OURS, "memory copy", "lmdb")  # warm, without --full
 
 
 def timed(read: Callable[[int], Arrays], order: np.ndarray) -> float:
@@ -26,8 +27,16 @@ def timed(read: Callable[[int], Arrays], order: np.ndarray) -> float:
     return time.perf_counter() - start
 
 
-@pytest.mark.parametrize("cache", ["warm", "cold"])
-@pytest.mark.parametrize("name", READERS)
+@pytest.mark.parametrize(
+    ("name", "cache"),
+    [
+        pytest.param(
+            name, cache, marks=() if name in BRIEF and cache == "warm" else pytest.mark.full
+        )
+        for name in READERS
+        for cache in ("warm", "cold")
+    ],
+)
 def test_one_core(
     benchmark: Any, samples: list[Arrays], folder: Path, name: str, cache: str, request: Any
 ) -> None:
@@ -65,6 +74,9 @@ def test_one_core(
     benchmark.pedantic(run, setup=prepare, rounds=5)
     other, ours_median = (statistics.median(seconds[key]) for key in ("other", "ours"))
     benchmark.extra_info.update(
+        table="readers",
+        reader=name,
+        cache=cache,
         samples_per_second=len(samples) / other,
         megabytes_per_second=len(samples) * nbytes(samples[0]) / other / 1e6,
         times_ours=other / ours_median,

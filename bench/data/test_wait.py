@@ -11,6 +11,7 @@ import pytest
 from seamo_fast import pretrain
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("workers", [0, 1])
 @pytest.mark.parametrize("loader", ["torch", "dali"])
 def test_demo_pretraining(benchmark: Any, tmp_path: Path, loader: str, workers: int) -> None:

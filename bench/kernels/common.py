@@ -27,7 +27,7 @@ from bench.sizes import POSITIONS, SEASONS, TOKENS
 from seamo_fast.model.config import PRESETS, ModelConfig
 
 SIZES = ("tiny", "small", "base")
-BRIEF_SIZES = ("small", "base", "s2l2a")
+BRIEF = ("small", "base", "s2l2a", "base B=1", "base B=16")  # labels that run without --full
 BATCH = 8  # keeps a round well under a second
 
 FORWARD, BOTH = "forward", "forward+backward"
@@ -128,9 +128,8 @@ class Bench:
 
     def is_brief(self, name: str, case: Case) -> bool:
         """Whether a race runs without --full."""
-        directions = {each.direction for each in self.cases}
-        plain = Case(case.size, BOTH if BOTH in directions else FORWARD)
-        return name in self.brief and case == plain and case.size in BRIEF_SIZES
+        way = max((each.direction for each in self.cases), key=len)  # backward too, if there is one
+        return name in self.brief and case.direction == way and case.label in BRIEF
 
     def contestant(self, name: str) -> Contestant:
         """The contestant of that name, in either form."""
@@ -194,7 +193,7 @@ def caller(bench: Bench, name: str, case: Case) -> Callable[[], Results]:
         function = entry.compiled(function)
 
     def forward() -> Results:
-        with torch.no_grad():
+        with torch.inference_mode():
             out = function(inputs)
         return out if isinstance(out, tuple) else (out,)
 

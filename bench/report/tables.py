@@ -150,6 +150,12 @@ def _beside(record: Record) -> str:
     return f"{record['ratio']:.2f} ({record['ours ms']:.0f})"
 
 
+def utilisation(records: Sequence[Record]) -> str:
+    """The machine's time for the bare products of inference over the time of ours."""
+    rows = ((r["model"], str(r["batch"]), f"{r['utilisation']:.2f}") for r in records)
+    return table(("inference of",), ("batch", "utilisation"), rows)
+
+
 def readers(records: Sequence[Record]) -> str:
     """Samples a second of one core, and how often ours fits into the reader's time."""
     by_reader = {
@@ -185,6 +191,22 @@ def loaders(records: Sequence[Record]) -> str:
     )
 
 
+def packing(records: Sequence[Record]) -> str:
+    """Locations a second, and the rate beside reading and summing the same files."""
+    return table(
+        (),
+        ("locations", "locations/s", "times as fast as reading with tifffile"),
+        (
+            (
+                str(record["locations"]),
+                f"{record['locations_per_second']:.0f}",
+                f"{record['times_tifffile']:.2f}",
+            )
+            for record in records
+        ),
+    )
+
+
 # by the names of markers: the records that a table is made of, and how
 TABLES: dict[str, tuple[str, Callable[[Sequence[Record]], str]]] = {
     "ops": ("ops", ops),
@@ -192,8 +214,10 @@ TABLES: dict[str, tuple[str, Callable[[Sequence[Record]], str]]] = {
     "boundary": ("boundary", boundary),
     "steps": ("steps", steps),
     "inference": ("inference", inference),
+    "utilisation": ("utilisation", utilisation),
     "readers": ("readers", readers),
     "loaders": ("loaders", loaders),
+    "packing": ("packing", packing),
 }
 
 

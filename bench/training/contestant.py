@@ -1,29 +1,25 @@
-"""One contestant of the race of training steps, in a process of its own, as a user would run it.
-
-It makes a step for each line that it reads and answers with a line of JSON.
-"""
+"""A step of SeaMo's training as a user would run it, of its reference, and the bare products."""
 
 from __future__ import annotations
 
 import argparse
-import json
 import math
-import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from bench.training.process import Answer, serve
+from seamo_fast.pretrain import COMMAND
 from seamo_fast.profile.variant import as_reference
-from seamo_fast.training import allocator, build, optimizer, precision
-from seamo_fast.training.config import Compile, OptimConfig, PretrainConfig
-from seamo_fast.training.parse import parse
+from seamo_fast.training import allocator, batches, model_setup, precision
+from seamo_fast.training.config import Compile, PretrainConfig
+from seamo_fast.training.step import TrainingStep, step_flops
 from seamo_fast.views import ViewConfig
 
 # how a product was called: sizes and strides of both factors
@@ -31,38 +27,35 @@ Product = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...], tuple[int, ..
 
 
 class Contestant:
-    """A model, its optimiser and a batch of the demo data, of the preset `small`."""
+    """A model, its training step and a batch of the demo data, of the preset `small` in float32."""
 
     def __init__(self, name: str, compiled: Compile, size: int, decoded: float) -> None:
         settings = [f"--data.batch_size={size}", f"--views.decode_fraction={decoded}"]
-        config: PretrainConfig = parse(["--config", "small", *settings])[0]
+        config: PretrainConfig = COMMAND.parse(["--config", "small", *settings])[0]
         self.device = precision.choose_device("auto")
-        shards = build.open_shards(config.data.path)
-        plan = build.make_plan(config, shards)
+        shards = batches.open_shards(config.data.path)
+        plan = batches.make_plan(config, shards)
         stage = plan.stages[-1]
-        batch = next(iter(build.make_loader(config, shards, stage)))
-        views = build.draw_views(config, batch, stage.number)
+        batch = next(iter(batches.make_loader(config, shards, stage)))
+        views = batches.draw_views(config, batch, stage.number)
         self.batch, self.views = batch.to(self.device), views.to(self.device)
         everything = replace(config, views=ViewConfig())
-        self.flops = size * build.step_flops(everything, shards, stage)
-        ours = build.make_model(config, shards, plan)
+        self.facts = {"flops": size * step_flops(everything, shards, stage)}
+        ours = model_setup.make_model(config, shards, plan).to(self.device)
         if name == "ours":
             allocator.keep_freed_memory()  # as the command does
-            build.compile_model(ours, compiled, self.device)
+            model_setup.compile_model(ours, compiled, self.device)
             self.model: nn.Module = ours
         else:
-            self.model = as_reference(ours)
+            self.model = as_reference(ours).to(self.device)
             if compiled != "off":
-                self.model = torch.compile(self.model, dynamic=False)
-        self.model.to(self.device)
-        self.adamw = optimizer.build(self.model, OptimConfig())
+                self.model.compile(dynamic=False)
+        self.train = TrainingStep(self.model, ours.count, config.optim, self.device, torch.float32)
 
-    def step(self) -> float:
-        """Makes a training step and returns its loss."""
-        total = self.model(self.batch, self.views)[0]
-        total.backward()
-        optimizer.apply(self.adamw, self.model, 1e-4, None)
-        return float(total.detach())
+    def step(self) -> Answer:
+        """Makes a training step, as a run does."""
+        losses, _ = self.train(self.model, self.batch, self.views, fusion=True, lr=1e-4)
+        return {"loss": float(losses.sum())}
 
 
 class Products(TorchDispatchMode):
@@ -112,20 +105,19 @@ def _patches(images: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class Machine:
-    """The machine itself: how long the products of the reference's step take it, one by one."""
+    """The machine itself: how long the products of somebody's step take it, one by one."""
 
-    def __init__(self, reference: Contestant) -> None:
+    def __init__(self, step: Callable[[], object], device: torch.device) -> None:
         with Products() as products:
-            reference.step()
+            step()
         self.count = products.count
-        self.device = reference.device
-        self.flops = sum(count * _operations(product) for product, count in self.count.items())
+        self.device = device
+        self.facts = {"flops": sum(n * _operations(product) for product, n in self.count.items())}
 
-    def step(self) -> float:
+    def step(self) -> Answer:
         """Returns the seconds that all products took."""
-        return sum(
-            count * _least_time(product, self.device) for product, count in self.count.items()
-        )
+        times = (n * _least_time(product, self.device) for product, n in self.count.items())
+        return {"seconds": sum(times)}
 
 
 def _operations(product: Product) -> int:
@@ -153,34 +145,6 @@ def _extent(shape: tuple[int, ...], stride: tuple[int, ...]) -> int:
     return 1 + sum((size - 1) * step for size, step in zip(shape, stride, strict=True))
 
 
-def _resident(key: str) -> int:
-    """Returns VmRSS or VmHWM, the most it has been, in bytes."""
-    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(key))
-
-
-def answers(arguments: argparse.Namespace) -> Iterator[dict[str, float]]:
-    """Yields one answer for each line of the standard input."""
-    before = _resident("VmRSS")
-    contestant = Contestant(arguments.name, arguments.compile, arguments.batch, arguments.decoded)
-    yield {"flops": contestant.flops, "threads": torch.get_num_threads()}
-    for _ in sys.stdin:
-        start = time.perf_counter()
-        loss = contestant.step()
-        precision.synchronize(contestant.device)
-        seconds = time.perf_counter() - start
-        yield {"seconds": seconds, "loss": loss, "memory": _resident("VmHWM") - before}
-
-
-def rates(arguments: argparse.Namespace) -> Iterator[dict[str, float]]:
-    """Yields the FLOPs of the reference's products, then their time for each line."""
-    allocator.keep_freed_memory()
-    machine = Machine(Contestant("reference", "off", arguments.batch, arguments.decoded))
-    yield {"flops": machine.flops}
-    for _ in sys.stdin:
-        yield {"seconds": machine.step()}
-
-
 def main() -> None:
     """Answers until the standard input ends."""
     parser = argparse.ArgumentParser()
@@ -188,10 +152,16 @@ def main() -> None:
     parser.add_argument("compile", choices=get_args(Compile))
     parser.add_argument("batch", type=int)
     parser.add_argument("decoded", type=float, nargs="?", default=1.0)
-    arguments = parser.parse_args()
-    for answer in (rates if arguments.name == "machine" else answers)(arguments):
-        sys.stdout.write(json.dumps(answer) + "\n")
-        sys.stdout.flush()
+    given = parser.parse_args()
+
+    def make() -> Contestant | Machine:
+        if given.name != "machine":
+            return Contestant(given.name, given.compile, given.batch, given.decoded)
+        allocator.keep_freed_memory()
+        reference = Contestant("reference", "off", given.batch, given.decoded)
+        return Machine(reference.step, reference.device)
+
+    serve(make)
 
 
 if __name__ == "__main__":

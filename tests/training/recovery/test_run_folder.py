@@ -1,4 +1,4 @@
-"""The run folder's lock, and where a run goes on."""
+"""The run folder's lock, and where a run resumes."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from seamo_fast.training.recovery import run_folder
 @pytest.fixture
 def holder(tmp_path: Path) -> Iterator[int]:
     """Another process that holds the lock of `tmp_path`."""
-    ready, tell = os.pipe()
+    ready, done = os.pipe()
     process = os.fork()
     if process == 0:
         with run_folder.locked(tmp_path):
-            os.write(tell, b".")
+            os.write(done, b".")
             time.sleep(60)
         os._exit(0)
     os.read(ready, 1)
     yield process
     os.kill(process, signal.SIGKILL)
     os.close(ready)
-    os.close(tell)
+    os.close(done)
     try:
         os.waitpid(process, 0)
     except ChildProcessError:
