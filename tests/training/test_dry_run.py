@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from seamo_fast import kernels
-from seamo_fast.training import build
+from seamo_fast.training import batches
 from seamo_fast.training.config import PretrainConfig
 from seamo_fast.training.dry_run import activation_bytes
 
@@ -21,7 +21,7 @@ Settings = Callable[..., PretrainConfig]
 @pytest.mark.parametrize("recompute", ["none", "blocks"])
 def test_fusion_is_counted_where_it_runs(settings: Settings, recompute: str) -> None:
     config = settings(run__recompute=recompute, model__fusion_depth=2)
-    stage = build.make_plan(config, build.open_shards(config.data.path)).stages[-1]
+    stage = batches.make_plan(config, batches.open_shards(config.data.path)).stages[-1]
     assert stage.fusion
 
     def count(fusion_depth: int, fusion: bool, dtype: torch.dtype = torch.bfloat16) -> int:
@@ -62,7 +62,7 @@ def test_the_branches_keep_less_where_they_run(
     monkeypatch.setattr(kernels, "explain", lambda device: chosen)
     one = settings(run__recompute="blocks", run__compile=compiled)
     all_ = settings(run__recompute="none", run__compile=compiled)
-    stage = build.make_plan(one, build.open_shards(one.data.path)).stages[-1]
+    stage = batches.make_plan(one, batches.open_shards(one.data.path)).stages[-1]
     assert one.model.mlp_ratio == 4
     inputs = activation_bytes(one, stage, CPU, dtype)
     assert activation_bytes(all_, stage, CPU, dtype) == kept * inputs

@@ -21,7 +21,7 @@ from seamo_fast.data.packing import sources
 from seamo_fast.data.packing.disk_space import Room
 from seamo_fast.data.packing.packer import Shard, pack
 from seamo_fast.data.packing.sources import Reading, open_source
-from seamo_fast.data.packing.sources.mapping import load_mapping
+from seamo_fast.data.packing.sources.mapping_files import load_mapping
 from seamo_fast.data.shards.manifest import ArraySpec, Remark
 from seamo_fast.errors import ConfigError, DataError
 from seamo_fast.modalities import Band, Modality
