@@ -19,7 +19,7 @@ COMMAND: Final = Command("build", NoSettings, __doc__)
 
 def _run(_: NoSettings) -> None:
     try:
-        failures = _native.build(verbose=True)
+        failures = _native.build(say)
     except _native.BuildError as error:  # setup.py reads that module without this package
         raise SeaMoError(str(error)) from error
     for name, reason in failures.items():

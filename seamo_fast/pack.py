@@ -21,11 +21,10 @@ from seamo_fast.cli import Command, progress_bar, say
 from seamo_fast.data.packing import report
 from seamo_fast.data.packing.disk_space import estimate
 from seamo_fast.data.packing.packer import OnBad, Plan, Shard, pack_splits, remove_shards
-from seamo_fast.data.packing.sources import LAYOUTS, open_source
+from seamo_fast.data.packing.sources import layout_names, open_source
 from seamo_fast.data.packing.splits import Splits
 from seamo_fast.data.packing.verify import verify
-from seamo_fast.data.shards.manifest import Encoding
-from seamo_fast.data.shards.shard_set import ShardSet
+from seamo_fast.data.shards import Encoding, ShardSet
 from seamo_fast.errors import ConfigError
 
 
@@ -82,7 +81,7 @@ class PackSettings:
 COMMAND: Final = Command(
     "pack",
     PackSettings,
-    f"{__doc__}\n{fill('Layouts: ' + ', '.join(LAYOUTS))}",
+    f"{__doc__}\n{fill('Layouts: ' + ', '.join(layout_names()))}",
     positional=True,
     interrupted="run the same command (without --overwrite) again to resume",
 )

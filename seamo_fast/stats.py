@@ -19,8 +19,7 @@ from seamo_fast.data.checks.measure import measure, store
 from seamo_fast.data.checks.opening import open_data
 from seamo_fast.data.checks.report import table
 from seamo_fast.data.checks.suspicions import suspicions
-from seamo_fast.data.shards.manifest import is_packed
-from seamo_fast.data.shards.shard_set import ShardSet
+from seamo_fast.data.shards import ShardSet, is_packed
 from seamo_fast.errors import ConfigError
 
 

@@ -16,7 +16,7 @@ from typing import Final
 from seamo_fast.cli import Command, say
 from seamo_fast.data.checks.contact_sheet import draw, source_samples, stored_samples
 from seamo_fast.data.checks.opening import open_data
-from seamo_fast.data.shards.shard_set import ShardSet
+from seamo_fast.data.shards import ShardSet
 from seamo_fast.errors import ConfigError, DataError
 from seamo_fast.files import writing
 

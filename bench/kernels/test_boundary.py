@@ -6,7 +6,6 @@ The smallest of many repetitions at the smallest shapes, less that of the C++ fu
 from __future__ import annotations
 
 import functools
-import importlib
 import time
 from collections.abc import Callable
 from typing import Any
@@ -15,6 +14,7 @@ import pytest
 import torch
 
 from seamo_fast import kernels
+from seamo_fast.kernels import _registry
 
 _CALLS, _REPETITIONS = 50, 1000
 _B, _T, _M, _K, _N, _D, _P = 1, 1, 1, 2, 4, 8, 16
@@ -83,7 +83,7 @@ def test_boundary(benchmark: Any, op: str, gradient: bool) -> None:
     public, arguments, options, beyond = call_of(op)
     for number in LEAVES[op] if gradient else ():
         arguments[number].requires_grad_()
-    native = importlib.import_module(f"seamo_fast.kernels.{op}.cpu_impl").forward
+    native = _registry.implementation(op, "cpu").forward
     call = functools.partial(public, *arguments, **options)
     kernel = functools.partial(native, *arguments, *beyond)
     call()

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from seamo_fast.data.shards.shard_set import ShardWriter
+from seamo_fast.data import ShardWriter
 from seamo_fast.modalities import Band, Modality
 from seamo_fast.model.config import ModelConfig
 from seamo_fast.training.config import (

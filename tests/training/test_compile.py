@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from seamo_fast.data.shards.shard_set import ShardWriter
+from seamo_fast.data import ShardWriter
 from seamo_fast.tiles import TileBatch
 from seamo_fast.training import batches, loop, model_setup
 from seamo_fast.training.config import Compile, PretrainConfig, StageLength
@@ -112,6 +112,18 @@ def test_missing_groups_change_nothing(settings: Settings, monkeypatch: pytest.M
     found = run(make_config(settings, data__batch_size=2), monkeypatch, "aot_eager")
     assert {complete for (stage, complete), _ in found if stage == 2} == {False}
     assert_compiled_once(found)
+
+
+@pytest.mark.parametrize(("limit", "expected"), [(8, 64), (100, 100)])
+def test_torch_may_compile_as_many_programs_as_the_stages_need(
+    settings: Settings, limit: int, expected: int
+) -> None:
+    config = settings()
+    shards = batches.open_shards(config.data.path)
+    model = model_setup.make_model(config, shards, batches.make_plan(config, shards))
+    with torch._dynamo.config.patch(recompile_limit=limit):
+        model_setup.compile_model(model, "regional", torch.device("cpu"))
+        assert torch._dynamo.config.recompile_limit == expected
 
 
 @pytest.mark.parametrize(

@@ -15,8 +15,8 @@ from matplotlib.figure import Figure
 
 from seamo_fast import pictures
 from seamo_fast.data.packing.sources import Reading, Source
+from seamo_fast.data.shards import ShardSet
 from seamo_fast.data.shards.band_statistics import BandStatistics
-from seamo_fast.data.shards.shard_set import ShardSet
 from seamo_fast.errors import ConfigError, DataError
 from seamo_fast.modalities import MISSING_DATE, Modality
 

@@ -12,8 +12,7 @@ import numpy as np
 from seamo_fast.data.checks.band_profile import BandProfile
 from seamo_fast.data.packing.jobs import Tick, count, run_jobs
 from seamo_fast.data.packing.sources import Source
-from seamo_fast.data.shards.manifest import Remark
-from seamo_fast.data.shards.shard_set import ShardSet
+from seamo_fast.data.shards import Remark, ShardSet
 from seamo_fast.errors import DataError
 from seamo_fast.modalities import Modality
 

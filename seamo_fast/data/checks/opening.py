@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from seamo_fast.data.packing.sources import Source, open_source
-from seamo_fast.data.shards.manifest import is_packed
-from seamo_fast.data.shards.shard_set import ShardSet
+from seamo_fast.data.shards import ShardSet, is_packed
 
 
 def open_data(

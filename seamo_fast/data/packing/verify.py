@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from seamo_fast.data.packing.jobs import Tick, count, run_jobs
-from seamo_fast.data.shards.shard_set import ShardSet
+from seamo_fast.data.shards import ShardSet
 from seamo_fast.errors import DataError
 
 

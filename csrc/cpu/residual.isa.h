@@ -1,4 +1,4 @@
-#include "exponential.inc"
+#include "exponential.isa.h"
 
 // What a row leaves over is padded, so that every value takes the same way.
 template <typename Body>
@@ -135,7 +135,7 @@ static void gelu_backward_rows(const float* x, const float* bias, int64_t begin,
 static void add_bias_rows(const Rows& rows, const float* bias, int64_t begin, int64_t end,
                           int64_t width, float* to) {
   for (int64_t row = begin; row < end; ++row) {
-    const float* from = static_cast<const float*>(rows.data) + rows.offset(row);
+    const float* from = static_cast<const float*>(rows.data) + offset_of(rows, row);
     for_each(width, [&]<typename Vector>(int64_t i) {
       write(to + row * width + i, read<Vector>(from + i) + read<Vector>(bias + i));
     });

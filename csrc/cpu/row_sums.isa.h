@@ -6,8 +6,8 @@ static void add_row_of(const Scalar* from, int64_t width, float* to) {
 }
 
 // to [width] += values first, first + 1, ... of a row.
-static void add_row(const Rows& rows, int64_t row, int64_t first, int64_t width, float* to) {
-  const int64_t offset = rows.offset(row) + first;
+static void add_row(const StoredRows& rows, int64_t row, int64_t first, int64_t width, float* to) {
+  const int64_t offset = offset_of(rows, row) + first;
   rows.half ? add_row_of(static_cast<const bf16*>(rows.data) + offset, width, to)
             : add_row_of(static_cast<const float*>(rows.data) + offset, width, to);
 }

@@ -12,7 +12,7 @@ static void tokens_of(const AssembleTokens& x, int64_t begin, int64_t end) {
     const int64_t sequence = row / x.length, j = row % x.length;
     const float* position = x.table + x.index[row] * x.width;
     if (j < x.visible_count) {
-      const int64_t token = x.visible.offset(sequence * x.visible_count + j);
+      const int64_t token = offset_of(x.visible, sequence * x.visible_count + j);
       add_row(static_cast<const Scalar*>(x.visible.data) + token, position, x.width, to);
     } else {
       add_row(x.mask_token, position, x.width, to);

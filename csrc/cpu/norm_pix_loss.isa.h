@@ -21,8 +21,8 @@ struct Patch {
   Moments of_target;
 
   Patch(const NormPixLoss& x, int64_t row)
-      : pred(static_cast<const Pred*>(x.pred.data) + x.pred.offset(row)),
-        target(static_cast<const Target*>(x.target.data) + x.target.offset(row)),
+      : pred(static_cast<const Pred*>(x.pred.data) + offset_of(x.pred, row)),
+        target(static_cast<const Target*>(x.target.data) + offset_of(x.target, row)),
         of_target(x.normalize ? moments(target, x.values, x.eps) : Moments{0, 1}) {}
 
   template <typename Vector>

@@ -2,8 +2,8 @@
 // cache, then each block of queries passes over the blocks of keys that it may see. Scores are kept
 // as [keys, queries], so that maxima, sums and exponentials work on whole vectors.
 
-#include "blocks.inc"
-#include "exponential.inc"
+#include "blocks.isa.h"
+#include "exponential.isa.h"
 
 constexpr int64_t kBlock = 64;  // queries and keys of a block
 
@@ -182,8 +182,8 @@ void forward(const TmAttention& x, int64_t begin, int64_t end, float* memory) {
 }
 
 void attention(const TmAttention& x, int64_t begin, int64_t end) {
-  const Memory memory(ForwardScratch(x, nullptr).size);
-  (x.half ? &forward<bf16> : &forward<float>)(x, begin, end, memory.get());
+  const ::seamo::Scratch<float> memory(ForwardScratch(x, nullptr).size);
+  (x.half ? &forward<bf16> : &forward<float>)(x, begin, end, memory.data());
 }
 
-#include "tm_attention_backward.inc"
+#include "tm_attention_backward.isa.h"

@@ -163,6 +163,6 @@ void backward(const TmAttentionBackward& y, int64_t parts, int64_t begin, int64_
 }
 
 void attention_backward(const TmAttentionBackward& x, int64_t parts, int64_t begin, int64_t end) {
-  const Memory memory(BackwardScratch(x.forward, nullptr).size);
-  (x.forward.half ? &backward<bf16> : &backward<float>)(x, parts, begin, end, memory.get());
+  const ::seamo::Scratch<float> memory(BackwardScratch(x.forward, nullptr).size);
+  (x.forward.half ? &backward<bf16> : &backward<float>)(x, parts, begin, end, memory.data());
 }
