@@ -6,7 +6,7 @@ VENV ?= .venv
 ARGS ?=
 
 python := $(VENV)/bin/python
-# Stamps name the folder they were made in: a clone that was moved is installed anew.
+# Stamps name the folder they were made in: a clone that was moved is installed again.
 here := $(shell pwd | cksum | cut -d ' ' -f 1)
 installed := $(VENV)/.seamo_fast-$(here)
 installed_dev := $(VENV)/.seamo_fast-dev-$(here)
@@ -37,10 +37,10 @@ help:
 	@echo 'make test-sanitize   the tests of the C++ kernels, compiled with address and undefined sanitizers'
 	@echo 'make mutants    put small faults into a copy of the code, which the tests must notice (SAMPLE=40 of them, SEED=12)'
 	@echo 'make fuzz       read damaged files in every way they can be read (CASES=10000 of sources and shards, and as many of readers)'
-	@echo 'make drill      kill and disturb pretraining runs, which must end as if nothing had happened (DRILLS=40 of them)'
+	@echo 'make drill      kill and disturb pretraining runs, which must end with the same losses (DRILLS=40 of them)'
 	@echo 'make soak       watch memory, descriptors and step time of a long pretraining run (MINUTES=45)'
 	@echo 'make lint       format, lint and types alone'
-	@echo 'make format     format the code and mend what the linter can'
+	@echo 'make format     format the code and fix what the linter can'
 	@echo 'make clean      remove what was built, and .venv'
 
 pretrain: $(native)

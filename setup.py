@@ -7,12 +7,16 @@ compile after the installation. See kernels/_native.py for what is compiled when
 
 from __future__ import annotations
 
-import runpy
-from pathlib import Path
+import importlib
+import sys
+from types import ModuleType
 
 from setuptools import find_packages, setup
 
-native = runpy.run_path("kernels/_native.py")
+# the modules of kernels/ that compile, without its __init__.py, which needs torch
+compiling = sys.modules["compiling"] = ModuleType("compiling")
+compiling.__path__ = ["kernels"]
+native = importlib.import_module("compiling._native")
 
 setup(
     packages=[
@@ -22,5 +26,5 @@ setup(
         "seamo_fast.csrc",
     ],
     package_dir={"seamo_fast.kernels": "kernels", "seamo_fast.csrc": "csrc"},
-    **native["setup_arguments"](Path("csrc")),
+    **native.setup_arguments(),
 )

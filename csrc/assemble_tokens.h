@@ -8,7 +8,7 @@ namespace seamo {
 
 struct AssembleTokens {
   int64_t sequences, visible_count, length, width;
-  Rows visible;             // sequences * visible_count rows
+  StoredRows visible;       // sequences * visible_count rows
   const float* mask_token;  // [width]
   const float* table;       // [positions, width]
   Index index;              // [sequences, length]
@@ -18,7 +18,7 @@ struct AssembleTokens {
 // A gradient that is not wanted is null.
 struct AssembleTokensBackward {
   int64_t sequences, visible_count, length, width, positions;
-  Rows grad;  // sequences * length rows
+  StoredRows grad;  // sequences * length rows
   Index index;
   void* visible_grad;      // [sequences, visible_count, width], stored like grad
   float* mask_token_grad;  // [width]

@@ -1,13 +1,16 @@
-// What every C++ kernel of seamo_fast shares. The conventions of csrc:
+// What every C++ kernel for the CPU shares. The conventions of csrc:
 //
-//   csrc/<op>.h            one plain struct of raw pointers, sizes and strides (in elements, not in
-//                          bytes) for each direction, and the functions that take it
-//   csrc/cpu/<op>.cpp      the kernels; no torch headers. setup.py compiles every csrc/cpu/*.cpp
-//   csrc/cpu/<op>.inc      kernels that exist once for each instruction set, see cpu/every_isa.h
-//   csrc/bindings/*.cpp    turn tensors into the struct and allocate the outputs; the only files
-//                          with torch headers. All but cuda*.cpp are one module, defined in
-//                          cpu.cpp: another file exports `void bind_<op>(pybind11::module_&)`, in
-//                          the global namespace, which cpu.cpp declares and calls
+//   csrc/<op>.h                one plain struct of raw pointers, sizes and strides (in elements,
+//                              not in bytes) for each direction, and the functions that take it
+//   csrc/cpu/<op>.cpp          the algorithm, without torch headers
+//   csrc/cpu/<op>.isa.h        kernels that exist once for each instruction set: cpu/every_isa.h
+//   csrc/bindings/<op>.cpp     checks tensors, allocates results, fills the struct, and exports the
+//                              functions to Python: bindings/exported.h
+//   csrc/bindings/torch.cpp    what the algorithms ask of torch: threads, memory, matrix products
+//   csrc/cuda/                 the CUDA kernels, a library of their own: cuda/params.h
+//
+// The build compiles every .cpp of cpu/ and bindings/ into one module. Headers of Python, pybind11
+// and autograd take ten times as long to compile as a kernel: each is included by one .cpp.
 //
 // Storage is float or bf16, accumulation float. Results must not depend on the number of threads:
 // split the work into blocks of a fixed size, write what a block finds to its own place, and add
@@ -17,8 +20,9 @@
 
 #include <cstdint>
 #include <cstring>
-#include <new>
 #include <type_traits>
+
+#include "rows.h"
 
 namespace seamo {
 
@@ -26,6 +30,9 @@ namespace seamo {
 // it returns when all are done. The parts depend on the number of threads: results must not.
 void run_parallel(int64_t count, int64_t grain, void (*body)(void*, int64_t, int64_t),
                   void* context);
+
+// The number of torch's threads.
+int64_t thread_count();
 
 // parallel_for(rows, 16, [&](int64_t begin, int64_t end) { ... });
 template <typename Body>
@@ -64,15 +71,14 @@ inline Scalar from_float(float value) {
   }
 }
 
-// Rows whose values follow one another, in blocks of `inner` rows: what is left of the leading
-// dimensions of a tensor when those that can be one are made one.
-struct Rows {
-  void* data;
-  int64_t inner;  // rows in a block
-  int64_t outer_stride, stride;
-  bool half;  // bf16, else float
+// The element that row `row` begins with.
+inline int64_t offset_of(const Rows& rows, int64_t row) {
+  return row / rows.inner * rows.outer_stride + row % rows.inner * rows.stride;
+}
 
-  int64_t offset(int64_t row) const { return row / inner * outer_stride + row % inner * stride; }
+// Rows of bf16 if `half`, else of float.
+struct StoredRows : Rows {
+  bool half;
 };
 
 // Patch numbers, contiguous.
@@ -87,20 +93,22 @@ struct Index {
 
 inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-// Memory for values, not initialised, on a cache line.
+// Memory on a cache line, not initialised; NaN where torch fills new memory (in the tests).
+void* allocate(int64_t bytes);
+void release(void* memory);
+
+// Values that live as long as the object, not initialised.
 template <typename Value>
 class Scratch {
  public:
-  explicit Scratch(int64_t count)
-      : data_(static_cast<Value*>(::operator new(count * sizeof(Value), kAlignment))) {}
-  ~Scratch() { ::operator delete(data_, kAlignment); }
+  explicit Scratch(int64_t count) : data_(static_cast<Value*>(allocate(count * sizeof(Value)))) {}
+  ~Scratch() { release(data_); }
   Scratch(const Scratch&) = delete;
   Scratch& operator=(const Scratch&) = delete;
 
   Value* data() const { return data_; }
 
  private:
-  static constexpr std::align_val_t kAlignment{64};
   Value* data_;
 };
 

@@ -7,7 +7,7 @@
 namespace seamo {
 
 struct NormPixLoss {
-  Rows pred, target;  // `count` patches of `values` values
+  StoredRows pred, target;  // `count` patches of `values` values
   int64_t count, values;
   const void* weight;  // [count]: float, or bool if weight_is_bool
   bool weight_is_bool;

@@ -29,8 +29,7 @@ struct TmAttentionBackward {
   Tokens q_grad, k_grad, v_grad;
 };
 
-// `threads` decides how the work is split where there are few heads; results do not depend on it.
 void tm_attention(const TmAttention& x);
-void tm_attention_backward(const TmAttentionBackward& x, int64_t threads);
+void tm_attention_backward(const TmAttentionBackward& x);
 
 }  // namespace seamo

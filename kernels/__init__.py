@@ -6,22 +6,13 @@ per backend. ``explain_table()`` says which backend runs, and why the others do 
 
 from __future__ import annotations
 
-from ._registry import explain, explain_table
-from .assemble_tokens import assemble_tokens
-from .embed_patches import embed_patches
-from .gather_patches import gather_patches
-from .norm_pix_loss import norm_pix_loss
-from .residual import residual_attention, residual_mlp
-from .tm_attention import tm_attention
-
-__all__ = [
-    "assemble_tokens",
-    "embed_patches",
-    "explain",
-    "explain_table",
-    "gather_patches",
-    "norm_pix_loss",
-    "residual_attention",
-    "residual_mlp",
-    "tm_attention",
-]
+from ._layers import replaceable as replaceable
+from ._registry import explain as explain
+from ._registry import explain_table as explain_table
+from .assemble_tokens import assemble_tokens as assemble_tokens
+from .embed_patches import embed_patches as embed_patches
+from .gather_patches import gather_patches as gather_patches
+from .norm_pix_loss import norm_pix_loss as norm_pix_loss
+from .residual_attention import residual_attention as residual_attention
+from .residual_mlp import residual_mlp as residual_mlp
+from .tm_attention import tm_attention as tm_attention

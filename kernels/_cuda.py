@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import _native
+from . import _native, _torch_private
 
 LIBRARY = "libseamo_cuda.so"
 
@@ -143,7 +143,7 @@ def _current(device: torch.device | None) -> AbstractContextManager[Any]:
 def _stream(device: torch.device | None) -> int:
     if device is None or device.type != "cuda":
         return 0
-    return int(torch._C._cuda_getCurrentRawStream(device.index))
+    return _torch_private.raw_stream(device.index)
 
 
 def _error(code: int) -> str:

@@ -12,7 +12,8 @@ torch, see _nvcc.py. Each is known by a fingerprint of its sources and of what i
 
 Environment: SEAMO_FAST_BUILD=auto|none|cpu|cuda (auto: the CPU kernels, and the CUDA kernels where
 nvcc, a torch with CUDA, and a GPU or TORCH_CUDA_ARCH_LIST are there), MAX_JOBS, CXX, CFLAGS,
-CUDA_HOME, SEAMO_FAST_CACHE. This file imports nothing of the package: setup.py runs it.
+LDFLAGS, CUDA_HOME, SEAMO_FAST_CACHE. This file imports nothing of the package but _compile, _cxx
+and _nvcc: setup.py uses it.
 """
 
 from __future__ import annotations
@@ -23,8 +24,6 @@ import importlib.util
 import json
 import os
 import platform
-import runpy
-import shutil
 import sys
 import sysconfig
 import tempfile
@@ -33,22 +32,17 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from . import _cxx, _nvcc
+from ._compile import CompileError, Report
+
 VARIABLE = "SEAMO_FAST_BUILD"
 CPU, CUDA = "cpu", "cuda"
 REMEDY = "run python -m seamo_fast.build"
 
 _HERE = Path(__file__).resolve().parent
-_SOURCES = _HERE.parent / "csrc"
 _FOLDERS = {CPU: (".", "bindings", "cpu"), CUDA: (".", "cuda")}
 _MODULE = "seamo_fast.kernels._C"
 _FILES = {CPU: f"_C{sysconfig.get_config_var('EXT_SUFFIX')}", CUDA: "libseamo_cuda.so"}
-
-_FLAGS = [
-    "-fopenmp",  # at::parallel_for is a template; at link time torch brings its OpenMP
-    *("-O3", "-g0", "-fno-math-errno", "-fno-trapping-math", "-fvisibility=hidden"),
-    "-Wno-maybe-uninitialized",  # gcc 12 says that of its own AVX-512 intrinsics
-    "-Wno-psabi",  # no vector crosses a file
-]
 
 
 class BuildError(RuntimeError):
@@ -70,10 +64,10 @@ def fingerprint(part: str) -> str:
     if part == CPU:
         import torch
 
-        runs = f"{torch.__version__} {sys.implementation.cache_tag} {_FLAGS}\n"
+        runs = f"{torch.__version__} {sys.implementation.cache_tag} {_cxx.FLAGS}\n"
         digest.update(runs.encode())
     for folder in _FOLDERS[part]:
-        for path in sorted((_SOURCES / folder).glob("*")):
+        for path in sorted((_cxx.SOURCES / folder).glob("*")):
             if path.is_file():
                 digest.update(f"{path.name}\n".encode() + path.read_bytes())
     return digest.hexdigest()[:16]
@@ -129,8 +123,11 @@ def _write_record(folder: Path, part: str, failure: str | None) -> None:
     partial.replace(folder / f"_{part}.json")
 
 
-def build(verbose: bool = False) -> dict[str, str | None]:
+def build(report: Report) -> dict[str, str | None]:
     """Compiles what SEAMO_FAST_BUILD asks for into the folders of :func:`cache_folder`.
+
+    Args:
+        report: gets a line for each source that is compiled, and what a compiler said if it failed.
 
     Returns:
         For each part the reason why it was not compiled, None if it was; empty for "none".
@@ -138,26 +135,28 @@ def build(verbose: bool = False) -> dict[str, str | None]:
     Raises:
         BuildError: SEAMO_FAST_BUILD names kernels that cannot be compiled.
     """
-    from setuptools import Distribution  # type: ignore[import-untyped]
-
-    arguments = setup_arguments(_SOURCES)
-    if not arguments:
+    wanted = _wanted()
+    if wanted == "none":
         return {}
     native = cache_folder(CPU).parent
     native.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=native) as folder:
-        distribution = Distribution({"name": "seamo_fast", **arguments})
-        command: Any = distribution.get_command_obj("build_ext")
-        command.build_lib, command.build_temp = f"{folder}/lib", f"{folder}/temp"
-        command.verbose = verbose
-        command.ensure_finalized()
-        command.run()
-        made = Path(folder, "lib", *_MODULE.split(".")[:-1])
-        for part in command.failures:
-            _move(made, cache_folder(part), part)
+    with tempfile.TemporaryDirectory(dir=native) as name:
+        folder = Path(name)
+        failures = {CPU: _build_cpu(folder / _FILES[CPU], report)}
+        if wanted != CPU:
+            failures[CUDA] = _build_cuda(folder / _FILES[CUDA], wanted, report)
+        _record(folder, failures, wanted)
+        for part in failures:
+            _move(folder, cache_folder(part), part)
     load.cache_clear()
-    failures: dict[str, str | None] = command.failures
     return failures
+
+
+def _record(folder: Path, failures: dict[str, str | None], wanted: str) -> None:
+    for part, failure in failures.items():
+        _write_record(folder, part, failure)
+    if failures.get(wanted):
+        raise BuildError(f"{VARIABLE}={wanted}: {failures[wanted]}")
 
 
 def _move(source: Path, target: Path, part: str) -> None:
@@ -173,25 +172,14 @@ def _move(source: Path, target: Path, part: str) -> None:
             (source / name).replace(target / name)
 
 
-def setup_arguments(sources: Path) -> dict[str, Any]:
-    """Arguments of ``setuptools.setup`` that compile what SEAMO_FAST_BUILD asks for.
-
-    Args:
-        sources: the folder csrc: relative in setup.py, as setuptools wants it; absolute elsewhere,
-            or objects would land outside of the folder for temporary files.
-    """
+def setup_arguments() -> dict[str, Any]:
+    """Arguments of ``setuptools.setup`` that compile what SEAMO_FAST_BUILD asks for."""
     wanted = _wanted()
     if wanted == "none" or (wanted == "auto" and importlib.util.find_spec("torch") is None):
         return {}
-    from torch.utils.cpp_extension import CppExtension
+    from setuptools import Extension  # type: ignore[import-untyped]
 
-    files = [*(sources / "bindings").glob("*.cpp"), *(sources / "cpu").glob("*.cpp")]
-    extension = CppExtension(
-        _MODULE,
-        [str(path) for path in sorted(files)],
-        extra_compile_args={"cxx": list(_FLAGS)},
-        optional=True,
-    )
+    extension = Extension(_MODULE, [], optional=True)
     return {"ext_modules": [extension], "cmdclass": {"build_ext": _command()}}
 
 
@@ -203,45 +191,37 @@ def _wanted() -> str:
 
 
 def _command() -> type:
-    from torch.utils.cpp_extension import BuildExtension
+    from setuptools.command.build_ext import build_ext  # type: ignore[import-untyped]
 
-    class BuildNative(BuildExtension):
+    class BuildNative(build_ext):  # type: ignore[misc]
         """Compiles part by part; records failures, raises those of what was asked for."""
 
         def run(self) -> None:
             self.failures: dict[str, str | None] = {}
-            wanted = _wanted()
             super().run()
+            wanted = _wanted()
             folder = Path(self.get_ext_fullpath(_MODULE)).parent
-            if wanted != "cpu":
-                self.failures[CUDA] = _build_cuda(folder / _FILES[CUDA], wanted)
-            for part, failure in self.failures.items():
-                _write_record(folder, part, failure)
-            if self.failures.get(wanted):
-                raise BuildError(f"{VARIABLE}={wanted}: {self.failures[wanted]}")
-
-        def build_extensions(self) -> None:
-            compiler = os.environ.get("CXX", "c++").split()[0]
-            if shutil.which(compiler) is None:
-                self.failures[CPU] = (
-                    f"the C++ compiler {compiler} was not found; "
-                    f"install one (or set CXX), then {REMEDY}"
-                )
-                return
-            super().build_extensions()
+            if wanted != CPU:
+                self.failures[CUDA] = _build_cuda(folder / _FILES[CUDA], wanted, print)
+            _record(folder, self.failures, wanted)
 
         def build_extension(self, extension: Any) -> None:
-            self.failures[CPU] = None
-            try:
-                super().build_extension(extension)
-            # whatever a compiler, a linker or ninja does wrong
-            except Exception as error:  # noqa: BLE001
-                self.failures[CPU] = f"compiling failed ({error}): {REMEDY}"
+            out = Path(self.get_ext_fullpath(extension.name))
+            self.failures[CPU] = _build_cpu(out, print)
 
     return BuildNative
 
 
-def _build_cuda(library: Path, wanted: str) -> str | None:
+def _build_cpu(module: Path, report: Report) -> str | None:
+    """Compiles the CPU kernels; why they cannot be compiled, None if they are."""
+    try:
+        _cxx.build(module, report)
+    except CompileError as error:
+        return _reason(error, report)
+    return None
+
+
+def _build_cuda(library: Path, wanted: str, report: Report) -> str | None:
     """Compiles the CUDA kernels; why they cannot be compiled, or need not be; None if they are."""
     import torch
 
@@ -250,9 +230,14 @@ def _build_cuda(library: Path, wanted: str) -> str | None:
     asked = torch.cuda.is_available() or "TORCH_CUDA_ARCH_LIST" in os.environ
     if wanted == "auto" and not asked:
         return f"no GPU is visible: set TORCH_CUDA_ARCH_LIST or {VARIABLE}=cuda, then {REMEDY}"
-    nvcc = runpy.run_path(str(_HERE / "_nvcc.py"))
     try:
-        nvcc["build"](library, nvcc["architectures"]())
-    except nvcc["CompileError"] as error:
-        return f"{error}; then {REMEDY}"
+        _nvcc.build(library, _nvcc.architectures(), report)
+    except CompileError as error:
+        return _reason(error, report)
     return None
+
+
+def _reason(error: CompileError, report: Report) -> str:
+    if error.output:
+        report(error.output)
+    return f"{error}; then {REMEDY}"

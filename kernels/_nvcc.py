@@ -1,7 +1,7 @@
 """nvcc: where it is, and how it makes the CUDA kernels; the only place that knows its options.
 
 The kernels are plain C functions without torch headers: one library serves every torch. This file
-imports nothing of the package, and not torch: setup.py runs it.
+imports nothing of the package but _compile, and not torch: setup.py uses it.
 
 Environment: CUDA_HOME, TORCH_CUDA_ARCH_LIST (such as "8.0;9.0a;10.0+PTX"), MAX_JOBS, NVCC_CCBIN.
 """
@@ -15,8 +15,9 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+
+from ._compile import CompileError, Report, run, run_all
 
 # A100, H100, B200; PTX for all others from the first on
 ARCHITECTURES = ("sm_80", "sm_90a", "sm_100", "compute_80")
@@ -25,10 +26,6 @@ SOURCES = Path(__file__).resolve().parent.parent / "csrc" / "cuda"
 
 _FLAGS = ("-std=c++17", "-O3", "-lineinfo", "-Xcompiler=-fPIC,-fvisibility=hidden")
 _ARCHITECTURE = re.compile(r"(\d+)\.(\d+)([af]?)(\+PTX)?")
-
-
-class CompileError(RuntimeError):
-    """nvcc is missing, or refused a source."""
 
 
 @functools.cache
@@ -93,33 +90,31 @@ def cubin(source: Path, architecture: str, out: Path) -> str:
     Raises:
         CompileError: nvcc refused it.
     """
-    return _run(command(source, out, [architecture], "-cubin", "-Xptxas=-v"))
+    return run(command(source, out, [architecture], "-cubin", "-Xptxas=-v"))
 
 
-def build(out: Path, architectures: Sequence[str]) -> None:
+def build(out: Path, architectures: Sequence[str], report: Report = lambda line: None) -> None:
     """Makes the shared library ``out`` of all sources; it appears when it is complete.
+
+    Args:
+        out: where it goes.
+        architectures: such as "sm_90a" or "compute_80".
+        report: gets a line for each source that is compiled.
 
     Raises:
         CompileError: nvcc is missing, or refused a source.
     """
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent) as folder:
-        objects = [Path(folder, f"{path.stem}.o") for path in sources()]
-        commands = [
-            command(source, path, architectures, "-c")
-            for source, path in zip(sources(), objects, strict=True)
-        ]
-        with ThreadPoolExecutor(int(os.environ.get("MAX_JOBS") or os.cpu_count() or 1)) as pool:
-            list(pool.map(_run, commands))
+        objects = {path: Path(folder, f"{path.stem}.o") for path in sources()}
+        run_all(
+            {
+                f"cuda/{path.name}": command(path, made, architectures, "-c")
+                for path, made in objects.items()
+            },
+            report,
+        )
         library = Path(folder, out.name)
         nvcc = str(toolkit() / "bin" / "nvcc")
-        _run([nvcc, "-shared", "-cudart=static", *map(str, objects), "-o", str(library)])
+        run([nvcc, "-shared", "-cudart=static", *map(str, objects.values()), "-o", str(library)])
         library.replace(out)
-
-
-def _run(arguments: Sequence[str]) -> str:
-    done = subprocess.run(arguments, capture_output=True, text=True, check=False)
-    if done.returncode:
-        lines = [line for line in done.stderr.splitlines() if "error" in line] or [done.stderr]
-        raise CompileError(f"{Path(arguments[0]).name} failed: {lines[0].strip()}")
-    return done.stderr

@@ -1,10 +1,10 @@
 """Which implementation of an operation runs: the only dispatch of the kernels.
 
 An operation is one or two torch operators (forward, backward) in the namespace ``seamo``. A backend
-implements it as a module with functions ``forward`` and ``backward`` that take the arguments of the
-schema; the module is imported when it is first needed. Both directions always run on one backend.
-A function may return None for arguments it does not take, such as a dtype: the reference then runs.
-To add one: write the module and call :func:`implement` in the ``__init__.py`` of the operation.
+implements it as functions ``forward`` and ``backward`` that take the arguments of the schema; they
+are loaded when they are first needed. Both directions always run on one backend. A function may
+return None for arguments it does not take, such as a dtype: the reference then runs. To add one:
+write the functions where :func:`implement` expects them, and name the backend there.
 
 The way through torch's dispatcher, with autograd in Python, costs more than ten microseconds. In
 eager mode the C++ kernels, which check their arguments themselves and know their gradients, are
@@ -15,16 +15,17 @@ from __future__ import annotations
 
 import functools
 import importlib
+import itertools
 import os
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import torch
 from torch.autograd import forward_ad
-from torch.overrides import has_torch_function
 
 from ..errors import ConfigError
-from . import _backends
+from . import _backends, _native, _torch_private
 
 VARIABLE = "SEAMO_FAST_KERNELS"
 REFERENCE = "reference"
@@ -41,13 +42,9 @@ _NOT_BUILT = {
     REFERENCE: "it has no reference implementation",
 }
 
-_dispatch_modes = torch._C._len_torch_dispatch_stack
-_transforms = torch._C._functorch.peek_interpreter_stack
-_is_profiled = torch._C._autograd._profiler_enabled
-_function_modes = torch._C._len_torch_function_stack
-
 _library = torch.library.Library("seamo", "DEF")
-_modules: dict[str, dict[str, str]] = {}
+_packages: dict[str, str] = {}
+_implemented: dict[str, tuple[str, ...]] = {}
 
 
 class Choice(NamedTuple):
@@ -59,11 +56,33 @@ class Choice(NamedTuple):
     reason: str
 
 
-def implement(op: str, backend: str, module: str) -> None:
-    """Registers ``module`` (a full module name) as the implementation of ``op`` by ``backend``."""
-    if backend not in BACKENDS:
-        raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, but got {backend!r}")
-    _modules.setdefault(op, {})[backend] = module
+def implement(package: str, *backends: str) -> None:
+    """Registers an operation and the backends that compute it.
+
+    Args:
+        package: full name of its folder, whose last part is its own name, ``<op>``.
+        backends: of BACKENDS. "reference", "triton" and "cuda" are the modules ``reference``,
+            ``triton_impl`` and ``cuda_impl`` of the folder; "cpu" is the functions ``<op>`` and
+            ``<op>_backward`` that csrc/bindings/<op>.cpp exports.
+
+    Raises:
+        ValueError: a backend is unknown.
+    """
+    for backend in backends:
+        if backend not in BACKENDS:
+            raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, but got {backend!r}")
+    op = package.rpartition(".")[2]
+    _packages[op], _implemented[op] = package, backends
+
+
+def implementation(op: str, backend: str) -> Any:
+    """What computes ``op`` on a backend that can run: an object with forward and backward."""
+    if backend != "cpu":
+        name = backend if backend == REFERENCE else f"{backend}_impl"
+        return importlib.import_module(f"{_packages[op]}.{name}")
+    module = _native.load()
+    backward = getattr(module, f"{op}_backward", None)
+    return SimpleNamespace(forward=getattr(module, op), backward=backward)
 
 
 def define(
@@ -78,7 +97,7 @@ def define(
 ) -> Callable[..., Any]:
     """Defines one torch operator of ``op`` and returns a function that runs it.
 
-    ``direction`` names the function of the backend's module: "forward" or "backward". The first
+    ``direction`` names the function of the backend: "forward" or "backward". The first
     argument of ``schema`` is a tensor or a list of tensors; its device decides the backend. An
     operator without ``backward`` raises when a gradient through it is asked for.
 
@@ -114,7 +133,7 @@ def define(
 def _run(function: Callable[..., Any], op: str, direction: str, arguments: Any) -> Any:
     result = function(*arguments)
     if result is None:
-        return getattr(importlib.import_module(_modules[op][REFERENCE]), direction)(*arguments)
+        return getattr(implementation(op, REFERENCE), direction)(*arguments)
     return result
 
 
@@ -122,7 +141,7 @@ def _eager(op: str, overload: Callable[..., Any], check: Callable[..., None]) ->
     """A function that calls the C++ kernel if it can, else checks and takes the dispatcher."""
 
     def call(*arguments: Any) -> Any:
-        if forward_ad._current_level >= 0:
+        if _torch_private.may_have_tangents():
             _refuse_tangents(op, arguments)
         function = None if _is_observed(arguments) else _native_function(op)
         result = None if function is None else function(*arguments)
@@ -136,45 +155,47 @@ def _eager(op: str, overload: Callable[..., Any], check: Callable[..., None]) ->
 
 def _refuse_tangents(op: str, arguments: Any) -> None:
     """Operators of torch.library drop tangents in silence."""
-    for x in torch.utils._pytree.tree_leaves(arguments):
+    lists = (x for x in arguments if isinstance(x, (list, tuple)))
+    for x in (*arguments, *itertools.chain.from_iterable(lists)):
         if isinstance(x, torch.Tensor) and forward_ad.unpack_dual(x).tangent is not None:
             raise NotImplementedError(f"seamo::{op} has no forward-mode derivative")
 
 
-def unobserved(op: str, arguments: tuple[Any, ...]) -> Callable[..., Any] | None:
-    """The C++ function of an operation that is no operator of torch, if it may be called.
+def call_native(op: str, *arguments: Any) -> Any:
+    """What the C++ function gives for an operation that is no operator of torch.
 
-    It may where nothing but autograd has to see what happens: a compiler, a dispatch mode or a
-    transform gets layers of PyTorch to work on. ``op`` names the function as well.
+    Returns:
+        None if there is none, if it does not take the arguments, or if anything but autograd has to
+        see what happens: a compiler, autocast, a mode or a transform works on layers of PyTorch.
     """
-    if torch.compiler.is_compiling() or forward_ad._current_level >= 0 or _is_traced(arguments):
+    if (
+        torch.compiler.is_compiling()
+        or torch.is_autocast_enabled("cpu")
+        or _torch_private.may_have_tangents()
+        or _torch_private.is_traced(arguments)
+    ):
         return None
-    return _native_function(op, op)
+    function = _native_function(op)
+    return None if function is None else function(*arguments)
 
 
 def _is_observed(arguments: Any) -> bool:
     """Whether something beside autograd has to see the calls of operators."""
-    return torch.compiler.is_compiling() or _is_profiled() or _is_traced(arguments)
-
-
-def _is_traced(arguments: Any) -> bool:
     return (
-        _dispatch_modes() > 0
-        or _transforms() is not None
-        or _function_modes() > 0
-        or has_torch_function(arguments)
-        or torch._C._is_tracing()
+        torch.compiler.is_compiling()
+        or _torch_private.is_profiled()
+        or _torch_private.is_traced(arguments)
     )
 
 
 @functools.cache
-def _native_function(op: str, name: str = "forward") -> Callable[..., Any] | None:
+def _native_function(op: str) -> Callable[..., Any] | None:
     """The function that runs ``op`` on CPU tensors if it is one in C++."""
     try:
         backend = _select(op, "cpu")
     except ConfigError:
         return None
-    return _function(op, name, "cpu") if backend == "cpu" else None
+    return _function(op, "forward", "cpu") if backend == "cpu" else None
 
 
 @functools.cache
@@ -189,7 +210,8 @@ def requested() -> str:
 
 @functools.cache
 def _function(op: str, direction: str, device: str) -> Callable[..., Any]:
-    return getattr(importlib.import_module(_modules[op][_select(op, device)]), direction)
+    function: Callable[..., Any] = getattr(implementation(op, _select(op, device)), direction)
+    return function
 
 
 def _select(op: str, device: str) -> str:
@@ -216,7 +238,7 @@ def _runnable(op: str, device: str) -> list[str]:
 
 def _obstacle(op: str, backend: str, device: str) -> str | None:
     """Why ``backend`` cannot run ``op`` on tensors of ``device``; None if it can."""
-    if backend not in _modules[op]:
+    if backend not in _implemented[op]:
         return _NOT_BUILT[backend]
     needed = _DEVICES.get(backend, device)
     interpreted = backend == "triton" and device == "cpu" and _backends.interpreting()
@@ -237,7 +259,7 @@ def explain(device: str | None = None) -> list[Choice]:
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     wanted = requested()
     rows = []
-    for op in sorted(_modules):
+    for op in sorted(_packages):
         chosen = wanted if wanted != "auto" else _automatic(op, device)
         for backend in BACKENDS:
             obstacle = _obstacle(op, backend, device)

@@ -2,7 +2,7 @@
 
 A run keeps its checkpoints in folders `step_00000120` with `model.safetensors`,
 `optimizer.safetensors` and `checkpoint.json`, which holds the size and SHA-256 of both. Training
-writes them (`training.checkpoint`); everything that takes pretrained weights reads them.
+writes them (`training.recovery.checkpoint`); everything that takes pretrained weights reads them.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def newest_good(folder: Path, refused: Callable[[str], None]) -> Path | None:
 
     Args:
         folder: Where checkpoints live.
-        refused: Is told why each newer one is not used.
+        refused: Called with the reason for each newer one that is not used.
 
     Raises:
         CheckpointError: There are checkpoints, but all are damaged.

@@ -1,62 +1,89 @@
-"""From the command line to a dataclass of settings: presets, YAML files and overrides.
+"""The command line of every command: presets, YAML files, overrides, errors and exit statuses.
 
-Every command takes its settings this way, so that all of them read files, name the nearest known
-key and refuse bad values alike.
+A command is declared once, as a `Command`, and started by its `run`. So all of them read files,
+name the nearest known key, refuse bad values and end alike.
 """
 
 from __future__ import annotations
 
 import argparse
 import difflib
+import faulthandler
+import logging
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields, is_dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass
+from itertools import zip_longest
 from pathlib import Path
-from typing import Any, Generic, TypeVar, get_args, get_type_hints
+from typing import Any, Final, Generic, TypeVar, get_args, get_type_hints
 
 import yaml
-from jsonargparse import ArgumentParser
+from jsonargparse import ArgumentParser, DefaultHelpFormatter
+from tqdm import tqdm
 
 from seamo_fast.errors import ConfigError, SeaMoError
 
 Config = TypeVar("Config")
-
-
-def exit_status(command: Callable[[], object]) -> int:
-    """Runs a command and returns its exit status.
-
-    That is 2 for a failure that the user can mend, which is told in one line, and 130 for Ctrl-C.
-    """
-    try:
-        command()
-    except KeyboardInterrupt:
-        sys.stderr.write("interrupted\n")
-        return 130
-    except (SeaMoError, OSError) as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 2
-    return 0
+_TRUTH: Final = ("true", "false", "yes", "no")
 
 
 @dataclass(frozen=True)
-class CommandLine(Generic[Config]):
-    """What a command takes.
+class NoSettings:
+    """What a command takes that has nothing to set."""
+
+
+class _Help(DefaultHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """Shows the examples of a description line by line."""
+
+
+@dataclass(frozen=True)
+class Command(Generic[Config]):
+    """A command and what it takes.
 
     Attributes:
-        kind: Dataclass of the settings.
-        prog: How the command is called.
-        description: First line of its help.
+        name: What follows `python -m seamo_fast.`.
+        kind: Dataclass of the settings; its docstring is their help.
+        description: What `--help` says first: the docstring of the command's module.
+        positional: Whether the settings without a default are given by place, not by name.
         presets: Embedded YAML files that `--config` knows by name.
         default: Preset that is read where no `--config` is given, None for none.
         flags: Switches beside the settings, with their help.
+        interrupted: What to do after Ctrl-C.
     """
 
+    name: str
     kind: Callable[..., Config]
-    prog: str
-    description: str
+    description: str | None
+    positional: bool = False
     presets: Mapping[str, Path] = field(default_factory=dict)
     default: str | None = None
     flags: Mapping[str, str] = field(default_factory=dict)
+    interrupted: str = ""
+
+    def run(self, action: Callable[..., object], arguments: Sequence[str] | None = None) -> int:
+        """Parses the command line and acts on it.
+
+        Args:
+            action: Takes the settings, and each flag by its name as a bool.
+            arguments: What follows the command; those of this process if None.
+
+        Returns:
+            The exit status: 0, 2 for a failure that the user can fix (one line on stderr), 130 for
+            Ctrl-C.
+        """
+        given = _own(arguments)
+        logging.basicConfig(format="%(message)s", stream=sys.stdout)
+        logging.getLogger("seamo_fast").setLevel(logging.INFO)
+        try:
+            settings, flags = self.parse(given)
+            action(settings, **{flag: flag in flags for flag in self.flags})
+        except KeyboardInterrupt:
+            sys.stderr.write(f"interrupted{self.interrupted and '; '}{self.interrupted}\n")
+            return 130
+        except (SeaMoError, OSError) as error:
+            sys.stderr.write(f"error: {error}\n")
+            return 2
+        return 0
 
     def parse(self, arguments: Sequence[str]) -> tuple[Config, set[str]]:
         """Reads the command line.
@@ -78,22 +105,43 @@ class CommandLine(Generic[Config]):
         parser = self._parser()
         try:
             # groups become their dataclasses here, and each checks itself
-            found = parser.instantiate(parser.parse_args(arguments))
+            found = parser.instantiate(parser.parse_args(self._with_values(arguments)))
         except argparse.ArgumentError as error:
             raise ConfigError(" ".join(error.message.split())) from error
         settings = {name: found[name] for name in _names(self.kind)}
         return self.kind(**settings), {flag for flag in self.flags if found[flag]}
 
     def _parser(self) -> ArgumentParser:
+        prog = f"python -m seamo_fast.{self.name}"
         parser = ArgumentParser(
-            prog=self.prog, description=self.description, exit_on_error=False, allow_abbrev=False
+            prog=prog,
+            usage=" ".join([prog, *self._usage()]),
+            description=self.description,
+            formatter_class=_Help,
+            exit_on_error=False,
+            allow_abbrev=False,
         )
-        which = "a preset or a YAML file" if self.presets else "a YAML file of settings"
-        parser.add_argument("--config", action="config", help=which)
+        if _names(self.kind):
+            parser.add_argument("--config", action="config", help=self._config_help())
         for flag, text in self.flags.items():
             parser.add_argument(f"--{flag}", action="store_true", help=text)
-        parser.add_class_arguments(self.kind)
+        parser.add_class_arguments(self.kind, as_positional=self.positional)
         return parser
+
+    def _usage(self) -> Iterator[str]:
+        """Yields the words that follow the command: what is needed, then what may be given."""
+        for name in _required(self.kind):
+            yield name.upper() if self.positional else f"--{name} {name.upper()}"
+        if self.presets:
+            yield "[--config PRESET_OR_FILE]"
+        yield from (f"[--{flag}]" for flag in self.flags)
+        if _names(self.kind):
+            yield "[--SETTING VALUE ...]"
+
+    def _config_help(self) -> str:
+        if not self.presets:
+            return "a YAML file of settings"
+        return f"a preset ({', '.join(self.presets)}; default {self.default}) or a YAML file"
 
     def _with_files(self, arguments: Sequence[str]) -> list[str]:
         """Puts files in the place of preset names, and the default preset where there is none."""
@@ -108,6 +156,14 @@ class CommandLine(Generic[Config]):
         if self.default is not None and not given:
             result[:0] = ["--config", self._file(self.default)]
         return result
+
+    def _with_values(self, arguments: Sequence[str]) -> list[str]:
+        """Lets a setting that is true or false stand without a value, for true."""
+        switches = {f"--{key}" for key, hint in _settings(self.kind) if hint is bool}
+        return [
+            f"{argument}=true" if argument in switches and value not in _TRUTH else argument
+            for argument, value in zip_longest(arguments, arguments[1:])
+        ]
 
     def _file(self, name: str) -> str:
         path = self.presets.get(name, Path(name))
@@ -127,18 +183,78 @@ class CommandLine(Generic[Config]):
         return str(path)
 
     def _check_key(self, key: str, where: str = "") -> None:
-        known = {*self.flags, "config", "print_config", "help", *_known_keys(self.kind)}
-        if key in known:
-            return
-        nearest = difflib.get_close_matches(key, known, 1, cutoff=0.5) or difflib.get_close_matches(
-            key.rpartition(".")[2], known, 1, cutoff=0.3
-        )
-        hint = f"; the nearest known is {nearest[0]!r}" if nearest else ""
-        raise ConfigError(f"unknown setting {key!r}{where}{hint} (--help lists all)")
+        known = {*self.flags, "config", "print_config", "help"}
+        known.update(setting for setting, _ in _settings(self.kind))
+        if key not in known:
+            hint = _nearest(key, known, 0.5) or _nearest(key.rpartition(".")[2], known, 0.3)
+            raise ConfigError(f"unknown setting {key!r}{where}{hint} (--help lists all)")
+
+
+def run_one_of(
+    prog: str,
+    summaries: Mapping[str, str],
+    start: Callable[[str, Sequence[str]], int],
+    arguments: Sequence[str] | None = None,
+) -> int:
+    """Runs the command that the first argument names; without one, lists them all.
+
+    Args:
+        prog: How this is called.
+        summaries: One line about each command.
+        start: Runs the command of a name with what follows it; returns its exit status.
+        arguments: What follows `prog`; those of this process if None.
+
+    Returns:
+        The exit status: that of the command, 0 for the list, 2 for an unknown name.
+    """
+    given = _own(arguments)
+    if not given or given[0] in ("-h", "--help"):
+        width = max(map(len, summaries))
+        say(f"usage: {prog} NAME [--help] [ARGUMENT ...]\n")
+        for name, summary in summaries.items():
+            say(f"  {name:<{width}}  {summary}")
+        return 0
+    if given[0] not in summaries:
+        hint = _nearest(given[0], summaries, 0.3)
+        sys.stderr.write(f"error: unknown command {given[0]!r}{hint} ({prog} --help lists all)\n")
+        return 2
+    return start(given[0], given[1:])
+
+
+def say(line: str) -> None:
+    """Prints a line at once."""
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+def progress_bar(samples: int) -> tqdm[None]:
+    """Returns a bar over so many samples, with rate and time left; silent if no terminal reads."""
+    return tqdm(total=samples, unit="sample", disable=not sys.stderr.isatty())
+
+
+def _own(arguments: Sequence[str] | None) -> Sequence[str]:
+    if arguments is not None:
+        return arguments
+    # a process of its own: a shard that is cut while it is mapped ends it with SIGBUS
+    faulthandler.enable()
+    return sys.argv[1:]
+
+
+def _nearest(name: str, known: Iterable[str], cutoff: float) -> str:
+    found = difflib.get_close_matches(name, list(known), 1, cutoff)
+    return f"; the nearest known is {found[0]!r}" if found else ""
 
 
 def _names(kind: Any) -> list[str]:
     return [each.name for each in fields(kind)]
+
+
+def _required(kind: Any) -> list[str]:
+    return [
+        each.name
+        for each in fields(kind)
+        if each.default is MISSING and each.default_factory is MISSING
+    ]
 
 
 def _keys(tree: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
@@ -150,11 +266,11 @@ def _keys(tree: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
                 yield from _keys(item, f"{prefix}{key}.")
 
 
-def _known_keys(kind: Any, prefix: str = "") -> Iterator[str]:
-    """The keys of a dataclass tree; those of the items of a list count as keys below it."""
+def _settings(kind: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Key and type of each setting of a dataclass tree; items of a list count as keys below it."""
     hints = get_type_hints(kind)
     for name in _names(kind):
-        yield prefix + name
+        yield prefix + name, hints[name]
         for inner in (hints[name], *get_args(hints[name])):
             if isinstance(inner, type) and is_dataclass(inner):
-                yield from _known_keys(inner, f"{prefix}{name}.")
+                yield from _settings(inner, f"{prefix}{name}.")

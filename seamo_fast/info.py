@@ -1,22 +1,28 @@
-"""`python -m seamo_fast.info`: versions, devices, and which implementation of each op runs."""
+"""Reports versions, devices, and which implementation of each op runs.
+
+python -m seamo_fast.info
+"""
 
 from __future__ import annotations
 
 import os
 import platform
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from importlib import metadata
 from pathlib import Path
+from typing import Final
 
 import torch
 
 from seamo_fast import kernels
 from seamo_fast._version import __version__
+from seamo_fast.cli import Command, NoSettings, say
 from seamo_fast.data.demo.dataset import cache_folder
 from seamo_fast.data.shards.tiff import DALI_DTYPES
-from seamo_fast.errors import SeaMoError
 from seamo_fast.training.precision import choose_device, choose_dtype, cpu_facts
+
+COMMAND: Final = Command("info", NoSettings, __doc__)
 
 _NEEDED = ("numpy", "safetensors", "jsonargparse", "tifffile", "matplotlib", "tensorboard")
 _OPTIONAL = ("triton", "h5py", "flash-attn", "xformers", "nvidia-dali-cuda130", "timm", "wandb")
@@ -105,14 +111,9 @@ def _indent(text: str) -> str:
     return "\n".join(f"  {line}" for line in text.splitlines())
 
 
-def main() -> int:
-    """Runs the command; returns its exit code."""
-    try:
-        sys.stdout.write(report() + "\n")
-    except SeaMoError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 2
-    return 0
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command; returns its exit status."""
+    return COMMAND.run(lambda _: say(report()), arguments)
 
 
 if __name__ == "__main__":

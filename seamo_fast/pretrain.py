@@ -1,4 +1,4 @@
-"""`python -m seamo_fast.pretrain`: pretrains SeaMo.
+"""Pretrains SeaMo.
 
 python -m seamo_fast.pretrain                               # the embedded default, on demo data
 python -m seamo_fast.pretrain --config small --data.path shards/ssl4eo
@@ -9,34 +9,39 @@ python -m seamo_fast.pretrain --print_config                # all settings
 
 from __future__ import annotations
 
-import faulthandler
-import logging
 import sys
 from collections.abc import Sequence
+from typing import Final
 
-from seamo_fast.cli import exit_status
+from seamo_fast.cli import Command, say
 from seamo_fast.training import allocator
-from seamo_fast.training.dry_run import dry_run
+from seamo_fast.training.config import PretrainConfig
+from seamo_fast.training.dry_run import dry_run as plan_of
 from seamo_fast.training.loop import pretrain
-from seamo_fast.training.parse import parse
+from seamo_fast.training.presets import DEFAULT_PRESET, presets
+
+COMMAND: Final = Command(
+    "pretrain",
+    PretrainConfig,
+    __doc__,
+    presets=presets(),
+    default=DEFAULT_PRESET,
+    flags={"dry_run": "check settings and data, and say what a run takes"},
+)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command; returns 2 for a failure that the user can mend, 130 for Ctrl-C."""
-    logging.basicConfig(format="%(message)s", stream=sys.stdout)
-    logging.getLogger("seamo_fast").setLevel(logging.INFO)
-    return exit_status(lambda: _run(sys.argv[1:] if arguments is None else arguments))
-
-
-def _run(arguments: Sequence[str]) -> None:
-    config, dry = parse(arguments)
-    if dry:
-        sys.stdout.write(dry_run(config) + "\n")
+def _run(config: PretrainConfig, *, dry_run: bool) -> None:
+    if dry_run:
+        say(plan_of(config))
     else:
         allocator.keep_freed_memory()
         pretrain(config)
 
 
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command; returns its exit status."""
+    return COMMAND.run(_run, arguments)
+
+
 if __name__ == "__main__":
-    faulthandler.enable()  # a shard that is cut while it is mapped ends the process with SIGBUS
     sys.exit(main())

@@ -4,7 +4,8 @@ This is the oracle that the fast model must equal and the baseline that it must 
 the usual recipe of masked autoencoders: build every normalised image, embed all of its patches,
 keep the visible ones, encode, fuse, put mask tokens back in image order, decode the whole image,
 and compare the hidden patches. It shares no code with the fast model, only the configuration, the
-inputs and the names of the parameters, so that each loads the other's `state_dict`.
+inputs and the names of the parameters, so that each loads the other's `state_dict`. It mirrors
+`model/`: what changes the mathematics or a parameter's name there changes here too.
 
 Sizes: B batch, T seasons, M modalities, G = T*M groups, N patches an image, K visible patches,
 C bands, S image size, p patch size, P = C*p*p, H heads, D width, d = D/H, L any sequence length.

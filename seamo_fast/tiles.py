@@ -60,7 +60,7 @@ class TileBatch:
         return self._map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
     def pin_memory(self) -> TileBatch:
-        """Returns the batch in page-locked memory (called by torch's DataLoader)."""
+        """Returns the batch in page-locked memory, from which GPUs copy without waiting."""
         return self._map(Tensor.pin_memory)
 
     def split(self, parts: int) -> list[TileBatch]:

@@ -1,202 +1,33 @@
-"""A contact sheet of what a model will be fed: `python -m seamo_fast.view SOURCE`."""
+"""Draws samples of a dataset or shard set as a model will be fed them: a contact sheet.
+
+python -m seamo_fast.view shards/ssl4eo-s12
+python -m seamo_fast.view shards/ssl4eo-s12 --numbers '[5,17]' --out two.pdf
+python -m seamo_fast.view cubes --mapping mapping.yaml
+"""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import date, timedelta
-from itertools import islice
 from pathlib import Path
 from typing import Final
 
-import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-
-from seamo_fast.data.packing.sources import Reading, Source, open_source
-from seamo_fast.data.shards.band_statistics import BandStatistics
-from seamo_fast.data.shards.manifest import is_packed
-from seamo_fast.data.shards.shard_set import ShardSet
+from seamo_fast.cli import Command, say
+from seamo_fast.data.checks.contact_sheet import draw, source_samples, stored_samples
+from seamo_fast.data.checks.opening import open_data
+from seamo_fast.data.shards import ShardSet
 from seamo_fast.errors import ConfigError, DataError
 from seamo_fast.files import writing
-from seamo_fast.modalities import MISSING_DATE, Modality
-from seamo_fast.pack import run_command, say
 
 _PICTURES: Final = (".png", ".jpg", ".pdf", ".svg")
-_INCH: Final = 2.6  # of a tile on the sheet
-_DPI: Final = 100
-_PERCENTILES: Final = (2.0, 98.0)
-_NODATA: Final = (0.85, 0.2, 0.5)  # a colour that no scene has much of
-_EPOCH: Final = date(1970, 1, 1)
 
 
 @dataclass(frozen=True)
-class Shown:
-    """One sample of a sheet: stored values of each modality, dates and validity by season."""
+class ViewSettings:
+    """All settings of `python -m seamo_fast.view`.
 
-    id: str
-    bands: dict[str, list[np.ndarray]]
-    dates: dict[str, list[date | None]]
-    valid: dict[str, list[bool]]
-
-
-def stored_samples(shards: ShardSet, numbers: Sequence[int]) -> Iterator[Shown]:
-    """Yields samples of a shard set.
-
-    Raises:
-        DataError: A record is damaged.
-        ConfigError: There is no such sample.
-    """
-    names = [modality.name for modality in shards.modalities]
-    for number in numbers:
-        if not 0 <= number < len(shards):
-            raise ConfigError(f"{shards.path} has the samples 0 to {len(shards) - 1}, not {number}")
-        sample = shards.read(number)
-        days = [
-            [None if day == MISSING_DATE else _EPOCH + timedelta(int(day)) for day in column]
-            for column in sample.dates.T
-        ]
-        yield Shown(
-            shards.describe(number).split("(")[-1].rstrip(")"),
-            sample.bands,
-            dict(zip(names, days, strict=True)),
-            dict(zip(names, sample.valid.T.tolist(), strict=True)),
-        )
-
-
-def composite(modality: Modality, grids: Sequence[np.ndarray]) -> np.ndarray:
-    """Returns the bands of `modality.composite` as float32 [H, W, 1 or 3]; nodata is NaN.
-
-    Coarser bands are repeated onto the finest of these grids. Of two bands, such as VV and VH in
-    dB, the difference is the third channel.
-
-    Args:
-        modality: Tells the channels of each grid.
-        grids: Of one season, each [Cg, Hg, Wg].
-    """
-    images = []
-    for name in modality.composite or modality.band_names[:1]:
-        channel = modality.band_names.index(name)
-        for grid, values in zip(modality.grids, grids, strict=True):
-            if channel in grid.bands:
-                image = values[grid.bands.index(channel)].astype(np.float32)
-                image[_absent(modality, image)] = np.nan
-                images.append(image)
-    height, width = np.max([image.shape for image in images], axis=0)
-    images = [_repeat(image, height, width) for image in images]
-    if len(images) == 2:
-        images.append(images[0] - images[1])
-    return np.stack(images, axis=-1)
-
-
-def _repeat(image: np.ndarray, height: int, width: int) -> np.ndarray:
-    rows = np.arange(height) * image.shape[0] // height
-    columns = np.arange(width) * image.shape[1] // width
-    return image[rows[:, None], columns]
-
-
-def _absent(modality: Modality, values: np.ndarray) -> np.ndarray:
-    absent = ~np.isfinite(values)
-    return absent if modality.nodata is None else absent | (values == modality.nodata)
-
-
-def stretched(modality: Modality, image: np.ndarray, other: Sequence[np.ndarray]) -> np.ndarray:
-    """Returns a composite as float [H, W, 3] in 0..1, with the stretch of all seasons together.
-
-    True colour has one stretch for all bands, which keeps hues; radar has one for each channel.
-    """
-    pixels = np.concatenate([each.reshape(-1, each.shape[-1]) for each in other])
-    axis = 0 if len(modality.composite) == 2 else None
-    low, high = np.nanpercentile(pixels, _PERCENTILES, axis=axis)
-    scaled = np.clip((image - low) / np.maximum(high - low, 1e-6), 0, 1)
-    nowhere = np.isnan(scaled).any(axis=-1)
-    scaled = np.broadcast_to(scaled, (*scaled.shape[:2], 3)).copy()
-    scaled[nowhere] = _NODATA
-    return scaled
-
-
-def facts(modality: Modality, grids: Sequence[np.ndarray]) -> str:
-    """Returns nodata, and the lowest, mean and highest mean of a band, of one season."""
-    statistics = BandStatistics(len(modality.bands))
-    statistics.add(modality, [grid[None] for grid in grids], np.array([True]))
-    pixels = sum(grid.size for grid in grids)
-    nodata = 1 - statistics.count.sum() / pixels
-    means = statistics.mean[statistics.count > 0]
-    if not len(means):
-        return "nodata 100 %"
-    deviation = np.sqrt(statistics.squares.sum() / statistics.count.sum())
-    return (
-        f"nodata {100 * nodata:.1f} %, mean {means.min():.4g} … {means.max():.4g}, "
-        f"std {deviation:.4g}"
-    )
-
-
-def draw(modalities: Sequence[Modality], samples: Sequence[Shown], title: str) -> Figure:
-    """Returns the sheet: for each sample a row a modality, a column a season."""
-    seasons = max(len(valid) for sample in samples for valid in sample.valid.values())
-    rows = len(samples) * len(modalities)
-    figure = Figure(figsize=(_INCH * (seasons + 0.7), (_INCH + 0.55) * rows + 0.5), dpi=_DPI)
-    FigureCanvasAgg(figure)
-    axes = figure.subplots(
-        rows,
-        seasons,
-        squeeze=False,
-        gridspec_kw={"left": 0.7 / (seasons + 0.7), "right": 0.99, "hspace": 0.32, "wspace": 0.06},
-    )
-    for number, sample in enumerate(samples):
-        for m, modality in enumerate(modalities):
-            _draw_row(axes[number * len(modalities) + m], modality, sample)
-    figure.suptitle(title, fontsize=9)
-    return figure
-
-
-def _draw_row(axes: np.ndarray, modality: Modality, sample: Shown) -> None:
-    valid = sample.valid[modality.name]
-    images = {
-        t: composite(modality, [grid[t] for grid in sample.bands[modality.name]])
-        for t, exists in enumerate(valid)
-        if exists
-    }
-    shown = ", ".join(modality.composite or modality.band_names[:1])
-    axes[0].set_ylabel(
-        f"{sample.id}\n{modality.name} [{modality.unit}] offset {modality.offset:g}\n"
-        f"{_wrapped(modality.band_names)}\nshown: {shown}",
-        fontsize=6,
-    )
-    for t, axis in enumerate(axes):
-        axis.set_xticks([])
-        axis.set_yticks([])
-        if t not in images:
-            axis.set_facecolor("0.9")
-            axis.text(0.5, 0.5, "missing", ha="center", transform=axis.transAxes, fontsize=8)
-            continue
-        image = images[t]
-        axis.imshow(stretched(modality, image, list(images.values())), interpolation="nearest")
-        day = sample.dates[modality.name][t]
-        axis.set_title(day.isoformat() if day else "date unknown", fontsize=7, pad=2)
-        text = facts(modality, [grid[t] for grid in sample.bands[modality.name]])
-        axis.set_xlabel(text, fontsize=5, labelpad=2)
-
-
-def _wrapped(names: Sequence[str]) -> str:
-    lines = [names[start : start + 7] for start in range(0, len(names), 7)]
-    return "\n".join(" ".join(line) for line in lines)
-
-
-def command(
-    source: Path,
-    out: Path = Path("view.png"),
-    samples: int = 3,
-    numbers: list[int] | None = None,
-    layout: str = "auto",
-    mapping: str | None = None,
-    seasons: int | None = None,
-    modalities: list[str] | None = None,
-) -> None:
-    """Draws samples of a dataset: seasons across, modalities down.
-
-    Args:
+    Attributes:
         source: Folder of shards, or a dataset that `python -m seamo_fast.pack` reads.
         out: Picture to write.
         samples: How many samples, the first ones.
@@ -206,44 +37,53 @@ def command(
         seasons: As for pack.
         modalities: Names of the modalities to show; all by default.
     """
-    if samples < 1:
-        raise ConfigError(f"samples must be at least 1, but got {samples}")
-    if out.suffix.lower() not in _PICTURES:
-        raise ConfigError(f"out must end in one of {', '.join(_PICTURES)}, but got {out}")
-    if is_packed(source):
-        shards = ShardSet(source)
-        wanted = range(min(samples, len(shards))) if numbers is None else numbers
-        found = list(stored_samples(shards, wanted))
-        described = shards.select(modalities)
+
+    source: Path
+    out: Path = Path("view.png")
+    samples: int = 3
+    numbers: list[int] | None = None
+    layout: str = "auto"
+    mapping: str | None = None
+    seasons: int | None = None
+    modalities: list[str] | None = None
+
+    def __post_init__(self) -> None:
+        if self.samples < 1:
+            raise ConfigError(f"samples must be at least 1, but got {self.samples}")
+        if self.out.suffix.lower() not in _PICTURES:
+            raise ConfigError(f"out must end in one of {', '.join(_PICTURES)}, but got {self.out}")
+
+
+COMMAND: Final = Command("view", ViewSettings, __doc__, positional=True)
+
+
+def _run(settings: ViewSettings) -> None:
+    source = open_data(
+        settings.source,
+        settings.layout,
+        settings.mapping,
+        settings.seasons,
+        settings.modalities,
+    )
+    if isinstance(source, ShardSet):
+        first = range(min(settings.samples, len(source)))
+        numbers = first if settings.numbers is None else settings.numbers
+        found = list(stored_samples(source, numbers))
+        modalities = source.select(settings.modalities)
     else:
-        opened = open_source(
-            source, layout, mapping=mapping, seasons=seasons, modalities=modalities
-        )
-        readings = (reading for item in opened.items() for reading in _readable(opened, item))
-        found = [
-            Shown(each.id, each.arrays, each.dates, each.valid)
-            for each in islice((each for each in readings if not each.empty), samples)
-        ]
-        described = opened.modalities
+        found = list(source_samples(source, settings.samples))
+        modalities = source.modalities
     if not found:
-        raise DataError(f"{source} holds no sample that can be shown")
-    figure = draw(described, found, f"{source.name}: {len(found)} samples")
-    with writing(out):
-        figure.savefig(out)
-    say(f"{out}: {', '.join(each.id for each in found)}")
-
-
-def _readable(source: Source, item: str) -> Iterator[Reading]:
-    """Yields the samples of an item up to one that cannot be read, which is told."""
-    try:
-        yield from source.read(item)
-    except DataError as error:
-        sys.stderr.write(f"{item} is left out: {error}\n")
+        raise DataError(f"{settings.source} holds no sample that can be shown")
+    figure = draw(modalities, found, f"{settings.source.name}: {len(found)} samples")
+    with writing(settings.out):
+        figure.savefig(settings.out)
+    say(f"{settings.out}: {', '.join(each.id for each in found)}")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs `python -m seamo_fast.view`."""
-    return run_command(command, "python -m seamo_fast.view", arguments, __doc__ or "")
+    """Runs the command; returns its exit status."""
+    return COMMAND.run(_run, arguments)
 
 
 if __name__ == "__main__":

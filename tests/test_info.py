@@ -11,7 +11,7 @@ from seamo_fast import info, kernels
 
 
 def test_it_names_versions_devices_and_each_operation(capsys: pytest.CaptureFixture[str]) -> None:
-    assert info.main() == 0
+    assert info.main([]) == 0
     told = capsys.readouterr().out
     for expected in (platform.python_version(), torch.__version__, "cpu", "cuda", "chosen"):
         assert expected in told
@@ -22,7 +22,7 @@ def test_it_names_versions_devices_and_each_operation(capsys: pytest.CaptureFixt
 
 
 def test_it_says_which_tiff_files_dali_reads(capsys: pytest.CaptureFixture[str]) -> None:
-    assert info.main() == 0
+    assert info.main([]) == 0
     told = capsys.readouterr().out
     for expected in ("data loaders", "pixel-interleaved uint8, uint16, float32", "by tifffile"):
         assert expected in told
@@ -32,5 +32,5 @@ def test_it_says_where_the_cache_is(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("SEAMO_FAST_CACHE", "/somewhere/else")
-    assert info.main() == 0
+    assert info.main([]) == 0
     assert "/somewhere/else" in capsys.readouterr().out

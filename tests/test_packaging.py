@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import importlib.util
 import json
 import os
 import re
@@ -22,7 +21,6 @@ from seamo_fast._version import __version__
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 README = (REPOSITORY / "README.md").read_text()
-MAKEFILE = (REPOSITORY / "Makefile").read_text()
 NOT_SOURCE = shutil.ignore_patterns(
     ".git", ".venv", "build", "dist", "runs", "*.egg-info", "__pycache__", ".*_cache"
 )
@@ -199,29 +197,6 @@ def commands(text: str) -> list[str]:
     blocks = re.findall(r"```bash\n(.*?)```", text, re.DOTALL)
     lines = (line.partition("  #")[0].strip() for block in blocks for line in block.splitlines())
     return [line for line in lines if line]
-
-
-@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "docs/data.md", "docs/method.md"])
-def test_documented_commands_exist(page: str) -> None:
-    text = (REPOSITORY / page).read_text()
-    targets = set(re.findall(r"^([a-z][a-z-]*):", MAKEFILE, re.MULTILINE))
-    assert {line.split()[1] for line in commands(text) if line.startswith("make ")} <= targets
-    modules = set(re.findall(r"python -m (seamo_fast[\w.]*)", text))
-    assert [name for name in modules if importlib.util.find_spec(name) is None] == []
-
-
-@pytest.mark.parametrize("page", ["README.md", "docs/data.md"])
-def test_documented_python_runs(page: str) -> None:
-    blocks = re.findall(r"```python\n(.*?)```", (REPOSITORY / page).read_text(), re.DOTALL)
-    assert blocks
-    for block in blocks:
-        exec(compile(block, page, "exec"), {})
-
-
-def test_readme_paths_exist() -> None:
-    linked = re.findall(r"\]\((?!http|#)([^)#]+)\)", README)
-    assert linked
-    assert [path for path in linked if not (REPOSITORY / path).exists()] == []
 
 
 def test_ci_runs_the_tests_of_the_readme() -> None:

@@ -14,9 +14,9 @@ import torch
 
 from seamo_fast.data.demo.dataset import demo_shards
 from seamo_fast.model.seamo import SeaMo
-from seamo_fast.pretrain import main
-from seamo_fast.training import build, dry_run
-from seamo_fast.training.parse import parse
+from seamo_fast.pretrain import COMMAND, main
+from seamo_fast.training import batches, dry_run, model_setup
+from seamo_fast.training.step import step_flops
 from tests.kernels.backends import forget
 
 TINY = """\
@@ -105,7 +105,10 @@ def test_print_config_prints_what_can_be_read_back(
     assert done.value.code == 0
     file = tmp_path / "printed.yaml"
     file.write_text(capsys.readouterr().out)
-    assert parse(["--config", str(file)])[0] == parse(["--config", "small", "--run.seed=5"])[0]
+    assert (
+        COMMAND.parse(["--config", str(file)])[0]
+        == COMMAND.parse(["--config", "small", "--run.seed=5"])[0]
+    )
 
 
 def test_a_dry_run_of_a_batch_beyond_memory_still_tells(
@@ -121,7 +124,7 @@ def test_an_interrupt_before_the_first_step_is_one_line(
     def interrupted(path: str) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(build, "open_shards", interrupted)
+    monkeypatch.setattr(batches, "open_shards", interrupted)
     assert main(["--config", str(config)]) == 130
     assert capsys.readouterr().err == "interrupted\n"
 
@@ -131,15 +134,15 @@ def test_a_dry_run_tells_what_a_run_takes(
 ) -> None:
     assert main(["--config", str(config), "--dry_run"]) == 0
     told = capsys.readouterr().out
-    settings, _ = parse(["--config", str(config)])
-    shards = build.open_shards(settings.data.path)
-    plan = build.make_plan(settings, shards)
-    model = build.make_model(settings, shards, plan)
+    settings, _ = COMMAND.parse(["--config", str(config)])
+    shards = batches.open_shards(settings.data.path)
+    plan = batches.make_plan(settings, shards)
+    model = model_setup.make_model(settings, shards, plan)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     assert f"model: {parameters / 1e6:.2f} M parameters" in told
     for stage in plan.stages:
-        flops = 2 * build.step_flops(settings, shards, stage) / 1e9
-        samples = build.make_loader(settings, shards, stage).samples
+        flops = 2 * step_flops(settings, shards, stage) / 1e9
+        samples = batches.make_loader(settings, shards, stage).samples
         assert f"stage {stage.name}: 1 steps of 2 of {samples} samples" in told
         assert f"{flops:.2f} GFLOP a step" in told
     assert told.count("samples read") == 2
@@ -188,14 +191,14 @@ def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
 @pytest.mark.usefixtures("backend")
 @pytest.mark.parametrize("size", ["demo", "tiny"])
 def test_the_memory_estimate_is_near_what_is_kept(config: Path, size: str) -> None:
-    path = parse(["--config", str(config)])[0].data.path
-    settings, _ = parse(["--config", size, f"--data.path={path}", "--data.batch_size=2"])
-    shards = build.open_shards(path)
-    plan = build.make_plan(settings, shards)
-    model = build.make_model(settings, shards, plan)
+    path = COMMAND.parse(["--config", str(config)])[0].data.path
+    settings, _ = COMMAND.parse(["--config", size, f"--data.path={path}", "--data.batch_size=2"])
+    shards = batches.open_shards(path)
+    plan = batches.make_plan(settings, shards)
+    model = model_setup.make_model(settings, shards, plan)
     stage = plan.stages[-1]
-    batch = next(iter(build.make_loader(settings, shards, stage)))
-    views = build.draw_views(settings, batch, stage.number)
+    batch = next(iter(batches.make_loader(settings, shards, stage)))
+    views = batches.draw_views(settings, batch, stage.number)
     cpu = torch.device("cpu")
     guess = 2 * dry_run.activation_bytes(settings, stage, cpu, torch.float32)
     assert guess == pytest.approx(saved_bytes(model, (batch, views)), rel=0.3)

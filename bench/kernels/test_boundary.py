@@ -18,6 +18,7 @@ from torch import Tensor
 
 from bench.ops import OPS
 from seamo_fast import kernels
+from seamo_fast.kernels import _registry
 
 _CALLS, _REPETITIONS = 50, 1000
 
@@ -44,7 +45,7 @@ def call_of(op: str) -> Call:
         *(value for name, value in x._asdict().items() if name not in named),
         **{name: getattr(x, name) for name in named},
     )
-    native = importlib.import_module(f"seamo_fast.kernels.{op}.cpu_impl").forward
+    native = _registry.implementation(op, "cpu").forward
     return Call(public, functools.partial(native, *x), leaves)
 
 

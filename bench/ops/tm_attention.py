@@ -63,7 +63,7 @@ def formula(
         for g, (t, m) in enumerate(pairs):
             seen = [pair for i, pair in enumerate(pairs) if adjacency[g, i] and valid[(b, *pair)]]
             query = q[b, t, m].transpose(0, 1)  # [H, K, d]
-            if valid[b, t, m] and seen:
+            if valid[b, t, m] and seen and k.shape[3] > 0:
                 keys = torch.cat([k[(b, *pair)] for pair in seen]).transpose(0, 1)
                 values = torch.cat([v[(b, *pair)] for pair in seen]).transpose(0, 1)
                 out.append(F.scaled_dot_product_attention(query, keys, values).transpose(0, 1))
@@ -147,16 +147,23 @@ def work(x: Arguments, *, both: bool) -> Work:
 SIZES: tuple[dict[str, int], ...] = (
     {"k": 1, "keys": 1},
     {"k": 1, "keys": 65},
-    {"k": 70, "keys": 1},
-    {"k": 70, "keys": 65},
+    {"k": 130, "keys": 1},
+    {"k": 63, "keys": 63},
     {"k": 64, "keys": 64},
+    {"k": 70, "keys": 65},
+    {"k": 64, "keys": 129},
+    {"k": 70, "keys": 33, "d": 128},
     {"t": 1, "m": 2},
     {"t": 1, "m": 1},
+    {"t": 3, "m": 1, "k": 3, "keys": 7},
     {"d": 1},
     {"h": 3, "d": 7},
+    {"h": 7, "k": 16, "keys": 16, "d": 24},
+    {"b": 5, "k": 16, "keys": 16, "d": 24},
     {"b": 3, "t": 3, "h": 2, "k": 17, "keys": 16, "d": 16},
 )
-WIDTHS = (32, 48, 64, 80, 96, 128)  # that heads are padded to at most
+# the widths that heads are padded to, and others between them
+WIDTHS = (1, 7, 17, 32, 33, 40, 48, 64, 80, 96, 120, 128)
 EMPTY: tuple[dict[str, int], ...] = ({"b": 0}, {"t": 0}, {"k": 0}, {"keys": 0}, {"h": 0})
 SMALLEST: dict[str, Any] = {
     "b": 1,

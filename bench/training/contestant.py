@@ -15,10 +15,11 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from bench.training.process import Answer, serve
+from seamo_fast.pretrain import COMMAND
 from seamo_fast.profile.variant import as_reference
-from seamo_fast.training import allocator, build, optimizer, precision
-from seamo_fast.training.config import Compile, OptimConfig, PretrainConfig
-from seamo_fast.training.parse import parse
+from seamo_fast.training import allocator, batches, model_setup, precision
+from seamo_fast.training.config import Compile, PretrainConfig
+from seamo_fast.training.step import TrainingStep, step_flops
 from seamo_fast.views import ViewConfig
 
 # how a product was called: sizes and strides of both factors
@@ -26,38 +27,35 @@ Product = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...], tuple[int, ..
 
 
 class Contestant:
-    """A model, its optimiser and a batch of the demo data, of the preset `small`."""
+    """A model, its training step and a batch of the demo data, of the preset `small` in float32."""
 
     def __init__(self, name: str, compiled: Compile, size: int, decoded: float) -> None:
         settings = [f"--data.batch_size={size}", f"--views.decode_fraction={decoded}"]
-        config: PretrainConfig = parse(["--config", "small", *settings])[0]
+        config: PretrainConfig = COMMAND.parse(["--config", "small", *settings])[0]
         self.device = precision.choose_device("auto")
-        shards = build.open_shards(config.data.path)
-        plan = build.make_plan(config, shards)
+        shards = batches.open_shards(config.data.path)
+        plan = batches.make_plan(config, shards)
         stage = plan.stages[-1]
-        batch = next(iter(build.make_loader(config, shards, stage)))
-        views = build.draw_views(config, batch, stage.number)
+        batch = next(iter(batches.make_loader(config, shards, stage)))
+        views = batches.draw_views(config, batch, stage.number)
         self.batch, self.views = batch.to(self.device), views.to(self.device)
         everything = replace(config, views=ViewConfig())
-        self.facts = {"flops": size * build.step_flops(everything, shards, stage)}
-        ours = build.make_model(config, shards, plan)
+        self.facts = {"flops": size * step_flops(everything, shards, stage)}
+        ours = model_setup.make_model(config, shards, plan).to(self.device)
         allocator.keep_freed_memory()  # as the command does; all contestants alike
         if name == "ours":
-            build.compile_model(ours, compiled, self.device)
+            model_setup.compile_model(ours, compiled, self.device)
             self.model: nn.Module = ours
         else:
-            self.model = as_reference(ours)
+            self.model = as_reference(ours).to(self.device)
             if compiled != "off":
-                self.model = torch.compile(self.model, dynamic=False)
-        self.model.to(self.device)
-        self.adamw = optimizer.build(self.model, OptimConfig())
+                self.model.compile(dynamic=False)
+        self.train = TrainingStep(self.model, ours.count, config.optim, self.device, torch.float32)
 
     def step(self) -> Answer:
-        """Makes a training step."""
-        total = self.model(self.batch, self.views)[0]
-        total.backward()
-        optimizer.apply(self.adamw, self.model, 1e-4, None)
-        return {"loss": float(total.detach())}
+        """Makes a training step, as a run does."""
+        losses, _ = self.train(self.model, self.batch, self.views, fusion=True, lr=1e-4)
+        return {"loss": float(losses.sum())}
 
 
 class Products(TorchDispatchMode):

@@ -66,7 +66,7 @@ class Criterion:
         name: What, with its unit.
         found: Its value.
         limit: What it may be at most.
-        verdict: "ok", "FAILED", or "too short" where the run had too few steps to tell.
+        verdict: "ok", "FAILED", or "too short" where the run had too few steps to judge.
         note: What helps to understand the value.
     """
 

@@ -1,7 +1,8 @@
 """A training step: ours beside the reference of `seamo_fast.reference`, as it is and compiled.
 
-Each runs in a process of its own, with its own memory, and their steps alternate, with the
-machine's bare matrix products as a third where --full is given.
+Each runs in a process of its own, with its own memory. Both make the step of a run, with clipping
+and AdamW. Their steps alternate, with the machine's bare matrix products as a third where --full
+is given.
 """
 
 from __future__ import annotations

@@ -1,125 +1,89 @@
-// x + fc2(gelu(fc1(norm(x)))), block of rows by block of rows. Of the wide layer only what enters
-// the GELU is kept for the backward pass; its result is found again there.
+#include "../residual_mlp.h"
 
-#include "residual.h"
+#include "autograd.h"
+#include "exported.h"
 
 namespace seamo {
 namespace {
 
-struct Mlp {
-  at::Tensor norm_weight, norm_bias, weight1, bias1, weight2, bias2;
-  double eps;
-
-  int64_t width() const { return weight2.size(0); }
-  int64_t hidden() const { return weight1.size(0); }
-  LayerNorm norm() const { return norm_of(norm_weight, norm_bias, eps); }
-
-  bool fits(const at::Tensor& x) const {
-    if (!is_float(x) || x.dim() < 2 || x.numel() == 0 || weight1.dim() != 2) return false;
-    const int64_t width = x.size(-1);
-    return hidden() > 0 && is_matrix(weight1, hidden(), width) &&
-           is_matrix(weight2, width, hidden()) && is_vector(bias1, hidden()) &&
-           is_vector(bias2, width) && is_vector(norm_weight, width) && is_vector(norm_bias, width);
-  }
-};
-
-// Returns the result, and fills `before` [rows, hidden], what the GELU takes less its bias, if it
-// has memory.
-at::Tensor run_forward(const Mlp& mlp, const at::Tensor& x, const at::Tensor& before) {
-  const at::AutoDispatchBelowADInplaceOrView no_autograd;
-  at::Tensor out = empty(x.sizes(), x, at::kFloat);
-  const int64_t width = mlp.width(), hidden = mlp.hidden(), count = x.numel() / width;
-  const int64_t most = std::min(block_rows(), count);
-  const at::Tensor rows = out.view({count, width});
-  const at::Tensor wide = empty({most, hidden}, x, at::kFloat);
-  const at::Tensor after = before.defined() ? empty({most, hidden}, x, at::kFloat) : wide;
-  NormBlock norm(mlp.norm(), x, most);
-  for (int64_t begin = 0; begin < count; begin += most) {
-    const int64_t end = std::min(begin + most, count), size = end - begin;
-    const at::Tensor to = rows.slice(0, begin, end);
-    const at::Tensor in = before.defined() ? before.slice(0, begin, end) : wide.slice(0, 0, size);
-    product(in, norm(begin, end), mlp.weight1.t());
-    gelu(floats(in), floats(mlp.bias1), size, hidden, floats(after));
-    add_bias({floats(x) + begin * width, size, 0, width, false}, floats(mlp.bias2), size, width,
-             floats(to));
-    product(to, after.slice(0, 0, size), mlp.weight2.t(), true);
-  }
-  return out;
+bool are_good(const at::Tensor& x, const at::Tensor& norm_weight, const at::Tensor& norm_bias,
+              const at::Tensor& weight1, const at::Tensor& bias1, const at::Tensor& weight2,
+              const at::Tensor& bias2) {
+  if (!is_float(x) || x.dim() < 2 || x.numel() == 0 || weight1.dim() != 2) return false;
+  const int64_t width = x.size(-1), hidden = weight1.size(0);
+  return hidden > 0 && is_matrix(weight1, hidden, width) && is_matrix(weight2, width, hidden) &&
+         is_vector(bias1, hidden) && is_vector(bias2, width) && is_vector(norm_weight, width) &&
+         is_vector(norm_bias, width);
 }
 
-// Gradients of x, the norm's weight and bias, and those of both layers.
-variable_list run_backward(const Mlp& mlp, const at::Tensor& x, const at::Tensor& before,
-                           const at::Tensor& grad, const std::vector<bool>& needed) {
-  const int64_t width = mlp.width(), hidden = mlp.hidden(), count = x.numel() / width;
-  const int64_t most = std::min(block_rows(), count);
-  const at::Tensor grads = grad.contiguous().view({count, width});
-  const at::Tensor wide_grad = empty({most, hidden}, x, at::kFloat);
-  const at::Tensor wide = empty({most, hidden}, x, at::kFloat);
-  const at::Tensor slope = empty({most, width}, x, at::kFloat);
-  NormBlock norm(mlp.norm(), x, most);
-  NormGradient norm_grad(mlp.norm(), x, most);
-  const at::Tensor weight1_grad = empty_if(needed[3], {hidden, width}, x);
-  const at::Tensor weight2_grad = empty_if(needed[5], {width, hidden}, x);
-  WeightSum weight1(weight1_grad), weight2(weight2_grad);
-  ColumnSum bias1(sum_parts(count, most), hidden, x);
-  for (int64_t begin = 0; begin < count; begin += most) {
-    const int64_t end = std::min(begin + most, count), size = end - begin;
-    const at::Tensor of_out = grads.slice(0, begin, end), of_in = wide_grad.slice(0, 0, size);
-    const at::Tensor after = wide.slice(0, 0, size), of_normal = slope.slice(0, 0, size);
-    product(of_in, of_out, mlp.weight2);
-    gelu_backward(floats(before) + begin * hidden, floats(mlp.bias1), size, hidden, floats(after),
-                  floats(of_in), bias1.next(ceil_div(size, kSumRows)));
-    weight2.add(of_out, after);
-    weight1.add(of_in, norm(begin, end));
-    product(of_normal, of_in, mlp.weight1);
-    norm_grad.add(begin, end, of_normal, norm.moments(), {floats(of_out), size, 0});
-  }
-  return {norm_grad.x_grad, norm_grad.weight.value(), norm_grad.bias.value(),    weight1_grad,
-          bias1.value(),    weight2_grad,             norm_grad.residual.value()};
+// `before` may be undefined; `x` must be contiguous.
+ResidualMlp params(const at::Tensor& x, const at::Tensor& norm_weight, const at::Tensor& norm_bias,
+                   const at::Tensor& weight1, const at::Tensor& bias1, const at::Tensor& weight2,
+                   const at::Tensor& before, double eps) {
+  const int64_t width = x.size(-1);
+  ResidualMlp y{};
+  y.count = x.numel() / width;
+  y.width = width;
+  y.hidden = weight1.size(0);
+  y.x = floats(x);
+  y.norm = {floats(norm_weight), floats(norm_bias), width, static_cast<float>(eps)};
+  y.weight1 = matrix_of(weight1);
+  y.weight2 = matrix_of(weight2);
+  y.bias1 = floats(bias1);
+  y.before = floats(before);
+  return y;
 }
 
-class ResidualMlp : public torch::autograd::Function<ResidualMlp> {
- public:
-  static at::Tensor forward(AutogradContext* ctx, const at::Tensor& x,
-                            const at::Tensor& norm_weight, const at::Tensor& norm_bias,
-                            const at::Tensor& weight1, const at::Tensor& bias1,
-                            const at::Tensor& weight2, const at::Tensor& bias2, double eps) {
-    const Mlp mlp{norm_weight, norm_bias, weight1, bias1, weight2, bias2, eps};
-    const at::Tensor before = empty({x.numel() / mlp.width(), mlp.hidden()}, x, at::kFloat);
-    ctx->save_for_backward({x, norm_weight, norm_bias, weight1, bias1, weight2, before});
-    ctx->saved_data["eps"] = eps;
-    return run_forward(mlp, x, before);
-  }
-
-  static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
-    const variable_list s = ctx->get_saved_variables();
-    std::vector<bool> needed;
-    for (size_t i = 0; i < 7; ++i) needed.push_back(ctx->needs_input_grad(i));
-    variable_list found = differentiate_once("residual_mlp", [&]() -> variable_list {
-      const Mlp mlp{s[1], s[2], s[3], s[4], s[5], {}, ctx->saved_data["eps"].toDouble()};
-      return only(needed, run_backward(mlp, s[0], s[6], grads[0], needed));
-    });
-    found.resize(8);
-    return found;
-  }
-};
-
-MaybeTensor residual_mlp(const at::Tensor& x, const at::Tensor& norm_weight,
-                         const at::Tensor& norm_bias, const at::Tensor& weight1,
-                         const at::Tensor& bias1, const at::Tensor& weight2,
-                         const at::Tensor& bias2, double eps) {
-  const Mlp mlp{norm_weight, norm_bias, weight1, bias1, weight2, bias2, eps};
-  if (at::autocast::is_autocast_enabled(at::kCPU) || !mlp.fits(x)) return std::nullopt;
-  const at::Tensor rows = x.contiguous();
-  return wants_gradient(x, norm_weight, norm_bias, weight1, bias1, weight2, bias2)
-             ? ResidualMlp::apply(rows, norm_weight, norm_bias, weight1, bias1, weight2, bias2, eps)
-             : run_forward(mlp, rows, {});
+Tensors differentiate(const at::Tensor& grad, const Kept& kept, const std::vector<bool>& needed) {
+  const auto [x, norm_weight, norm_bias, weight1, bias1, weight2, before] = named<7>(kept.tensors);
+  const auto [needs_x, needs_norm_weight, needs_norm_bias, needs_weight1, needs_bias1,
+              needs_weight2, needs_bias2] = named<7>(needed);
+  const at::Tensor grads = grad.contiguous();
+  const at::Tensor x_grad = empty(x.sizes(), x, at::kFloat);
+  const at::Tensor norm_weight_grad = empty_if(needs_norm_weight, norm_weight.sizes(), x);
+  const at::Tensor norm_bias_grad = empty_if(needs_norm_bias, norm_bias.sizes(), x);
+  const at::Tensor weight1_grad = empty_if(needs_weight1, weight1.sizes(), x);
+  const at::Tensor bias1_grad = empty_if(needs_bias1, bias1.sizes(), x);
+  const at::Tensor weight2_grad = empty_if(needs_weight2, weight2.sizes(), x);
+  const at::Tensor bias2_grad = empty_if(needs_bias2, norm_bias.sizes(), x);
+  ResidualMlpBackward y{};
+  y.forward = params(x, norm_weight, norm_bias, weight1, bias1, weight2, before, kept.eps);
+  y.grad = floats(grads);
+  y.x_grad = floats(x_grad);
+  y.norm_weight_grad = floats(norm_weight_grad);
+  y.norm_bias_grad = floats(norm_bias_grad);
+  y.weight1_grad = floats(weight1_grad);
+  y.bias1_grad = floats(bias1_grad);
+  y.weight2_grad = floats(weight2_grad);
+  y.bias2_grad = floats(bias2_grad);
+  residual_mlp_backward(y);
+  return {x_grad,     norm_weight_grad, norm_bias_grad, weight1_grad,
+          bias1_grad, weight2_grad,     bias2_grad};
 }
+
+const Differentiable operation("residual_mlp", &differentiate);
+
+Tensors forward(const at::Tensor& x, const at::Tensor& norm_weight, const at::Tensor& norm_bias,
+                const at::Tensor& weight1, const at::Tensor& bias1, const at::Tensor& weight2,
+                const at::Tensor& bias2, double eps) {
+  if (!are_good(x, norm_weight, norm_bias, weight1, bias1, weight2, bias2)) return {};
+  const Tensors inputs{x, norm_weight, norm_bias, weight1, bias1, weight2, bias2};
+  return operation(inputs, [&](Kept* kept) -> Tensors {
+    const at::Tensor rows = x.contiguous(), out = empty(x.sizes(), x, at::kFloat);
+    const at::Tensor before =
+        empty_if(kept != nullptr, {x.numel() / x.size(-1), weight1.size(0)}, x);
+    ResidualMlp y = params(rows, norm_weight, norm_bias, weight1, bias1, weight2, before, eps);
+    y.bias2 = floats(bias2);
+    y.out = floats(out);
+    residual_mlp(y);
+    if (kept != nullptr) {
+      *kept = {{rows, norm_weight, norm_bias, weight1, bias1, weight2, before}, {}, eps};
+    }
+    return {out};
+  });
+}
+
+const Exported exported("residual_mlp", &forward);
 
 }  // namespace
 }  // namespace seamo
-
-void bind_residual_mlp(pybind11::module_& module) {
-  using without_gil = pybind11::call_guard<pybind11::gil_scoped_release>;
-  module.def("residual_mlp", &seamo::residual_mlp, without_gil());
-}

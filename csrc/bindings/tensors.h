@@ -3,109 +3,85 @@
 #pragma once
 
 #include <ATen/core/Tensor.h>
-#include <ATen/core/grad_mode.h>
-#include <ATen/ops/empty.h>
-#include <torch/csrc/utils/pybind.h>
 
-#include <algorithm>
+#include <array>
 #include <initializer_list>
 #include <optional>
-#include <stdexcept>
 #include <string>
+#include <vector>
 
-#include "../common.h"
+#include "../matrix.h"
 
 namespace seamo {
 
-// Whether x is an ordinary tensor on the CPU. Others reach the kernels through the dispatcher, or are
-// left to the reference.
-inline bool is_plain(const at::Tensor& x) {
-  constexpr c10::DispatchKeySet special{
-      c10::DispatchKey::Python,       c10::DispatchKey::Batched,
-      c10::DispatchKey::FuncTorchBatched,
-      c10::DispatchKey::Functionalize,    c10::DispatchKey::FuncTorchGradWrapper,
-      c10::DispatchKey::Negative,         c10::DispatchKey::ZeroTensor};
-  return x.is_cpu() && x.layout() == at::kStrided && !x.key_set().has_any(special);
-}
+using MaybeTensor = std::optional<at::Tensor>;
+using Tensors = std::vector<at::Tensor>;
 
-template <typename... Tensors>
-bool are_plain(const Tensors&... tensors) {
+// What is wrong with an index: an IndexError in Python.
+struct IndexError {
+  std::string message;
+};
+
+// Whether x is an ordinary tensor on the CPU. Others reach the kernels through the dispatcher, or
+// are left to the reference.
+bool is_plain(const at::Tensor& x);
+
+// Whether the kernels read and write this dtype; the reference implementation runs otherwise.
+bool is_stored(const at::Tensor& x);
+
+bool is_half(const at::Tensor& x);
+bool is_float(const at::Tensor& x);  // and plain
+bool is_index(const at::Tensor& x);  // and plain
+bool is_vector(const at::Tensor& x, int64_t width);
+bool is_matrix(const at::Tensor& x, int64_t rows, int64_t columns);
+
+template <typename... Given>
+bool are_plain(const Given&... tensors) {
   return (... && is_plain(tensors));
 }
 
 // Whether no gradient can be asked of tensors for which an operation gives none.
-template <typename... Tensors>
-bool are_constant(const Tensors&... tensors) {
+template <typename... Given>
+bool are_constant(const Given&... tensors) {
   return (... && !tensors.requires_grad());
 }
 
-inline bool is_index(const at::Tensor& x) {
-  return is_plain(x) && (x.scalar_type() == at::kInt || x.scalar_type() == at::kLong);
-}
-
 // Whether the sizes of x are those of `like` without the last `dropped`, then `last`.
-inline bool has_sizes(const at::Tensor& x, const at::Tensor& like, int64_t dropped,
-                      std::initializer_list<int64_t> last) {
-  const int64_t lead = like.dim() - dropped;
-  return lead >= 0 && x.dim() == lead + static_cast<int64_t>(last.size()) &&
-         x.sizes().slice(0, lead) == like.sizes().slice(0, lead) &&
-         std::equal(last.begin(), last.end(), x.sizes().begin() + lead);
-}
+bool has_sizes(const at::Tensor& x, const at::Tensor& like, int64_t dropped,
+               std::initializer_list<int64_t> last);
 
-inline bool is_half(const at::Tensor& x) { return x.scalar_type() == at::kBFloat16; }
+// New memory, not initialised; NaN where torch.use_deterministic_algorithms fills it.
+at::Tensor empty(at::IntArrayRef sizes, const at::Tensor& like, at::ScalarType dtype);
 
-// Whether the kernels read and write this dtype; the reference implementation runs otherwise.
-inline bool is_stored(const at::Tensor& x) { return is_half(x) || x.scalar_type() == at::kFloat; }
+// The same of floats, or an undefined tensor.
+at::Tensor empty_if(bool wanted, at::IntArrayRef sizes, const at::Tensor& like);
 
-inline at::Tensor as_floats(const at::Tensor& x) { return x.to(at::kFloat).contiguous(); }
+at::Tensor as_floats(const at::Tensor& x);
+
+// [..., D] as [rows, D]
+at::Tensor as_rows(const at::Tensor& x);
 
 // A copy only where the layout cannot be described: blocks of x.size(-2) rows at equal distances.
-inline at::Tensor with_rows(const at::Tensor& x) {
-  const int64_t dims = x.dim();
-  bool described = dims < 1 || x.stride(-1) == 1 || x.size(-1) <= 1;
-  int64_t expected = -1;
-  for (int64_t dim = dims - 3; dim >= 0; --dim) {
-    if (x.size(dim) == 1) continue;
-    if (expected >= 0) described &= x.stride(dim) == expected;
-    expected = x.stride(dim) * x.size(dim);
-  }
-  return described ? x : x.contiguous();
-}
+at::Tensor with_rows(const at::Tensor& x);
 
 // The rows of what with_rows returned.
-inline Rows rows_of(const at::Tensor& x) {
-  const int64_t dims = x.dim();
-  Rows rows{x.data_ptr(), 1, 0, 0, is_half(x)};
-  if (dims < 2) return rows;
-  rows.inner = std::max<int64_t>(x.size(-2), 1);
-  rows.stride = x.stride(-2);
-  for (int64_t dim = dims - 3; dim >= 0; --dim) {
-    if (x.size(dim) == 1) continue;
-    rows.outer_stride = x.stride(dim);
-    break;
-  }
-  return rows;
-}
+StoredRows rows_of(const at::Tensor& x);
 
 // Raises IndexError unless all numbers are in [0, size); `index` must be contiguous.
-inline Index index_of(const at::Tensor& index, int64_t size) {
-  const Index numbers{index.data_ptr(), index.scalar_type() == at::kLong};
-  int64_t low = 0, high = -1;
-  for (int64_t i = 0; i < index.numel(); ++i) {
-    low = std::min(low, numbers[i]);
-    high = std::max(high, numbers[i]);
-  }
-  if (low < 0 || high >= size) {
-    throw pybind11::index_error("index must hold patch numbers in [0, " + std::to_string(size) +
-                                "), but got " + std::to_string(low < 0 ? low : high));
-  }
-  return numbers;
-}
+Index index_of(const at::Tensor& index, int64_t size);
 
-inline at::Tensor empty(at::IntArrayRef sizes, const at::Tensor& like, at::ScalarType dtype) {
-  return at::empty(sizes, like.options().dtype(dtype));
-}
+// A null pointer for an undefined tensor.
+float* floats(const at::Tensor& x);
 
-using MaybeTensor = std::optional<at::Tensor>;
+// A matrix of floats; its data is null for an undefined tensor.
+MatrixView matrix_of(const at::Tensor& x);
+
+// The first values of a list, to be given names: const auto [rows, weight] = named<2>(list).
+template <size_t kCount, typename Value>
+std::array<Value, kCount> named(const std::vector<Value>& list) {
+  std::array<Value, kCount> values;
+  for (size_t i = 0; i < kCount; ++i) values[i] = list.at(i);
+  return values;
+}
 
 }  // namespace seamo

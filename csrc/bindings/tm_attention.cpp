@@ -1,12 +1,7 @@
 #include "../tm_attention.h"
 
-#include <ATen/Parallel.h>
-#include <pybind11/stl.h>
-
-#include <tuple>
-
 #include "autograd.h"
-#include "tensors.h"
+#include "exported.h"
 
 namespace seamo {
 namespace {
@@ -22,10 +17,10 @@ bool is_same(const at::Tensor& x, const at::Tensor& like) {
 }
 
 // Tensors that a struct points into.
-struct AttentionInputs {
+struct Inputs {
   at::Tensor q, k, v, adjacency, valid;
 
-  AttentionInputs(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+  Inputs(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                   const at::Tensor& adjacency, const at::Tensor& valid)
       : q(with_unit_stride(q)),
         k(with_unit_stride(k)),
@@ -61,89 +56,65 @@ struct AttentionInputs {
     x.k = tokens_of(k);
     x.v = tokens_of(v);
     x.out = tokens_of(out);
-    x.lse = lse.data_ptr<float>();
+    x.lse = floats(lse);
     return x;
   }
 };
 
-std::tuple<at::Tensor, at::Tensor> run_forward(const at::Tensor& q, const at::Tensor& k,
-                                               const at::Tensor& v, const at::Tensor& adjacency,
-                                               const at::Tensor& valid) {
-  const AttentionInputs inputs(q, k, v, adjacency, valid);
-  at::Tensor out = empty(q.sizes(), q, q.scalar_type());
-  at::Tensor lse = empty({q.size(0), q.size(1), q.size(2), q.size(4), q.size(3)}, q, at::kFloat);
+// The result, and lse.
+Tensors run_forward(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                    const at::Tensor& adjacency, const at::Tensor& valid) {
+  const Inputs inputs(q, k, v, adjacency, valid);
+  const at::Tensor out = empty(q.sizes(), q, q.scalar_type());
+  const at::Tensor lse =
+      empty({q.size(0), q.size(1), q.size(2), q.size(4), q.size(3)}, q, at::kFloat);
   tm_attention(inputs.params(out, lse));
   return {out, lse};
 }
 
-std::optional<std::tuple<at::Tensor, at::Tensor, at::Tensor>> attention_backward(
-    const at::Tensor& grad, const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
-    const at::Tensor& out, const at::Tensor& lse, const at::Tensor& adjacency,
-    const at::Tensor& valid) {
-  if (!AttentionInputs::are_good(q, k, v, adjacency, valid) || !are_plain(grad, out, lse) ||
-      !is_same(grad, q) || !is_same(out, q) || lse.scalar_type() != at::kFloat ||
-      !has_sizes(lse, q, 3, {q.size(4), q.size(3)})) {
-    return std::nullopt;
-  }
-  const AttentionInputs inputs(q, k, v, adjacency, valid);
+Tensors backward(const at::Tensor& grad, const at::Tensor& q, const at::Tensor& k,
+                 const at::Tensor& v, const at::Tensor& out, const at::Tensor& lse,
+                 const at::Tensor& adjacency, const at::Tensor& valid) {
+  const bool good = Inputs::are_good(q, k, v, adjacency, valid) && are_plain(grad, out, lse) &&
+                    is_same(grad, q) && is_same(out, q) && lse.scalar_type() == at::kFloat &&
+                    has_sizes(lse, q, 3, {q.size(4), q.size(3)});
+  if (!good) return {};
+  const Inputs inputs(q, k, v, adjacency, valid);
   const at::Tensor grads = with_unit_stride(grad), outs = with_unit_stride(out);
   const at::Tensor totals = lse.contiguous();
-  at::Tensor q_grad = empty(q.sizes(), q, q.scalar_type());
-  at::Tensor k_grad = empty(k.sizes(), k, k.scalar_type());
-  at::Tensor v_grad = empty(v.sizes(), v, v.scalar_type());
+  const at::Tensor q_grad = empty(q.sizes(), q, q.scalar_type());
+  const at::Tensor k_grad = empty(k.sizes(), k, k.scalar_type());
+  const at::Tensor v_grad = empty(v.sizes(), v, v.scalar_type());
   TmAttentionBackward x{};
   x.forward = inputs.params(outs, totals);
   x.grad = tokens_of(grads);
   x.q_grad = tokens_of(q_grad);
   x.k_grad = tokens_of(k_grad);
   x.v_grad = tokens_of(v_grad);
-  tm_attention_backward(x, at::get_num_threads());
-  return std::make_tuple(q_grad, k_grad, v_grad);
+  tm_attention_backward(x);
+  return {q_grad, k_grad, v_grad};
 }
 
-class Attention : public torch::autograd::Function<Attention> {
- public:
-  static variable_list forward(AutogradContext* ctx, const at::Tensor& q, const at::Tensor& k,
-                               const at::Tensor& v, const at::Tensor& adjacency,
-                               const at::Tensor& valid) {
-    const auto [out, lse] = run_forward(q, k, v, adjacency, valid);
-    ctx->save_for_backward({q, k, v, out, lse, adjacency, valid});
-    ctx->mark_non_differentiable({lse});
-    return {out, lse};
-  }
-
-  static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
-    const variable_list x = ctx->get_saved_variables();
-    return differentiate_once("tm_attention", [&]() -> variable_list {
-      if (!is_plain(grads[0])) {
-        variable_list found = call_operator("seamo::_tm_attention_backward",
-                                            {grads[0], x[0], x[1], x[2], x[3], x[4], x[5], x[6]});
-        found.resize(5);
-        return found;
-      }
-      const auto [q, k, v] =
-          attention_backward(grads[0], x[0], x[1], x[2], x[3], x[4], x[5], x[6]).value();
-      return {q, k, v, {}, {}};
-    });
-  }
-};
-
-std::optional<std::tuple<at::Tensor, at::Tensor>> attention_forward(const at::Tensor& q,
-                                                                    const at::Tensor& k,
-                                                                    const at::Tensor& v,
-                                                                    const at::Tensor& adjacency,
-                                                                    const at::Tensor& valid) {
-  if (!AttentionInputs::are_good(q, k, v, adjacency, valid)) return std::nullopt;
-  if (!wants_gradient(q, k, v)) return run_forward(q, k, v, adjacency, valid);
-  const variable_list results = Attention::apply(q, k, v, adjacency, valid);
-  return std::make_tuple(results[0], results[1]);
+Tensors differentiate(const at::Tensor& grad, const Kept& kept, const std::vector<bool>&) {
+  const auto [q, k, v, out, lse, adjacency, valid] = named<7>(kept.tensors);
+  if (is_plain(grad)) return backward(grad, q, k, v, out, lse, adjacency, valid);
+  return call_operator("seamo::_tm_attention_backward",
+                       {grad, q, k, v, out, lse, adjacency, valid});
 }
+
+const Differentiable operation("tm_attention", &differentiate);
+
+Tensors forward(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                const at::Tensor& adjacency, const at::Tensor& valid) {
+  if (!Inputs::are_good(q, k, v, adjacency, valid)) return {};
+  return operation({q, k, v}, [&](Kept* kept) {
+    const Tensors results = run_forward(q, k, v, adjacency, valid);
+    if (kept != nullptr) *kept = {{q, k, v, results[0], results[1], adjacency, valid}, {}};
+    return results;
+  });
+}
+
+const Exported exported[] = {{"tm_attention", &forward}, {"tm_attention_backward", &backward}};
 
 }  // namespace
 }  // namespace seamo
-
-void bind_tm_attention(pybind11::module_& module) {
-  using without_gil = pybind11::call_guard<pybind11::gil_scoped_release>;
-  module.def("tm_attention", &seamo::attention_forward, without_gil());
-  module.def("tm_attention_backward", &seamo::attention_backward, without_gil());
-}

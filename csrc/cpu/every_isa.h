@@ -1,10 +1,10 @@
 // Compiles one file of kernels once for each instruction set:
 //
-//   #define SEAMO_KERNELS "norm_pix_loss.inc"
+//   #define SEAMO_KERNELS "norm_pix_loss.isa.h"
 //   #include "every_isa.h"
 //
 // The file is included in the namespaces seamo::generic, seamo::avx2 and seamo::avx512 (the last
-// two on x86-64 only), after vector.inc, with SEAMO_AVX2 and SEAMO_AVX512 set to 0 or 1. Its names
+// two on x86-64 only), after vector.isa.h, with SEAMO_AVX2 and SEAMO_AVX512 set to 0 or 1. Its names
 // are local to the .cpp; it must include no header and hold no state. The generic kernels are plain
 // C++ with vectors of 16 bytes: SSE2 on x86-64, NEON on Arm. SEAMO_DISPATCH(function)(arguments)
 // calls the best that the processor can run.
@@ -33,7 +33,7 @@
 #define SEAMO_AVX512 0
 namespace seamo::generic {
 namespace {
-#include "vector.inc"
+#include "vector.isa.h"
 #include SEAMO_KERNELS
 }  // namespace
 }  // namespace seamo::generic
@@ -50,7 +50,7 @@ namespace {
 #endif
 namespace seamo::avx2 {
 namespace {
-#include "vector.inc"
+#include "vector.isa.h"
 #include SEAMO_KERNELS
 }  // namespace
 }  // namespace seamo::avx2
@@ -72,7 +72,7 @@ namespace {
 #endif
 namespace seamo::avx512 {
 namespace {
-#include "vector.inc"
+#include "vector.isa.h"
 #include SEAMO_KERNELS
 }  // namespace
 }  // namespace seamo::avx512

@@ -40,7 +40,7 @@ struct Line {
 }  // namespace
 }  // namespace seamo
 
-#define SEAMO_KERNELS "gather_patches.inc"
+#define SEAMO_KERNELS "gather_patches.isa.h"
 #include "every_isa.h"
 
 namespace seamo {

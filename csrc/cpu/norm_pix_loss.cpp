@@ -13,7 +13,7 @@ inline float weight_of(const NormPixLoss& x, int64_t row) {
 }  // namespace
 }  // namespace seamo
 
-#define SEAMO_KERNELS "norm_pix_loss.inc"
+#define SEAMO_KERNELS "norm_pix_loss.isa.h"
 #include "every_isa.h"
 
 namespace seamo {

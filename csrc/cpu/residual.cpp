@@ -1,6 +1,6 @@
 #include "../residual.h"
 
-#define SEAMO_KERNELS "residual.inc"
+#define SEAMO_KERNELS "residual.isa.h"
 #include "every_isa.h"
 
 namespace seamo {

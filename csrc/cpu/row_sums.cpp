@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <vector>
 
-#define SEAMO_KERNELS "row_sums.inc"
+#define SEAMO_KERNELS "row_sums.isa.h"
 #include "every_isa.h"
 
 namespace seamo {
@@ -15,7 +15,7 @@ constexpr int64_t kColumns = 256;  // columns of one piece of work
 
 // Adds by halves, so that rounding errors grow with the logarithm of the number of rows.
 struct Adder {
-  const Rows& rows;
+  const StoredRows& rows;
   int64_t column, columns;
   const int64_t* order = nullptr;  // row i is order[i], or i
   decltype(SEAMO_DISPATCH(add_row)) add = SEAMO_DISPATCH(add_row);
@@ -26,7 +26,7 @@ struct Adder {
       const int64_t middle = begin + (end - begin) / 2;
       (*this)(begin, middle, to, scratch + columns);
       (*this)(middle, end, scratch, scratch + columns);
-      add({scratch, 1, 0, 0, false}, 0, 0, columns, to);
+      add({{scratch, 1, 0, 0}, false}, 0, 0, columns, to);
       return;
     }
     std::fill_n(to, columns, 0.0f);
@@ -44,7 +44,7 @@ struct Adder {
 
 }  // namespace
 
-void sum_rows(const Rows& rows, int64_t count, int64_t width, float* to) {
+void sum_rows(const StoredRows& rows, int64_t count, int64_t width, float* to) {
   const int64_t blocks = ceil_div(count, kBlock);
   const Scratch<float> partial(blocks * width);
   const Adder adder{rows, 0, width};
@@ -53,18 +53,18 @@ void sum_rows(const Rows& rows, int64_t count, int64_t width, float* to) {
       adder(block * kBlock, std::min((block + 1) * kBlock, count), partial.data() + block * width);
     }
   });
-  const Rows sums{partial.data(), std::max<int64_t>(blocks, 1), 0, width, false};
+  const StoredRows sums{{partial.data(), std::max<int64_t>(blocks, 1), 0, width}, false};
   Adder{sums, 0, width}(0, blocks, to);
 }
 
-void sum_groups(const Rows& rows, int64_t groups, int64_t group, int64_t width, float* to) {
+void sum_groups(const StoredRows& rows, int64_t groups, int64_t group, int64_t width, float* to) {
   const Adder adder{rows, 0, width};
   parallel_for(groups, 1, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) adder(i * group, (i + 1) * group, to + i * width);
   });
 }
 
-void sum_by_index(const Rows& rows, const Index& index, int64_t count, int64_t width,
+void sum_by_index(const StoredRows& rows, const Index& index, int64_t count, int64_t width,
                   int64_t positions, float* to) {
   // rows of position p: order[first[p]], ..., order[first[p + 1] - 1], in ascending order
   std::vector<int64_t> first(positions + 1), order(count);

@@ -30,14 +30,12 @@
     return sizeof(name);                                                                   \
   }
 
+#include "../rows.h"
+
 namespace seamo {
 
 // How numbers are stored; kernels/_cuda.py has the same list.
 enum Storage : int64_t { kFloat, kHalf, kBfloat16, kUint8, kUint16, kInt16, kInt32, kInt64, kBool };
-
-// Rows whose values follow one another, in blocks of `inner` rows: a tensor [outer, inner, D] whose
-// last stride is 1.
-SEAMO_PARAMS(Rows, const void* data; int64_t inner, outer_stride, stride;)
 
 // Rows of one block.
 SEAMO_PARAMS(Matrix, const void* data; int64_t stride;)

@@ -77,10 +77,7 @@ _backward = define(
     "bool[] needed) -> (Tensor, Tensor, Tensor)",
     _fake_backward,
 )
-implement("assemble_tokens", "reference", f"{__name__}.reference")
-implement("assemble_tokens", "cpu", f"{__name__}.cpu_impl")
-implement("assemble_tokens", "triton", f"{__name__}.triton_impl")
-implement("assemble_tokens", "cuda", f"{__name__}.cuda_impl")
+implement(__name__, "reference", "cpu", "triton", "cuda")
 
 
 def assemble_tokens(visible: Tensor, mask_token: Tensor, table: Tensor, index: Tensor) -> Tensor:

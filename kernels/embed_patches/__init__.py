@@ -98,10 +98,7 @@ _backward = define(
     "bool[] needed) -> (Tensor, Tensor, Tensor, Tensor)",
     _fake_backward,
 )
-implement("embed_patches", "reference", f"{__name__}.reference")
-implement("embed_patches", "cpu", f"{__name__}.cpu_impl")
-implement("embed_patches", "triton", f"{__name__}.triton_impl")
-implement("embed_patches", "cuda", f"{__name__}.cuda_impl")
+implement(__name__, "reference", "cpu", "triton", "cuda")
 
 
 def embed_patches(

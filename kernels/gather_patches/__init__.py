@@ -114,10 +114,7 @@ _forward = define(
     _fake,
     check=_check,
 )
-implement("gather_patches", "reference", f"{__name__}.reference")
-implement("gather_patches", "cpu", f"{__name__}.cpu_impl")
-implement("gather_patches", "triton", f"{__name__}.triton_impl")
-implement("gather_patches", "cuda", f"{__name__}.cuda_impl")
+implement(__name__, "reference", "cpu", "triton", "cuda")
 
 
 def gather_patches(

@@ -83,10 +83,7 @@ _backward = define(
     "bool normalize, float eps) -> Tensor",
     _fake_backward,
 )
-implement("norm_pix_loss", "reference", f"{__name__}.reference")
-implement("norm_pix_loss", "cpu", f"{__name__}.cpu_impl")
-implement("norm_pix_loss", "triton", f"{__name__}.triton_impl")
-implement("norm_pix_loss", "cuda", f"{__name__}.cuda_impl")
+implement(__name__, "reference", "cpu", "triton", "cuda")
 
 
 def norm_pix_loss(

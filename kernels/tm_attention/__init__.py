@@ -86,10 +86,7 @@ _backward = define(
     "Tensor adjacency, Tensor valid) -> (Tensor, Tensor, Tensor)",
     _fake_backward,
 )
-implement("tm_attention", "reference", f"{__name__}.reference")
-implement("tm_attention", "cpu", f"{__name__}.cpu_impl")
-implement("tm_attention", "triton", f"{__name__}.triton_impl")
-implement("tm_attention", "cuda", f"{__name__}.cuda_impl")
+implement(__name__, "reference", "cpu", "triton", "cuda")
 
 
 def tm_attention(q: Tensor, k: Tensor, v: Tensor, adjacency: Tensor, valid: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from seamo_fast.data.shards.shard_set import Sample, ShardSet, ShardWriter
+from seamo_fast.data.shards import Sample, ShardSet, ShardWriter
 
 if TYPE_CHECKING:
     from seamo_fast.data.loading.loader import TileLoader

@@ -111,7 +111,7 @@ class SeaMoBackbone(Embedder):
             This backbone.
 
         Raises:
-            ValueError: A band is unknown to the backbone or lies at another wavelength there, or
+            ValueError: A band is unknown to the backbone or has another wavelength there, or
                 the statistics are missing.
         """
         new = select_bands(self.patches_of(name), _on_finest_grid(modality))

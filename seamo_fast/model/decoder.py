@@ -1,4 +1,8 @@
-"""The decoder of one modality, shared by its seasons."""
+"""The decoder of one modality, shared by its seasons.
+
+What changes here changes in its mirrors too: `reference.py` (the same mathematics),
+`model/flops.py` (FLOPs), `training/dry_run.py` (memory), `model/weights.py` (parameter names).
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Model FLOPs from shapes alone: matrix products and attention, a multiply-add counting two."""
+"""Model FLOPs from shapes alone: matrix products and attention, a multiply-add counting two.
+
+Mirrors `model/{embedding,encoder,fusion,decoder}.py`: what they compute is counted here.
+"""
 
 from __future__ import annotations
 

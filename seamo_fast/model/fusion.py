@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from seamo_fast import kernels
 from seamo_fast.model.config import FusionMode, ModelConfig
-from seamo_fast.model.layers import LAYER_NORM_EPS, Mlp, add_mlp
+from seamo_fast.model.layers import LAYER_NORM_EPS, Mlp
 
 
 def group_adjacency(
@@ -66,7 +66,7 @@ class FusionBlock(nn.Module):
         """Returns [B, T, M, K, D] for z of that shape; adjacency [T*M, T*M], valid [B, T, M]."""
         normed = self.norm1(z)
         z = z + self.attn(normed, normed, adjacency, valid)
-        return add_mlp(z, self.norm2, self.mlp)
+        return kernels.residual_mlp(z, self.norm2, self.mlp)
 
 
 class CascadeBlock(FusionBlock):
@@ -92,7 +92,7 @@ class CascadeBlock(FusionBlock):
                 queries = torch.where(seen[..., None, None], carried, queries)
             keys = self.norm1(z[:, now])
             u = queries + self.attn(self.norm1(queries), keys, adjacency, valid[:, now])
-            u = add_mlp(u, self.norm2, self.mlp)
+            u = kernels.residual_mlp(u, self.norm2, self.mlp)
             results.append(u)
             previous = torch.where(valid[:, now, :, None, None], u, previous)
             seen = seen | valid[:, now]

@@ -5,13 +5,13 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.modules.module import _has_any_global_hook
 
 from seamo_fast import kernels
 
 LAYER_NORM_EPS = 1e-6
 
 
+@kernels.replaceable
 class SelfAttention(nn.Module):
     """Multi-head self-attention over a sequence (Vaswani et al., 2017)."""
 
@@ -47,6 +47,7 @@ class SelfAttention(nn.Module):
         return self.proj(out.transpose(1, 2).flatten(2))
 
 
+@kernels.replaceable
 class Mlp(nn.Module):
     """Two linear layers with an exact GELU between them."""
 
@@ -72,43 +73,8 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, keep: Tensor | None = None, skip: int = 0) -> Tensor:
         """Returns [B, L - skip, D] for x [B, L, D]; arguments as in `SelfAttention.forward`."""
-        return add_mlp(self._add_attention(x, keep, skip), self.norm2, self.mlp)
-
-    def _add_attention(self, x: Tensor, keep: Tensor | None, skip: int) -> Tensor:
-        norm, attn = self.norm1, self.attn
-        out = None
-        if are_as_built(norm, attn, attn.qkv, attn.proj):
-            out = kernels.residual_attention(x, norm, attn.qkv, attn.proj, attn.heads, keep, skip)
-        return x[:, skip:] + attn(norm(x), keep, skip) if out is None else out
-
-
-def add_mlp(x: Tensor, norm: nn.LayerNorm, mlp: Mlp) -> Tensor:
-    """Returns x + mlp(norm(x)), [..., D] for x [..., D]."""
-    out = None
-    if are_as_built(norm, mlp, mlp.fc1, mlp.fc2):
-        out = kernels.residual_mlp(x, norm, mlp.fc1, mlp.fc2)
-    return x + mlp(norm(x)) if out is None else out
-
-
-def are_as_built(*layers: nn.Module) -> bool:
-    """Returns whether a kernel may stand in for these layers.
-
-    Not where somebody put another layer in the place of one, such as an adapter, or a hook on it.
-    """
-    return (
-        all(
-            type(layer) in (nn.LayerNorm, nn.Linear, Mlp, SelfAttention)
-            and "forward" not in layer.__dict__
-            and not (
-                layer._forward_hooks
-                or layer._forward_pre_hooks
-                or layer._backward_hooks
-                or layer._backward_pre_hooks
-            )
-            for layer in layers
-        )
-        and not _has_any_global_hook()
-    )
+        x = kernels.residual_attention(x, self.norm1, self.attn, keep, skip)
+        return kernels.residual_mlp(x, self.norm2, self.mlp)
 
 
 def init_weights(module: nn.Module) -> None:

@@ -1,4 +1,7 @@
-"""Pretrained weights: a safetensors file that holds the config and the modalities inside."""
+"""Pretrained weights: a safetensors file that holds the config and the modalities inside.
+
+Mirrors the names of the model's parts (`model/seamo.py`): which are optional is decided here.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`python -m seamo_fast.profile step` and `python -m seamo_fast.profile parity`.
+"""Measures a training step, or compares the losses of all variants.
 
 python -m seamo_fast.profile step --config small --data.batch_size 8   # where a step's time goes
 python -m seamo_fast.profile parity                                    # do all variants agree?
@@ -7,39 +7,37 @@ OMP_NUM_THREADS=1 python -m seamo_fast.profile parity --parity.jobs 2  # the sam
 
 from __future__ import annotations
 
-import logging
 import sys
-from collections.abc import Callable, Sequence
-from typing import Final
+from collections.abc import Sequence
 
-from seamo_fast.cli import exit_status
-from seamo_fast.profile.config import parse_parity, parse_step
+from seamo_fast.cli import run_one_of, say
+from seamo_fast.profile.config import PARITY, STEP, ParityConfig, StepConfig
 from seamo_fast.profile.parity import compare
 from seamo_fast.profile.step import profile_step
 from seamo_fast.training import allocator
 
-_COMMANDS: Final[dict[str, Callable[[Sequence[str]], str]]] = {
-    "step": lambda arguments: profile_step(parse_step(arguments)),
-    "parity": lambda arguments: compare(parse_parity(arguments)),
-}
+
+def _step(config: StepConfig) -> None:
+    allocator.keep_freed_memory()  # as the command does whose steps are looked at
+    say(profile_step(config))
+
+
+def _parity(config: ParityConfig) -> None:
+    allocator.keep_freed_memory()
+    say(compare(config))
+
+
+def _start(name: str, arguments: Sequence[str]) -> int:
+    return STEP.run(_step, arguments) if name == "step" else PARITY.run(_parity, arguments)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command; returns 2 for a failure that the user can mend, 130 for Ctrl-C."""
-    logging.basicConfig(format="%(message)s", stream=sys.stdout)
-    logging.getLogger("seamo_fast").setLevel(logging.INFO)
-    given = sys.argv[1:] if arguments is None else arguments
-    if not given or given[0] not in _COMMANDS:
-        sys.stderr.write(
-            f"usage: python -m seamo_fast.profile {{{','.join(_COMMANDS)}}} [settings]\n"
-        )
-        return 2
-    allocator.keep_freed_memory()  # as the command does whose steps are looked at
-    return exit_status(lambda: _tell(_COMMANDS[given[0]](given[1:])))
-
-
-def _tell(text: str) -> None:
-    sys.stdout.write(text + "\n")
+    """Runs the command; returns its exit status."""
+    summaries = {
+        "step": "where the time of a training step goes",
+        "parity": "do the reference and the fast model train alike?",
+    }
+    return run_one_of("python -m seamo_fast.profile", summaries, _start, arguments)
 
 
 if __name__ == "__main__":

@@ -1,18 +1,16 @@
-"""Settings of both profiles: those of a pretraining run, and a few of their own."""
+"""Both profiles as commands: the settings of a pretraining run, and a few of their own."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from seamo_fast.cli import CommandLine
+from seamo_fast.cli import Command
 from seamo_fast.errors import ConfigError
 from seamo_fast.training.config import PretrainConfig
-from seamo_fast.training.parse import DEFAULT_PRESET, presets
-
-_PARITY_PRESET: Final = "parity"
+from seamo_fast.training.presets import DEFAULT_PRESET, presets
 
 
 def _check(group: str, values: Mapping[str, int], least: int) -> None:
@@ -81,38 +79,19 @@ class ParityConfig(PretrainConfig):
     parity: ParityOptions = field(default_factory=ParityOptions)
 
 
-def parse_step(arguments: Sequence[str]) -> StepConfig:
-    """Returns the settings.
+_SETTINGS: Final = "Takes the settings of python -m seamo_fast.pretrain and a few of its own."
 
-    Args:
-        arguments: What follows `python -m seamo_fast.profile step`.
-
-    Raises:
-        ConfigError: See `CommandLine.parse`.
-    """
-    known = presets()
-    config, _ = CommandLine(
-        StepConfig,
-        prog="python -m seamo_fast.profile step",
-        description="Measures where the time of a training step goes. Takes the settings of "
-        f"python -m seamo_fast.pretrain: --config is a preset ({', '.join(known)}; default "
-        f"{DEFAULT_PRESET}) or a YAML file.",
-        presets=known,
-        default=DEFAULT_PRESET,
-    ).parse(arguments)
-    return config
-
-
-def parse_parity(arguments: Sequence[str]) -> ParityConfig:
-    """Returns the settings; arguments and errors as in `parse_step`."""
-    known = {**presets(), _PARITY_PRESET: Path(__file__).with_name("parity.yaml")}
-    config, _ = CommandLine(
-        ParityConfig,
-        prog="python -m seamo_fast.profile parity",
-        description="Trains the reference and the fast model side by side and compares their "
-        "losses. Takes the settings of python -m seamo_fast.pretrain: --config is a preset "
-        f"({', '.join(known)}; default {_PARITY_PRESET}) or a YAML file.",
-        presets=known,
-        default=_PARITY_PRESET,
-    ).parse(arguments)
-    return config
+STEP: Final = Command(
+    "profile step",
+    StepConfig,
+    f"Measures where the time of a training step goes. {_SETTINGS}",
+    presets=presets(),
+    default=DEFAULT_PRESET,
+)
+PARITY: Final = Command(
+    "profile parity",
+    ParityConfig,
+    f"Trains the reference and the fast model side by side and compares their losses.\n{_SETTINGS}",
+    presets={**presets(), "parity": Path(__file__).with_name("parity.yaml")},
+    default="parity",
+)

@@ -1,8 +1,9 @@
-"""The phases of a training step, told apart from outside by hooks on the model's parts."""
+"""The phases of a training step, those of the forward pass found by hooks on the model's parts."""
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any
 
@@ -28,16 +29,19 @@ class Phases:
         self._open = ExitStack()
         self._names: dict[str, str] = {}
 
-    def enter(self, phase: str) -> None:
-        """Ends the phase before and begins another."""
-        self.leave()
-        phase = self._names.get(phase, phase)
+    @contextmanager
+    def time(self, phase: str) -> Iterator[None]:
+        """Adds what happens inside to a phase, or to those that hooks begin inside."""
+        self._begin(self._names.get(phase, phase))
+        try:
+            yield
+        finally:
+            self._open.close()
+
+    def _begin(self, phase: str) -> None:
+        self._open.close()
         self._open.enter_context(record_function(phase))
         self._open.enter_context(self._watch.time(phase))
-
-    def leave(self) -> None:
-        """Ends the last phase."""
-        self._open.close()
 
     def seconds(self) -> dict[str, float]:
         """Returns the seconds of each phase since the last call; waits for the device."""
@@ -47,8 +51,8 @@ class Phases:
         """Makes the parts of the forward pass phases of their own.
 
         What comes before the encoder, `embed`, gathers the visible patches and projects them. What
-        comes after it and is neither fusion nor decoder gathers the hidden patches and finds the
-        loss.
+        comes after it and is neither fusion nor decoder gathers the hidden patches and computes
+        the loss.
         """
         self._names["forward"] = "embed"
         parts: dict[str, nn.Module] = {"encoder": model.encoder}
@@ -60,4 +64,4 @@ class Phases:
             part.register_forward_hook(partial(self._hook, _REST))
 
     def _hook(self, phase: str, *_: Any) -> None:
-        self.enter(phase)
+        self._begin(phase)

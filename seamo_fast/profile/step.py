@@ -14,11 +14,12 @@ from torch.profiler import ProfilerActivity, profile
 from seamo_fast.model.seamo import SeaMo
 from seamo_fast.profile.config import StepConfig
 from seamo_fast.profile.phases import Phases
-from seamo_fast.profile.steps import TrainingSteps
+from seamo_fast.profile.steps import ProfiledSteps
 from seamo_fast.profile.tables import Row, as_text, draw_bars, write_csv
-from seamo_fast.training import build, precision
+from seamo_fast.training import model_setup, precision
 from seamo_fast.training.recovery.run_folder import write_atomically
 from seamo_fast.training.reporting.meter import peak_memory
+from seamo_fast.training.step import step_flops
 
 _SHOWN: Final = 20  # operators in the text and the plot; the CSV has all
 _PHASES: Final = ("phase", "ms/step", "share %")
@@ -55,23 +56,22 @@ def profile_step(config: StepConfig) -> str:
     folder = Path(config.profile.folder)
     device = precision.choose_device(config.run.device)
     phases = Phases(device)
-    steps = TrainingSteps(config, _total(config), enter=phases.enter)
+    steps = ProfiledSteps(config, _total(config), phase=phases.time)
     rate = precision.matmul_rate(device, steps.dtype)
     # a model that is one program cannot be interrupted by hooks
     if config.run.compile != "full" and isinstance(steps.model, SeaMo):
         phases.attach(steps.model)
     for _ in range(config.profile.warmup):
         steps.step()
-    phases.leave()
     phases.seconds()
     warm = Compilations.now()
-    seconds = _timed(steps, phases, config.profile.steps)
+    seconds = _timed(steps, config.profile.steps)
     by_phase = _phase_rows(phases.seconds(), seconds, config.profile.steps)
     compiled, late = Compilations.now().since(begin), Compilations.now().since(warm)
     memory = peak_memory(device)
     folder.mkdir(parents=True, exist_ok=True)
-    by_operator = _operator_rows(_trace(steps, phases, config.profile.traced, folder), config)
-    how = build.choose_compile(config.run.compile, device)
+    by_operator = _operator_rows(_trace(steps, config.profile.traced, folder), config)
+    how = model_setup.choose_compile(config.run.compile, device)
     lines = [
         _describe(config, steps),
         _speed(config, steps, seconds / config.profile.steps, rate),
@@ -102,18 +102,17 @@ def _total(config: StepConfig) -> int:
     return config.profile.warmup + config.profile.steps + config.profile.traced
 
 
-def _timed(steps: TrainingSteps, phases: Phases, count: int) -> float:
+def _timed(steps: ProfiledSteps, count: int) -> float:
     """Returns the seconds of so many steps, to the end of the device's work."""
     precision.synchronize(steps.device)
     start = time.perf_counter()
     for _ in range(count):
         steps.step()
-    phases.leave()
     precision.synchronize(steps.device)
     return time.perf_counter() - start
 
 
-def _trace(steps: TrainingSteps, phases: Phases, count: int, folder: Path) -> Any:
+def _trace(steps: ProfiledSteps, count: int, folder: Path) -> Any:
     """Records so many steps as trace.json; returns torch's averages by operator."""
     activities = [ProfilerActivity.CPU]
     if steps.device.type == "cuda":
@@ -121,20 +120,19 @@ def _trace(steps: TrainingSteps, phases: Phases, count: int, folder: Path) -> An
     with profile(activities=activities) as recorded:
         for _ in range(count):
             steps.step()
-        phases.leave()
         precision.synchronize(steps.device)
     recorded.export_chrome_trace(str(folder / "trace.json"))
     return recorded.key_averages()
 
 
 def _phase_rows(found: dict[str, float], seconds: float, count: int) -> list[Row]:
-    """Rows of phases in their order; `between` is what lies in none."""
+    """Returns rows of phases in their order; `between` is the time outside of them."""
     found = {**found, "between": max(0.0, seconds - sum(found.values()))}
     return [(phase, 1000 * value / count, 100 * value / seconds) for phase, value in found.items()]
 
 
 def _operator_rows(averages: Any, config: StepConfig) -> list[Row]:
-    """Rows of operators by the time in themselves, on a GPU that of their kernels there."""
+    """Returns rows of operators by their own time, on a GPU that of their kernels there."""
     on_gpu = precision.choose_device(config.run.device).type == "cuda"
     count = config.profile.traced
     found = []
@@ -149,7 +147,7 @@ def _operator_rows(averages: Any, config: StepConfig) -> list[Row]:
     return [(*row, 100 * row[2] / total) for row in found]
 
 
-def _describe(config: StepConfig, steps: TrainingSteps) -> str:
+def _describe(config: StepConfig, steps: ProfiledSteps) -> str:
     parameters = sum(parameter.numel() for parameter in steps.model.parameters())
     return (
         f"{parameters / 1e6:.2f} M parameters, batches of {config.data.batch_size}, "
@@ -159,9 +157,9 @@ def _describe(config: StepConfig, steps: TrainingSteps) -> str:
     )
 
 
-def _speed(config: StepConfig, steps: TrainingSteps, seconds: float, rate: float) -> str:
+def _speed(config: StepConfig, steps: ProfiledSteps, seconds: float, rate: float) -> str:
     samples = config.data.batch_size
-    flops = samples * build.step_flops(config, steps.shards, steps.stage)
+    flops = samples * step_flops(config, steps.shards, steps.stage)
     return (
         f"{1000 * seconds:.1f} ms a step, {samples / seconds:.1f} samples/s; "
         f"{flops / 1e9:.2f} GFLOP a step, {flops / seconds / 1e9:.1f} GFLOP/s, "

@@ -13,17 +13,17 @@ from typing import Final
 from torch import nn
 
 from seamo_fast.model.seamo import SeaMo
-from seamo_fast.profile.config import ParityConfig, parse_parity
-from seamo_fast.profile.steps import TrainingSteps
+from seamo_fast.profile.config import PARITY, ParityConfig
+from seamo_fast.profile.steps import ProfiledSteps
 from seamo_fast.reference import ReferenceSeaMo
 
 REFERENCE: Final = "reference"
 
 
 def as_reference(model: SeaMo) -> nn.Module:
-    """Returns the plain model with the same weights."""
+    """Returns the plain model with the same weights; both share them."""
     reference = ReferenceSeaMo(model.config, model.modalities)
-    reference.load_state_dict(model.state_dict())
+    reference.load_state_dict(model.state_dict(), assign=True)
     return reference
 
 
@@ -37,9 +37,9 @@ def train(config: ParityConfig, name: str, target: Path) -> None:
     """
     total = config.parity.steps
     if name == REFERENCE:
-        steps = TrainingSteps(config, total, replace=as_reference)
+        steps = ProfiledSteps(config, total, replace=as_reference)
     else:
-        steps = TrainingSteps(config, total)
+        steps = ProfiledSteps(config, total)
     with target.open("w", encoding="utf-8", buffering=1) as file:
         file.write("step,loss\n")
         for number in range(1, total + 1):
@@ -49,7 +49,7 @@ def train(config: ParityConfig, name: str, target: Path) -> None:
 def main(arguments: Sequence[str]) -> None:
     """Takes the name of the variant, the file of its losses, and settings."""
     name, target, *settings = arguments
-    train(parse_parity(settings), name, Path(target))
+    train(PARITY.parse(settings)[0], name, Path(target))
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ _LARGEST: Final = 2**31 - 1
 def keep_freed_memory() -> bool:
     """Keeps freed memory in the process for the next step, instead of giving it back at once.
 
-    By default glibc unmaps each freed block above 32 MiB; the kernel then clears its pages anew at
+    By default glibc unmaps each freed block above 32 MiB; the kernel then clears new pages at
     every step. The peak stays as it is, and the process does not shrink below it any more. For the
     whole process, so only for commands.
 

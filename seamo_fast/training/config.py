@@ -60,7 +60,8 @@ class OptimConfig:
         blr: Base learning rate; the peak is blr * data.batch_size / 256.
         min_lr: Where the cosine of every stage ends.
         warmup_fraction: Share of a stage's steps in which the rate rises linearly from 0.
-        weight_decay: Of matrices; biases, norms, embeddings and mask tokens have none.
+        weight_decay: Of matrices; biases, norms, mask tokens and the embeddings of modalities and
+            dates have none.
         betas: AdamW's averaging factors.
         accumulate: Micro-batches that a rank's part of a batch is cut into; their gradients are
             summed, so more of them take less memory and give the same step.
@@ -155,7 +156,11 @@ class ScheduleConfig:
 
 @dataclass(frozen=True)
 class RunConfig:
-    """Where and how the run happens; only `seed`, `precision` and `device` touch its numbers.
+    """Where and how the run happens.
+
+    `seed` and `steps_per_stage` decide what is trained; `precision`, `device` and `compile` change
+    how results are rounded. A run keeps these five when it resumes; the others may change, see
+    `FREE_KEYS`.
 
     Attributes:
         folder: The run folder.
@@ -163,18 +168,18 @@ class RunConfig:
         device: `auto` takes a GPU where there is one; or `cpu`, `cuda`, `cuda:1`.
         precision: `auto` takes bfloat16 where the hardware has matrix units for it, else float32.
         compile: `regional` compiles the transformer blocks with torch.compile, `full` the whole
-            model, `auto` the blocks on a GPU; see `build.compile_model`.
-        recompute: `blocks` computes what a transformer block keeps for the backward pass anew
-            there: less memory, about a third more work.
-        resume: `auto` goes on where the run folder stopped, `none` starts over (an earlier run is
-            moved into a subfolder), anything else is a checkpoint or run folder to go on from.
+            model, `auto` the blocks on a GPU; see `model_setup.compile_model`.
+        recompute: `blocks` keeps nothing inside a transformer block for the backward pass, which
+            recomputes it: less memory, about a third more work.
+        resume: `auto` resumes the run in the run folder, `none` starts over (an earlier run is
+            moved into a subfolder), anything else is a checkpoint or run folder to resume from.
         checkpoint_every: Steps between checkpoints; every stage ends with one as well.
         keep: Checkpoints that are kept, the newest ones.
         log_every: Steps between lines of metrics.
         figures_every: Steps between figures; null for the ends of stages only.
         figure_samples: Samples shown in the figures.
         tensorboard: Write TensorBoard events.
-        wandb: Project of Weights & Biases that is told the metrics; null for none.
+        wandb: Project of Weights & Biases that gets the metrics; null for none.
         stall_seconds: Write the stacks of all threads when no step ends in this time; null never.
         max_nonfinite: Steps without a finite gradient, one after the other, that end the run.
         steps_per_stage: Cuts every stage to at most so many steps; null for all of them.
@@ -236,8 +241,8 @@ class PretrainConfig:
     distributed: DistributedConfig = field(default_factory=DistributedConfig)
 
 
-# Settings that a run may change when it goes on: none of them touches what is computed, except for
-# the rounding of sums in another order.
+# Settings that may change when a run resumes. None changes what is computed; some change the order
+# of sums, and so their rounding.
 FREE_KEYS: Final = frozenset(
     {"data.path", "data.workers", "data.loader", "optim.accumulate", "run.recompute"}
     | {"distributed.strategy", "distributed.reshard_after_forward"}

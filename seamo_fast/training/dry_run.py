@@ -1,4 +1,7 @@
-"""What a run would take, worked out without training: `--dry_run`."""
+"""What a run would take, worked out without training: `--dry_run`.
+
+Mirrors `model/{layers,encoder,fusion,decoder}.py`: `activation_bytes` estimates what they keep.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +13,10 @@ import torch
 
 from seamo_fast import kernels
 from seamo_fast.data.shards.shard_set import ShardSet
-from seamo_fast.training import build, precision
+from seamo_fast.training import batches, model_setup, precision
 from seamo_fast.training.config import PretrainConfig, to_yaml
 from seamo_fast.training.schedule import Plan, Stage
+from seamo_fast.training.step import step_flops
 
 _MIB = 2**20
 
@@ -23,12 +27,12 @@ def dry_run(config: PretrainConfig) -> str:
     Raises:
         SeaMoError: The run would not start.
     """
-    shards = build.open_shards(config.data.path)
-    plan = build.make_plan(config, shards)
+    shards = batches.open_shards(config.data.path)
+    plan = batches.make_plan(config, shards)
     device = precision.choose_device(config.run.device)
     dtype = precision.choose_dtype(config.run.precision, device)
     with torch.device("meta"):
-        model = build.make_model(config, shards, plan)
+        model = model_setup.make_model(config, shards, plan)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     lines = [
         to_yaml(config),
@@ -55,14 +59,14 @@ def _describe(
     dtype: torch.dtype,
     parameters: int,
 ) -> str:
-    # a few samples tell whether the data can be read; a whole batch may not fit into memory
+    # a few samples show whether the data can be read; a whole batch may not fit into memory
     few = replace(config, data=replace(config.data, batch_size=min(8, config.data.batch_size)))
-    loader = build.make_loader(few, shards, stage)
+    loader = batches.make_loader(few, shards, stage)
     batch = next(iter(loader))
-    build.draw_views(config, batch, stage.number)
+    batches.draw_views(config, batch, stage.number)
     size = config.data.batch_size
     together = size // config.optim.accumulate
-    flops = size * build.step_flops(config, shards, stage)
+    flops = size * step_flops(config, shards, stage)
     memory = 16 * parameters + together * activation_bytes(config, stage, device, dtype)
     present = batch.valid.float().mean().item()
     bad = f", damaged records: {len(loader.bad_records)}" if loader.bad_records else ""
@@ -88,7 +92,7 @@ def activation_bytes(
     visible = views.num_visible(model.num_patches)
     decoded = views.num_decoded(model.num_patches)
     groups = stage.seasons * len(stage.modalities)
-    blocks = model.depth + (model.fusion_depth if stage.fusion else 0)
+    blocks = model.depth + (model.fusion_depth if stage.fusion and model.fusion != "none" else 0)
     encoder = blocks * model.width * visible
     decoder = model.decoder_depth * model.decoder_width * (visible + decoded)
     kept = 8 + 2 * model.mlp_ratio
@@ -100,7 +104,7 @@ def activation_bytes(
 
 
 def _has_branches(config: PretrainConfig, device: torch.device, dtype: torch.dtype) -> bool:
-    if build.choose_compile(config.run.compile, device) != "off" or dtype != torch.float32:
+    if model_setup.choose_compile(config.run.compile, device) != "off" or dtype != torch.float32:
         return False
     chosen = (choice for choice in kernels.explain(device.type) if choice.chosen)
     return any((choice.op, choice.backend) == ("residual_mlp", "cpu") for choice in chosen)

@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 
 import torch
 from torch import Tensor, nn
 
-from seamo_fast.model.seamo import SeaMo
 from seamo_fast.tiles import TileBatch
 from seamo_fast.training.distributed import ranks, sharding
 from seamo_fast.views import Views
 
 Part = tuple[TileBatch, Views]
+Count = Callable[[TileBatch, Views], Tensor]
+Phase = Callable[[str], AbstractContextManager[object]]
 
 
 def backward(
-    model: SeaMo,
     module: nn.Module,
-    batch: TileBatch,
-    views: Views,
+    count: Count,
+    parts: Sequence[Part],
     *,
     fusion: bool,
-    accumulate: int,
     autocast: torch.autocast,
+    phase: Phase,
 ) -> Tensor:
     """Adds the gradient of the global batch's loss to the parameters.
 
@@ -31,31 +32,34 @@ def backward(
     the parts have different numbers. So each part's mean is weighted with its share of them.
 
     Args:
-        model: The model.
-        module: What is called, see `parallel.replicate`.
-        batch: This rank's samples, on the model's device.
-        views: Of these samples.
+        module: What is called, see `sharding.replicate`; returns a loss and its summands by
+            modality.
+        count: See `SeaMo.count`.
+        parts: This rank's samples on the module's device, as micro-batches one after the other.
         fusion: Run the TM fusion.
-        accumulate: Micro-batches, one after the other.
         autocast: Context of the forward pass.
+        phase: Opened with its name around each of "count" (where there are several parts or
+            ranks), "forward" and "backward".
 
     Returns:
         What this rank adds to the loss of each modality, float32 [M]; the sum over ranks is the
         loss of the global batch.
     """
-    parts = list(zip(batch.split(accumulate), views.split(accumulate), strict=True))
+    shares = _shares(count, parts, phase)
     losses = []
-    for number, (part, share) in enumerate(zip(parts, _shares(model, parts), strict=True)):
+    for number, (part, share) in enumerate(zip(parts, shares, strict=True)):
         with sharding.gradient_sync(module, number + 1 == len(parts)):
-            with autocast:
-                found = module(*part, fusion=fusion)
-            weighted = torch.stack(list(found.by_modality.values())) * share
-            weighted.sum().backward()
+            with phase("forward"):
+                with autocast:
+                    _, by_modality = module(*part, fusion=fusion)
+                weighted = torch.stack(list(by_modality.values())) * share
+            with phase("backward"):
+                weighted.sum().backward()
         losses.append(weighted.detach())
     return torch.stack(losses).sum(0) / ranks.world()
 
 
-def _shares(model: SeaMo, parts: Sequence[Part]) -> Tensor:
+def _shares(count: Count, parts: Sequence[Part], phase: Phase) -> Tensor:
     """Returns the weight of each part's losses, float32 [parts, M]; 1 if it is the whole batch.
 
     The counts must be known before the first backward pass, so the targets are gathered once more.
@@ -63,7 +67,8 @@ def _shares(model: SeaMo, parts: Sequence[Part]) -> Tensor:
     """
     if len(parts) == 1 and ranks.world() == 1:
         return torch.ones(1, len(parts[0][0].modalities), device=parts[0][0].valid.device)
-    counts = torch.stack([model.count(*part) for part in parts])
-    everywhere = ranks.total(counts.sum(0))
-    # ranks average their gradients, hence the number of ranks
-    return (ranks.world() * counts / everywhere.clamp(min=1)).float()
+    with phase("count"):
+        counts = torch.stack([count(*part) for part in parts])
+        everywhere = ranks.total(counts.sum(0))
+        # ranks average their gradients, hence the number of ranks
+        return (ranks.world() * counts / everywhere.clamp(min=1)).float()

@@ -48,7 +48,7 @@ def get_state(model: nn.Module, optimizer: torch.optim.AdamW) -> dict[str, Tenso
 
 
 def set_state(model: nn.Module, optimizer: torch.optim.AdamW, state: dict[str, Tensor]) -> None:
-    """Restores what `get_state` returned, whole tensors; see `parallel.spread` for ranks.
+    """Restores what `get_state` returned, whole tensors; see `sharding.spread` for ranks.
 
     Raises:
         CheckpointError: A tensor does not belong to the model, or has another shape.

@@ -106,6 +106,13 @@ class Plan:
         """Returns after how many steps of the run each stage ends."""
         return [sum(self.steps[: number + 1]) for number in range(len(self.steps))]
 
+    def left(self, step: int) -> list[int]:
+        """Returns how many steps of each stage are left after `step` steps of the run."""
+        return [
+            max(0, min(end - step, steps))
+            for end, steps in zip(self.ends(), self.steps, strict=True)
+        ]
+
     def locate(self, step: int) -> tuple[Stage, int]:
         """Returns the stage of the run's step `step` (from 0), and its number in the stage."""
         number = bisect.bisect_right(self.ends(), step)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 from pathlib import Path
 
@@ -62,7 +63,9 @@ def test_a_short_run_is_not_judged_by_its_slope() -> None:
 def test_a_sample_is_what_the_process_holds(tmp_path: Path) -> None:
     before = take(os.getpid(), 0.0, 1)
     with (tmp_path / "a").open("w"), (tmp_path / "b").open("w"):
-        block = np.ones(50_000_000, np.uint8)
+        # never what was freed before
+        block = np.frombuffer(mmap.mmap(-1, 50_000_000, flags=mmap.MAP_PRIVATE), np.uint8)
+        block[:] = 1
         after = take(os.getpid(), 1.0, 2)
     assert after.descriptors == before.descriptors + 2
     assert after.threads == before.threads

@@ -87,7 +87,7 @@ def _object(source: Path, mode: Mode) -> Path:
     command = ["g++", *FLAGS, *MODE_FLAGS[mode], f"-I{HERE / 'include'}", f"-I{KERNELS}"]
     command += INSTRUMENTED if is_kernel and mode == "checked" else []
     command += ["-x", "c++", "-c", str(source)]
-    folders = {KERNELS, source.parent} if is_kernel else set()
+    folders = {KERNELS, KERNELS.parent, source.parent} if is_kernel else set()
     headers = sorted(path for folder in folders for path in folder.glob("*.*h"))
     contents = [path.read_bytes() for path in (source, *headers)]
     return _make(command, CACHE / f"{_name(command, *contents)}.o")

@@ -12,6 +12,7 @@ import pytest
 import tifffile
 
 from seamo_fast.data import ShardSet, ShardWriter
+from seamo_fast.data.shards import Encoding
 from seamo_fast.modalities import Band, Modality, get_modality
 
 OPTICAL = Modality("optic", (Band("A", 10), Band("B", 20), Band("C", 10)), "dn", nodata=0)
@@ -48,9 +49,16 @@ def sample_dates(index: int) -> dict[str, list[date | None]]:
 def write_shards(tmp_path: Path) -> Callable[..., Path]:
     """Returns a function that writes `samples` of the samples above as shards of 4."""
 
-    def write(samples: int = 10, shard_size: int = 4, name: str = "shards") -> Path:
+    def write(
+        samples: int = 10, shard_size: int = 4, name: str = "shards", encoding: Encoding = "npy"
+    ) -> Path:
         writer = ShardWriter(
-            tmp_path / name, (OPTICAL, RADAR), SEASONS, source="made", shard_size=shard_size
+            tmp_path / name,
+            (OPTICAL, RADAR),
+            SEASONS,
+            source="made",
+            shard_size=shard_size,
+            encoding=encoding,
         )
         for index in range(samples):
             writer.add(

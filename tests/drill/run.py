@@ -15,8 +15,8 @@ from typing import Any, Final
 
 import numpy as np
 
+from seamo_fast.data import ShardWriter
 from seamo_fast.data.demo.dataset import OPTICAL, RADAR, demo_sample
-from seamo_fast.data.shards.shard_set import ShardWriter
 
 SAMPLES: Final = 64
 SHARD: Final = 2  # samples: a shard is opened when its first sample is needed

@@ -35,12 +35,14 @@ def assert_within_budget(
     exact: dict[str, Tensor],
     *others: dict[str, Tensor],
     terms: dict[str, float] | None = None,
+    rounded: bool = False,
 ) -> None:
     """|actual - exact| <= |best of others - exact| + eps for each named tensor.
 
     eps is two rounding errors, of the result or of terms that cancel in float32 (float64 for
     float64), of size 1 or what ``terms`` says. The norm has to keep it, and with more room the
-    worst element, which a norm can hide.
+    worst element, which a norm can hide. ``rounded``: terms are rounded to the dtype of the result
+    before they cancel, which those of ``others`` need not be.
     """
     for name, value in actual.items():
         size = (terms or {}).get(name, 1.0)
@@ -48,7 +50,7 @@ def assert_within_budget(
         assert value.is_contiguous(), name
         best = min(distance(other[name], exact[name]) for other in others if name in other)
         rounding = torch.finfo(value.dtype).eps * float(exact[name].double().norm())
-        accumulated = torch.promote_types(value.dtype, torch.float32)
+        accumulated = torch.promote_types(value.dtype, value.dtype if rounded else torch.float32)
         cancelling = torch.finfo(accumulated).eps * value.numel() ** 0.5 * size
         eps = 2 * max(rounding, cancelling)
         assert distance(value, exact[name]) <= best + eps, name

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+import importlib
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -12,7 +16,7 @@ from torch.autograd import forward_ad
 from torch.overrides import TorchFunctionMode
 
 from seamo_fast import kernels
-from seamo_fast.kernels import _backends, _registry
+from seamo_fast.kernels import _backends, _registry, _torch_private
 from tests.kernels.backends import forget
 
 Case = tuple[Callable[..., Tensor], list[Tensor]]
@@ -152,3 +156,47 @@ def test_inference_mode_and_threads(case: Case, count: int) -> None:
             assert torch.equal(function(*inputs), expected)
     finally:
         torch.set_num_threads(threads)
+
+
+@pytest.fixture(params=_torch_private.NAMES)
+def another_torch(request: pytest.FixtureRequest) -> Iterator[str]:
+    """What is known of a torch that lacks one of the private names."""
+    owner, _, attribute = request.param.rpartition(".")
+    owner = functools.reduce(getattr, owner.split(".")[1:], torch)
+    value = getattr(owner, attribute)
+    delattr(owner, attribute)
+    try:
+        importlib.reload(_torch_private)
+    finally:
+        setattr(owner, attribute, value)
+    yield request.param
+    importlib.reload(_torch_private)
+
+
+def test_a_torch_without_a_private_name_has_the_same_results(
+    another_torch: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert (another_torch,) == _torch_private.MISSING
+    monkeypatch.setattr(_registry, "_native_function", lambda op: pytest.fail("the shortcut"))
+    torch.manual_seed(0)
+    for function, shapes in SHAPES.values():
+        inputs = [torch.randn(shape).requires_grad_() for shape in shapes]
+        expected = [x.detach().double().requires_grad_() for x in inputs]
+        torch.autograd.backward(function(*inputs).square().sum())
+        torch.autograd.backward(function(*expected).square().sum())
+        for a, b in zip(inputs, expected, strict=True):
+            torch.testing.assert_close(a.grad, b.grad.float())
+
+
+def test_seamo_fast_can_be_imported_without_any_private_name() -> None:
+    program = (
+        "import functools, sys, torch\n"
+        "names = sys.argv[1:]\n"
+        "for name in names:\n"
+        "    owner, _, attribute = name.rpartition('.')\n"
+        "    delattr(functools.reduce(getattr, owner.split('.')[1:], torch), attribute)\n"
+        "import seamo_fast\n"
+        "from seamo_fast.kernels import _torch_private\n"
+        "assert _torch_private.MISSING == tuple(names), _torch_private.MISSING\n"
+    )
+    subprocess.run([sys.executable, "-c", program, *_torch_private.NAMES], check=True)

@@ -414,6 +414,21 @@ def test_bad_input_is_named(
         gather_patches(**x._asdict())
 
 
+@pytest.mark.parametrize("side", [3, 4], ids=["height", "width"])
+def test_the_longest_side(side: int) -> None:
+    x = OP.make(grids=((3, 2, 2),), k=1)
+    longest = list(x.bands[0].shape)
+    longest[side] = 2**24  # neighbours differ in float32 up to here
+    meta = [value.to("meta") for value in (x.boxes, x.index, x.shift, x.scale)]
+    rest = {**x._asdict(), **dict(zip(("boxes", "index", "shift", "scale"), meta, strict=True))}
+    band = torch.empty(longest, dtype=torch.uint16, device="meta")
+    assert gather_patches(**{**rest, "bands": [band]})[1].shape == x.index.shape
+    longest[side] += 1
+    band = torch.empty(longest, dtype=torch.uint16, device="meta")
+    with pytest.raises(ValueError, match="must have at most 16777216 pixels a side"):
+        gather_patches(**{**rest, "bands": [band]})
+
+
 def test_order_and_size_may_be_left_out(public: Backend) -> None:
     x = OP.make(k=9, patches=(3, 3))._replace(order=[0, 1, 2])
     expected = gather_patches(**x._asdict())

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from seamo_fast import kernels
 from seamo_fast.kernels import _backends, _native, _registry
-from seamo_fast.model.layers import Block, Mlp, add_mlp
+from seamo_fast.model.layers import Block, Mlp
 from tests.kernels.backends import forget
 from tests.kernels.budget import assert_within_budget
 
@@ -99,6 +99,26 @@ def run(
     return {name: value.contiguous() for name, value in found.items()}
 
 
+def mlp_kernel(x: Tensor, block: Block) -> Tensor | None:
+    """What the C++ function of residual_mlp gives; None where it leaves that to the layers."""
+    norm, mlp = block.norm2, block.mlp
+    found: Tensor | None = _registry.call_native(
+        *("residual_mlp", x, norm.weight, norm.bias, mlp.fc1.weight, mlp.fc1.bias),
+        *(mlp.fc2.weight, mlp.fc2.bias, norm.eps),
+    )
+    return found
+
+
+def attention_kernel(x: Tensor, block: Block) -> Tensor | None:
+    """The same of residual_attention."""
+    norm, attn = block.norm1, block.attn
+    found: Tensor | None = _registry.call_native(
+        *("residual_attention", x, norm.weight, norm.bias, attn.qkv.weight, attn.qkv.bias),
+        *(attn.proj.weight, attn.proj.bias, None, attn.heads, 0, norm.eps),
+    )
+    return found
+
+
 def assert_as_good_as_layers(c: Case) -> None:
     exact, layers = run(c, torch.float64, layers=True), run(c, layers=True)
     # gradients pass through one another: what cancels in one has the size of others
@@ -147,7 +167,8 @@ def test_any_size(batch: int, groups: int, each: int, heads: int, per_head: int,
 def test_kernels_run_unless_a_layer_has_to_be_seen() -> None:
     """The comparisons above are of two things."""
     c = case()
-    assert kernels.residual_mlp(c.x, c.block.norm2, c.block.mlp.fc1, c.block.mlp.fc2) is not None
+    assert mlp_kernel(c.x, c.block) is not None
+    assert attention_kernel(c.x, c.block) is not None
     fast = c.block(c.x)
     c.block.mlp.fc1.register_forward_hook(seen)
     c.block.attn.qkv.register_forward_hook(seen)
@@ -223,8 +244,8 @@ def test_extreme_values_of_the_gelu() -> None:
     mlp.fc2.weight.data[0] = 1
     x = torch.randn(3, 4)
     with torch.no_grad():
-        double = add_mlp(x.double(), norm.double(), mlp.double())
-        single = add_mlp(x, norm.float(), mlp.float())
+        double = kernels.residual_mlp(x.double(), norm.double(), mlp.double())
+        single = kernels.residual_mlp(x, norm.float(), mlp.float())
     assert float((single - double).abs().max()) < 1e-3  # of 3600
     assert float((single - double)[:, 1:].abs().max()) < 3e-7
 
@@ -240,9 +261,9 @@ def test_extreme_values_of_the_gelu() -> None:
 )
 def test_layers_run_where_the_kernels_do_not(unfit: Callable[[Case], tuple[Block, Tensor]]) -> None:
     block, x = unfit(case())
-    assert kernels.residual_mlp(x, block.norm2, block.mlp.fc1, block.mlp.fc2) is None
-    attn = block.attn
-    assert kernels.residual_attention(x, block.norm1, attn.qkv, attn.proj, attn.heads) is None
+    assert mlp_kernel(x, block) is None
+    assert attention_kernel(x, block) is None
+    assert torch.equal(kernels.residual_mlp(x, block.norm2, block.mlp), layers_of_mlp(x, block))
     out = block(x)
     assert out.shape == x.shape
     assert out.dtype == x.dtype
@@ -251,7 +272,10 @@ def test_layers_run_where_the_kernels_do_not(unfit: Callable[[Case], tuple[Block
 def test_autocast_gets_layers() -> None:
     c = case()
     with torch.autocast("cpu", torch.bfloat16):
-        assert kernels.residual_mlp(c.x, c.block.norm2, c.block.mlp.fc1, c.block.mlp.fc2) is None
+        assert mlp_kernel(c.x, c.block) is None
+        assert attention_kernel(c.x, c.block) is None
+        out = kernels.residual_mlp(c.x, c.block.norm2, c.block.mlp)
+        assert torch.equal(out, layers_of_mlp(c.x, c.block))
 
 
 def test_a_layer_without_bias_runs_itself() -> None:
@@ -259,6 +283,10 @@ def test_a_layer_without_bias_runs_itself() -> None:
     c.block.mlp.fc1 = nn.Linear(32, 128, bias=False)
     out = c.block(c.x)
     assert not out.isnan().any()
+
+
+def layers_of_mlp(x: Tensor, block: Block) -> Tensor:
+    return x + block.mlp(block.norm2(x))
 
 
 class Adapter(nn.Module):
@@ -292,6 +320,27 @@ def test_hooks_are_called(name: str) -> None:
     assert calls == [name]
 
 
+class Doubled(Mlp):
+    """A layer of another class."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return 2 * super().forward(x)
+
+
+def test_a_branch_that_was_replaced_is_used() -> None:
+    """The new one needs nothing of what the old one had."""
+    c = case()
+    c.block.mlp = nn.Identity()
+    expected = c.block(c.x)
+    c.block.mlp = Doubled(32, 128)
+    for parameter in c.block.mlp.parameters():
+        parameter.data.zero_()
+    attended = c.block(c.x)
+    torch.testing.assert_close(expected, attended + c.block.norm2(attended))
+    c.block.mlp.fc2.bias.data.fill_(1)
+    torch.testing.assert_close(c.block(c.x), attended + 2)
+
+
 def test_hooks_of_all_modules_are_called() -> None:
     c = case()
     calls = []
@@ -312,7 +361,9 @@ def test_transforms_and_compilers_see_layers() -> None:
     mapped = torch.func.vmap(c.block)(c.x[:, None])[:, 0]
     torch.testing.assert_close(mapped, expected)
     _, along = torch.func.jvp(
-        lambda x: add_mlp(x, c.block.norm2, c.block.mlp), (c.x,), (torch.ones_like(c.x),)
+        lambda x: kernels.residual_mlp(x, c.block.norm2, c.block.mlp),
+        (c.x,),
+        (torch.ones_like(c.x),),
     )
     torch.testing.assert_close(along, torch.ones_like(c.x), atol=1e-4, rtol=0)
     compiled = torch.compile(c.block, fullgraph=True, backend="aot_eager")
@@ -325,7 +376,9 @@ def test_reference_kernels_are_the_layers(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setenv(_registry.VARIABLE, "reference")
     forget()
     try:
-        assert kernels.residual_mlp(c.x, c.block.norm2, c.block.mlp.fc1, c.block.mlp.fc2) is None
+        assert mlp_kernel(c.x, c.block) is None
+        out = kernels.residual_mlp(c.x, c.block.norm2, c.block.mlp)
+        assert torch.equal(out, layers_of_mlp(c.x, c.block))
     finally:
         monkeypatch.undo()
         forget()

@@ -103,7 +103,7 @@ def test_a_window_of_seasons_takes_what_torch_counts() -> None:
 
 
 def test_the_budget_of_base_is_what_is_counted() -> None:
-    told = (Path(__file__).parents[2] / "docs" / "scaling.md").read_text(encoding="utf-8")
+    page = (Path(__file__).parents[2] / "docs" / "scaling.md").read_text(encoding="utf-8")
     single = forward_flops(PRESETS["base"], (S2, S1), 1, VIEWS, fusion=False)
     whole = forward_flops(PRESETS["base"], (S2, S1), 4, VIEWS)
     few = forward_flops(PRESETS["base"], (S2, S1), 4, ViewConfig(decode_fraction=0.25))
@@ -112,5 +112,5 @@ def test_the_budget_of_base_is_what_is_counted() -> None:
         ("| four seasons, with fusion |", whole),
         ("| four seasons, `--views.decode_fraction 0.25` |", few),
     ):
-        assert f"{line} {3 * flops / 1e9:.2f} |" in told
-    assert f"{200 * 251079 * 3 * whole / 1e18:.2f}e18" in told
+        assert f"{line} {3 * flops / 1e9:.2f} |" in page
+    assert f"{200 * 251079 * 3 * whole / 1e18:.2f}e18" in page

@@ -75,6 +75,7 @@ def _share(
                 try:
                     copy = Copy(ROOT, folder / str(job))
                     campaign = Campaign(copy, store / "tests", given.files, given.limit)
+                    campaign.compile()
                     if job == 0:
                         campaign.check(paths)
                     _try(campaign, work[job :: given.jobs], store / f"results-{job}.json")

@@ -21,7 +21,16 @@ from typing import Any, NamedTuple
 import pytest
 
 from tests.mutants.faults import Mutant, find, parses
-from tests.mutants.reach import PACKAGE, Baseline, Chosen, Imports, Recorder, chosen
+from tests.mutants.reach import (
+    PACKAGE,
+    SKIPPED,
+    Baseline,
+    Chosen,
+    Imports,
+    Recorder,
+    chosen,
+    is_test,
+)
 
 # what a test process imports for seconds, and no mutant changes
 WARM = (
@@ -221,9 +230,17 @@ class Campaign:
         self._files = files
         self._limit = limit
         self._imports = Imports(copy.folder)
-        self._sources = _digest(copy.folder, (f for f in self._imports.files if not _is_test(f)))
+        self._sources = _digest(
+            copy.folder, (f for f in self._imports.files if not f.startswith("tests/"))
+        )
         self._known: dict[str, Baseline] = {}
         store.mkdir(parents=True, exist_ok=True)
+
+    def compile(self) -> None:
+        """Leaves compiled files in the copy, which all later processes read."""
+        tests = [f for f in self._imports.files if is_test(f) and not f.startswith(SKIPPED)]
+        options = [option for option in OPTIONS if option != "-x"]
+        forked(self._copy, Task(lambda: {"code": _collect([*options, *tests])}, BASELINE))
 
     def check(self, paths: Iterable[str]) -> None:
         """Raises RuntimeError unless faults in the copy are what the tests import."""
@@ -264,24 +281,25 @@ class Campaign:
             return {"seconds": {}, "calls": {}, "shared": []}
         return found
 
-    def _choose(self, mutant: Mutant) -> tuple[list[str], float]:
-        """Returns the tests for a mutant; looks in further files while none calls its function."""
+    def _choose(self, mutant: Mutant) -> tuple[list[str], list[str], float]:
+        """Returns files, tests and their seconds; looks further while none calls the function."""
         function = f"{mutant.path}:{mutant.first}"
-        known: list[Baseline] = []
+        known: dict[str, Baseline] = {}
         called = False
         for file in self._imports.tests_of(mutant.path):
             if called and len(known) >= self._files:
                 break
-            known.append(self.tests(file))
-            called = called or known[-1].call(mutant.path, mutant.first)
-        return chosen(function, mutant.path, known, self._limit)
+            known[file] = self.tests(file)
+            called = called or known[file].call(mutant.path, mutant.first)
+        names, usual = chosen(function, mutant.path, known.values(), self._limit)
+        files = {name.partition("::")[0] for name in names}
+        return [file for file in known if file in files], names, usual
 
     def judge(self, mutant: Mutant) -> Verdict:
         """Tries a mutant."""
-        names, usual = self._choose(mutant)
+        files, names, usual = self._choose(mutant)
         began = time.monotonic()
         with self._copy.fault(mutant) as digest:
-            files = list(dict.fromkeys(name.partition("::")[0] for name in names))
             task = Task(lambda: _run(files, names), STARTING + SLOWER * usual)
             found = forked(self._copy, task) if names else {"code": 5, "by": ""}
         seconds = round(time.monotonic() - began, 1)
@@ -293,16 +311,19 @@ class Campaign:
         return Verdict(status, found["by"], seconds, len(names), digest)
 
 
+def _collect(arguments: list[str]) -> int:
+    return int(pytest.main(["--collect-only", *arguments]))
+
+
 def _run(files: list[str], names: Sequence[str]) -> dict[str, Any]:
     sys.dont_write_bytecode = True
     os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
-    plugin = Chosen(names)
-    code = pytest.main([*OPTIONS, *files], plugins=[plugin] if names else [])
-    return {"code": int(code), "by": plugin.failed or ("" if code == 0 else "at import")}
-
-
-def _is_test(file: str) -> bool:
-    return file.startswith("tests/")
+    code, plugin = 0, Chosen(names)
+    for file in files:  # one by one: most mutants need not collect more than one
+        code = int(pytest.main([*OPTIONS, file], plugins=[plugin] if names else []))
+        if code:
+            break
+    return {"code": code, "by": plugin.failed or ("at import" if code else "")}
 
 
 def _digest(root: Path, files: Iterable[str]) -> str:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import ast
+import heapq
 import sys
 import threading
 import time
-from collections import deque
 from collections.abc import Generator, Iterable, Sequence
 from functools import cache
 from pathlib import Path
@@ -60,25 +60,25 @@ class Imports:
         """
         ranks = []
         for file in self.files:
-            if not file.rpartition("/")[2].startswith("test_") or file.startswith(SKIPPED):
+            if not is_test(file) or file.startswith(SKIPPED):
                 continue
             distance = self._distance(file, path)
             if distance is not None and file not in SKIPPED_FILES:
                 ranks.append((distance - 2 * _mirrors(file, path), file))
         return [file for _, file in sorted(ranks)]
 
-    def _distance(self, start: str, goal: str) -> int | None:
-        steps = {start: 0}
-        waiting = deque([start])
+    def _distance(self, start: str, goal: str) -> float | None:
+        waiting, known = [(0.0, start)], set()
         while waiting:
-            file = waiting.popleft()
+            steps, file = heapq.heappop(waiting)
             if file == goal:
-                return steps[file]
-            through = file.endswith("__init__.py")  # which only passes names on: no step
-            for other in self._of(file):
-                if other not in steps or steps[file] + (not through) < steps[other]:
-                    steps[other] = steps[file] + (not through)
-                    (waiting.appendleft if through else waiting.append)(other)
+                return steps
+            if file not in known:
+                known.add(file)
+                # a package's __init__ only passes names on
+                step = 0.5 if file.endswith("__init__.py") else 1
+                for other in self._of(file):
+                    heapq.heappush(waiting, (steps + step, other))
         return None
 
     def _imported(self, file: str) -> frozenset[str]:
@@ -94,6 +94,11 @@ class Imports:
                     inner = f"{node.module}.{alias.name}"
                     found.add(inner if inner in self._known else node.module)
         return frozenset(self._known[name] for name in found if name in self._known)
+
+
+def is_test(file: str) -> bool:
+    """Returns whether a file of the repository holds tests."""
+    return file.rpartition("/")[2].startswith("test_")
 
 
 def _module(file: str) -> str:

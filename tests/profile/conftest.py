@@ -10,7 +10,7 @@ from seamo_fast.data.demo.dataset import demo_shards
 
 TINY = """\
 data: {{path: {shards}, batch_size: 2, workers: 0}}
-model: {{width: 32, depth: 2, heads: 2, image_size: 16, patch_size: 4,
+model: {{width: 32, depth: 1, heads: 2, image_size: 16, patch_size: 4,
          decoder_width: 16, decoder_depth: 2, decoder_heads: 2}}
 optim: {{blr: 0.1}}
 schedule: {{kind: direct}}

@@ -9,15 +9,20 @@ from pathlib import Path
 import pytest
 import torch
 
+from seamo_fast.pretrain import COMMAND
 from seamo_fast.profile.__main__ import main
-from seamo_fast.profile.config import parse_step
+from seamo_fast.profile.config import STEP
 from seamo_fast.profile.phases import Phases
-from seamo_fast.profile.steps import TrainingSteps
-from seamo_fast.training import build
+from seamo_fast.profile.steps import ProfiledSteps
+from seamo_fast.training import batches
+from seamo_fast.training.loop import pretrain
+from seamo_fast.training.reporting.figures import Figures
+from seamo_fast.training.reporting.telemetry import read_metrics
+from seamo_fast.training.step import step_flops
 
 PHASES = [
-    "data", "embed", "encoder", "targets and loss", "fusion", "decoder s2l2a", "decoder s1grd",
-    "backward", "optimizer", "between",
+    "data", "transfer", "embed", "encoder", "targets and loss", "fusion", "decoder s2l2a",
+    "decoder s1grd", "backward", "optimizer", "between",
 ]  # fmt: skip
 
 
@@ -32,18 +37,18 @@ def table(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def test_a_step_is_told_by_phase_and_by_operator(
+def test_a_step_is_reported_by_phase_and_by_operator(
     config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(config, tmp_path / "out") == 0
-    told = capsys.readouterr().out
-    settings = parse_step(["--config", str(config)])
-    shards = build.open_shards(settings.data.path)
-    stage = build.make_plan(settings, shards).stages[-1]
-    gflop = 2 * build.step_flops(settings, shards, stage) / 1e9
-    assert f"{gflop:.2f} GFLOP a step" in told
-    assert "0 programs, 0 graph breaks, 0 recompilations" in told
-    assert told == (tmp_path / "out" / "profile.txt").read_text()
+    shown = capsys.readouterr().out
+    settings = STEP.parse(["--config", str(config)])[0]
+    shards = batches.open_shards(settings.data.path)
+    stage = batches.make_plan(settings, shards).stages[-1]
+    gflop = 2 * step_flops(settings, shards, stage) / 1e9
+    assert f"{gflop:.2f} GFLOP a step" in shown
+    assert "0 programs, 0 graph breaks, 0 recompilations" in shown
+    assert shown == (tmp_path / "out" / "profile.txt").read_text()
     by_phase = table(tmp_path / "out" / "phases.csv")
     assert [row["phase"] for row in by_phase] == PHASES
     assert sum(float(row["share %"]) for row in by_phase) == pytest.approx(100)
@@ -55,14 +60,17 @@ def test_a_step_is_told_by_phase_and_by_operator(
     assert (tmp_path / "out" / "profile.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_micro_batches_are_refused(
-    config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert run(config, tmp_path, "--optim.accumulate=2") == 2
-    assert (
-        "a step that is profiled has one micro-batch, but got optim.accumulate 2; set it to 1, and "
-        "data.batch_size to the samples of a micro-batch"
-    ) in capsys.readouterr().err
+def test_micro_batches_are_phases_of_one_step(config: Path, tmp_path: Path) -> None:
+    assert run(config, tmp_path, "--optim.accumulate=2") == 0
+    by_phase = table(tmp_path / "phases.csv")
+    assert [row["phase"] for row in by_phase] == [*PHASES[:2], "count", *PHASES[2:]]
+    assert sum(float(row["share %"]) for row in by_phase) == pytest.approx(100)
+    calls = {row["operator"]: float(row["calls/step"]) for row in operators(tmp_path)}
+    # as in one batch, for each of two micro-batches, and the hidden patches once more to count them
+    assert calls["seamo::gather_patches"] == 2 * (4 + 2)
+    assert calls["seamo::_norm_pix_loss"] == 2 * 2
+    for phase, count in (("count", 1), ("encoder", 2), ("backward", 2), ("optimizer", 1)):
+        assert calls[f"Python in {phase}"] == count, phase
 
 
 def operators(folder: Path) -> list[dict[str, str]]:
@@ -97,9 +105,12 @@ def test_the_trace_shows_phases_around_their_operators(config: Path, tmp_path: P
 
 @pytest.mark.parametrize(
     ("how", "phases"),
-    [("regional", PHASES), ("full", ["data", "forward", "backward", "optimizer", "between"])],
+    [
+        ("regional", PHASES),
+        ("full", ["data", "transfer", "forward", "backward", "optimizer", "between"]),
+    ],
 )
-def test_a_compiled_step_tells_what_was_compiled(
+def test_a_compiled_step_reports_what_was_compiled(
     config: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -113,7 +124,7 @@ def test_a_compiled_step_tells_what_was_compiled(
         "compile",
         lambda self, **options: compile_module(self, backend="aot_eager", **options),
     )
-    shards = build.open_shards(parse_step(["--config", str(config)]).data.path)
+    shards = batches.open_shards(STEP.parse(["--config", str(config)])[0].data.path)
     # a batch that lacks a group needs other programs
     assert all(shards.groups(number)[0].all() for number in range(len(shards)))
     torch.compiler.reset()
@@ -128,19 +139,31 @@ def test_a_compiled_step_tells_what_was_compiled(
 
 
 def test_profiled_steps_are_those_of_a_run(config: Path) -> None:
-    settings = parse_step(["--config", str(config)])
-    plain = TrainingSteps(settings, 3)
+    settings = STEP.parse(["--config", str(config)])[0]
+    plain = ProfiledSteps(settings, 3)
     phases = Phases(torch.device("cpu"))
-    watched = TrainingSteps(settings, 3, enter=phases.enter)
+    watched = ProfiledSteps(settings, 3, phase=phases.time)
     phases.attach(watched.model)  # type: ignore[arg-type]
     assert [plain.step() for _ in range(3)] == [watched.step() for _ in range(3)]
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_profiled_steps_have_the_losses_of_a_run(
+    config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, accumulate: int
+) -> None:
+    monkeypatch.setattr(Figures, "write", lambda *_: None)
+    options = [f"--optim.accumulate={accumulate}", f"--run.folder={tmp_path}", "--run.log_every=1"]
+    settings, _ = COMMAND.parse(["--config", str(config), *options, "--run.steps_per_stage=3"])
+    pretrain(settings)
+    profiled = ProfiledSteps(settings, 3)
+    losses = [line["loss"] for line in read_metrics(tmp_path / "metrics.jsonl")]
+    assert [profiled.step().item() for _ in range(3)] == losses
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "usage: python -m seamo_fast.profile {step,parity} [settings]"),
-        (["steps"], "usage: python -m seamo_fast.profile {step,parity} [settings]"),
+        (["steps"], "error: unknown command 'steps'; the nearest known is 'step'"),
         (["step", "--profile.step=3"], "the nearest known is 'profile.steps'"),
         (["step", "--profile.steps=0"], "profile.steps must be at least 1, but got 0"),
         (["parity", "--parity.seeds=1"], "parity.seeds must be at least 2, but got 1"),

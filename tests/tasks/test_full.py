@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -138,6 +139,19 @@ def test_the_same_seed_gives_the_same_weights() -> None:
         weights.append(model.head.weight)
     assert torch.equal(weights[0], weights[1])
     assert not torch.equal(weights[0], weights[2])
+
+
+def test_a_loss_that_is_kept_does_not_keep_its_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept, step = [], full._step
+
+    def note(*arguments: Any) -> torch.Tensor:
+        kept.append(step(*arguments))
+        return kept[-1]
+
+    monkeypatch.setattr(full, "_step", note)
+    config = replace(CONFIG, epochs=1)
+    finetune(make_model(), make_samples(21, 0), make_samples(9, 1), config, torch.float32)
+    assert [loss.requires_grad for loss in kept] == [False] * 3
 
 
 def test_a_diverged_run_ends_with_advice() -> None:

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from seamo_fast.errors import ConfigError
+from seamo_fast.finetune import COMMAND
 from seamo_fast.tasks.config import FinetuneConfig
-from seamo_fast.tasks.parse import parse
 
 
 def test_the_command_line_overrides_the_file(tmp_path: Path) -> None:
@@ -16,8 +16,8 @@ def test_the_command_line_overrides_the_file(tmp_path: Path) -> None:
     file.write_text("data: there\nmethod: full\nepochs: 3\nmodel: base\nlabel_smoothing: 0.2\n")
     expected = FinetuneConfig("there", method="full", epochs=5, model=None, label_smoothing=0.2)
     arguments = ["--config", str(file), "--epochs", "5", "--model=null"]
-    assert parse(arguments) == expected
-    assert parse(["--data", "here"]) == FinetuneConfig("here")
+    assert COMMAND.parse(arguments)[0] == expected
+    assert COMMAND.parse(["--data", "here"])[0] == FinetuneConfig("here")
 
 
 @pytest.mark.parametrize(
@@ -37,9 +37,9 @@ def test_files_with_other_contents_are_refused(
         file.write_text(content)
     for arguments in (["--config", str(file)], [f"--config={file}"]):
         with pytest.raises(ConfigError, match=message):
-            parse([*arguments, "--data", "x"])
+            COMMAND.parse([*arguments, "--data", "x"])
 
 
 def test_stray_words_are_refused() -> None:
     with pytest.raises(ConfigError, match="stray"):
-        parse(["--data", "x", "stray"])
+        COMMAND.parse(["--data", "x", "stray"])

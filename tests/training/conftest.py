@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from seamo_fast.data.shards.shard_set import ShardWriter
+from seamo_fast.data import ShardWriter
 from seamo_fast.modalities import Band, Modality
 from seamo_fast.model.config import ModelConfig
 from seamo_fast.training.config import (
@@ -115,8 +115,8 @@ def settings(shard_folder: Path, tmp_path: Path) -> Callable[..., PretrainConfig
 
 @pytest.fixture
 def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Lets runs go without drawing, which takes longer than their training."""
-    monkeypatch.setattr("seamo_fast.training.reporting.figures.Report.write", lambda *_: None)
+    """Lets runs draw nothing, which takes longer than their training."""
+    monkeypatch.setattr("seamo_fast.training.reporting.figures.Figures.write", lambda *_: None)
 
 
 @pytest.fixture

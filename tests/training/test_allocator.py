@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import ctypes
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 
@@ -36,6 +38,24 @@ def test_blocks_are_used_again() -> None:
     assert faults("keep") < 5 * pages
     if faults("default") < 15 * pages:
         pytest.skip("this allocator keeps large blocks by itself")
+
+
+@pytest.mark.parametrize("refused", [None, -1, -3])
+def test_both_thresholds_are_the_largest_that_malloc_takes(
+    monkeypatch: pytest.MonkeyPatch, refused: int | None
+) -> None:
+    asked = {}
+
+    def mallopt(option: int, value: int) -> int:
+        asked[option] = value
+        return int(option != refused)
+
+    monkeypatch.setattr(allocator.ctypes, "CDLL", lambda name: SimpleNamespace(mallopt=mallopt))
+    assert allocator.keep_freed_memory() is (refused is None)
+    largest = 2 ** (8 * ctypes.sizeof(ctypes.c_int) - 1) - 1
+    assert set(asked.values()) == {largest}
+    if refused is None:  # M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of malloc.h
+        assert set(asked) == {-1, -3}
 
 
 def test_without_glibc_nothing_happens(monkeypatch: pytest.MonkeyPatch) -> None:

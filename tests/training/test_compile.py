@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from seamo_fast.data.shards.shard_set import ShardWriter
+from seamo_fast.data import ShardWriter
 from seamo_fast.tiles import TileBatch
-from seamo_fast.training import build, loop
+from seamo_fast.training import batches, loop, model_setup
 from seamo_fast.training.config import Compile, PretrainConfig, StageLength
 from tests.training.conftest import OPTIC, RADAR
 
@@ -49,7 +49,7 @@ def run(
     config: PretrainConfig, monkeypatch: pytest.MonkeyPatch, backend: str
 ) -> list[tuple[Step, int]]:
     """Runs, and returns each step with the number of programs that torch compiled in it."""
-    compile_module, draw = torch.nn.Module.compile, build.draw_views
+    compile_module, draw = torch.nn.Module.compile, batches.draw_views
     train_step = loop.Trainer._train_step
     steps: list[Step] = []
     programs = [0]
@@ -68,7 +68,7 @@ def run(
             "compile",
             lambda self, **options: compile_module(self, backend=backend, **options),
         )
-        patch.setattr(build, "draw_views", note_batch)
+        patch.setattr(batches, "draw_views", note_batch)
         patch.setattr(loop.Trainer, "_train_step", note_programs)
         loop.pretrain(config)
     return list(zip(steps, np.diff(programs).tolist(), strict=True))
@@ -114,6 +114,18 @@ def test_missing_groups_change_nothing(settings: Settings, monkeypatch: pytest.M
     assert_compiled_once(found)
 
 
+@pytest.mark.parametrize(("limit", "expected"), [(8, 64), (100, 100)])
+def test_torch_may_compile_as_many_programs_as_the_stages_need(
+    settings: Settings, limit: int, expected: int
+) -> None:
+    config = settings()
+    shards = batches.open_shards(config.data.path)
+    model = model_setup.make_model(config, shards, batches.make_plan(config, shards))
+    with torch._dynamo.config.patch(recompile_limit=limit):
+        model_setup.compile_model(model, "regional", torch.device("cpu"))
+        assert torch._dynamo.config.recompile_limit == expected
+
+
 @pytest.mark.parametrize(
     ("how", "device", "triton", "expected"),
     [
@@ -127,5 +139,5 @@ def test_missing_groups_change_nothing(settings: Settings, monkeypatch: pytest.M
 def test_auto_compiles_where_it_pays(
     monkeypatch: pytest.MonkeyPatch, how: Compile, device: str, triton: bool, expected: str
 ) -> None:
-    monkeypatch.setattr(build, "has_triton", lambda: triton)
-    assert build.choose_compile(how, torch.device(device)) == expected
+    monkeypatch.setattr(model_setup, "has_triton", lambda: triton)
+    assert model_setup.choose_compile(how, torch.device(device)) == expected

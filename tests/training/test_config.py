@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from seamo_fast.errors import ConfigError
+from seamo_fast.pretrain import COMMAND
 from seamo_fast.training.config import (
     OptimConfig,
     PretrainConfig,
@@ -15,12 +16,12 @@ from seamo_fast.training.config import (
     to_dict,
     to_yaml,
 )
-from seamo_fast.training.parse import parse, presets
+from seamo_fast.training.presets import presets
 
 
 def test_without_arguments_the_demo_preset_is_used() -> None:
-    config, dry = parse([])
-    assert config == parse(["--config", "demo"])[0]
+    config, dry = COMMAND.parse([])
+    assert config == COMMAND.parse(["--config", "demo"])[0]
     assert config.data.path == "demo"
     assert not dry
 
@@ -35,7 +36,7 @@ def test_presets_are_listed_in_one_order_on_every_disk(monkeypatch: pytest.Monke
 
 @pytest.mark.parametrize("name", ["demo", "tiny", "small", "base", "large", "paper"])
 def test_every_preset_is_read(name: str) -> None:
-    config, _ = parse([f"--config={name}"])
+    config, _ = COMMAND.parse([f"--config={name}"])
     assert config.run.folder == f"runs/{name}"
     assert name in presets()
 
@@ -44,18 +45,19 @@ def test_sizes_of_the_presets_are_those_of_the_model() -> None:
     from seamo_fast.model.config import PRESETS
 
     for name, model in PRESETS.items():
-        assert parse(["--config", name])[0].model == model
-    assert parse(["--config", "paper"])[0].model == replace(PRESETS["base"], date_embedding=False)
+        assert COMMAND.parse(["--config", name])[0].model == model
+    paper = COMMAND.parse(["--config", "paper"])[0].model
+    assert paper == replace(PRESETS["base"], date_embedding=False)
 
 
 def test_paper_preset_follows_the_published_schedule() -> None:
-    schedule = parse(["--config", "paper"])[0].schedule
+    schedule = COMMAND.parse(["--config", "paper"])[0].schedule
     assert (schedule.single_season.epochs, schedule.single_season.data_fraction) == (20, 0.25)
     assert (schedule.multi_season.epochs, schedule.multi_season.data_fraction) == (200, 1.0)
 
 
 def test_later_arguments_override_earlier_ones_and_files() -> None:
-    config, dry = parse(
+    config, dry = COMMAND.parse(
         ["--run.seed", "3", "--config=tiny", "--optim.betas=[0.8,0.9]", "--dry_run"]
     )
     assert config.model.width == 192
@@ -65,14 +67,14 @@ def test_later_arguments_override_earlier_ones_and_files() -> None:
 
 def test_stages_can_be_written_out() -> None:
     stage = '{"name": "first", "epochs": 2, "modalities": ["s1grd"], "seasons": 2}'
-    config, _ = parse([f"--schedule.stages=[{stage}]"])
+    config, _ = COMMAND.parse([f"--schedule.stages=[{stage}]"])
     assert config.schedule.stages == (StageConfig("first", 2, ("s1grd",), 2),)
 
 
 def test_a_file_may_name_a_part_of_a_stage(tmp_path: Path) -> None:
     file = tmp_path / "part.yaml"
     file.write_text("schedule: {multi_season: {data_fraction: 0.5}}")
-    stage = parse(["--config", str(file)])[0].schedule.multi_season
+    stage = COMMAND.parse(["--config", str(file)])[0].schedule.multi_season
     assert (stage.epochs, stage.data_fraction) == (200, 0.5)
 
 
@@ -89,14 +91,14 @@ def test_a_file_may_name_a_part_of_a_stage(tmp_path: Path) -> None:
 def test_an_unknown_key_names_the_nearest(argument: str, nearest: str) -> None:
     key = argument[2:].partition("=")[0]
     with pytest.raises(ConfigError, match=f"unknown setting '{key}'.*'{nearest}'"):
-        parse([argument])
+        COMMAND.parse([argument])
 
 
 def test_an_unknown_key_in_a_file_names_the_nearest_and_the_file(tmp_path: Path) -> None:
     file = tmp_path / "mine.yaml"
     file.write_text("schedule:\n  stages:\n  - {name: a, epoch: 3}\n")
     with pytest.raises(ConfigError, match=r"schedule\.stages\.epoch' in .*mine\.yaml.*epochs'"):
-        parse(["--config", str(file)])
+        COMMAND.parse(["--config", str(file)])
 
 
 @pytest.mark.parametrize(
@@ -116,7 +118,7 @@ def test_an_unknown_key_in_a_file_names_the_nearest_and_the_file(tmp_path: Path)
 )
 def test_an_impossible_setting_is_one_clear_line(arguments: list[str], message: str) -> None:
     with pytest.raises(ConfigError, match=message) as error:
-        parse(arguments)
+        COMMAND.parse(arguments)
     assert "\n" not in str(error.value)
 
 
@@ -125,7 +127,7 @@ def test_a_file_that_is_no_configuration_is_refused(tmp_path: Path, text: str) -
     file = tmp_path / "broken.yaml"
     file.write_text(text)
     with pytest.raises(ConfigError, match=r"broken\.yaml"):
-        parse(["--config", str(file)])
+        COMMAND.parse(["--config", str(file)])
 
 
 def test_settings_written_to_a_file_are_read_back(
@@ -138,7 +140,7 @@ def test_settings_written_to_a_file_are_read_back(
     )
     file = tmp_path / "config.yaml"
     file.write_text(to_yaml(config))
-    assert parse(["--config", str(file)])[0] == config
+    assert COMMAND.parse(["--config", str(file)])[0] == config
 
 
 def test_differences_name_keys_and_leave_out_what_does_not_matter(

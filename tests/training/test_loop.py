@@ -7,8 +7,6 @@ import logging
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -21,11 +19,14 @@ from seamo_fast import checkpoint_files
 from seamo_fast.errors import CheckpointError, ConfigError, DataError, SeaMoError
 from seamo_fast.randomness import generator
 from seamo_fast.tiles import TileBatch
-from seamo_fast.training import build, loop
-from seamo_fast.training.config import PretrainConfig, to_yaml
+from seamo_fast.training import batches, loop
+from seamo_fast.training.config import PretrainConfig
 from seamo_fast.training.recovery import checkpoint
+from seamo_fast.training.recovery.run_state import RunState
 from seamo_fast.training.reporting.telemetry import Telemetry, read_metrics
 from seamo_fast.training.schedule import learning_rate
+from seamo_fast.training.step import step_flops
+from tests.forkserver import FORK
 
 Settings = Callable[..., PretrainConfig]
 pytestmark = pytest.mark.usefixtures("no_figures", "quick_rate")
@@ -57,7 +58,7 @@ def before_step(monkeypatch: pytest.MonkeyPatch, number: int, act: Callable[[], 
     original = loop.Trainer._train_step
 
     def train_step(self: loop.Trainer, *arguments: Any) -> None:
-        if self.step == number:
+        if self.state.step == number:
             act()
         original(self, *arguments)
 
@@ -84,27 +85,37 @@ def test_a_run_goes_through_its_stages(
     assert "finished; look at" in caplog.text
 
 
+@pytest.mark.parametrize(("mode", "second"), [("tm", "with"), ("none", "without")])
+def test_a_run_says_whether_a_stage_has_fusion(
+    settings: Settings, caplog: pytest.LogCaptureFixture, mode: str, second: str
+) -> None:
+    loop.pretrain(settings(model__fusion=mode, run__steps_per_stage=1))
+    said = [line for line in caplog.messages if line.startswith("stage ")]
+    assert said == [
+        "stage single-season: 1 steps, 1 seasons of optic, radar, without fusion",
+        f"stage multi-season: 1 steps, 3 seasons of optic, radar, {second} fusion",
+    ]
+
+
 def test_utilisation_is_flops_over_the_measured_rate(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(loop.precision, "matmul_rate", lambda *_: 1e9)
     config = settings(run__steps_per_stage=1)
     loop.pretrain(config)
-    shards = build.open_shards(config.data.path)
-    stages = build.make_plan(config, shards).stages
+    shards = batches.open_shards(config.data.path)
+    stages = batches.make_plan(config, shards).stages
     for line, stage in zip(metrics(config.run.folder), stages, strict=True):
-        flops = build.step_flops(config, shards, stage)
+        flops = step_flops(config, shards, stage)
         assert line["mfu"] == pytest.approx(flops * line["samples_per_second"] / 1e9)
-    assert build.step_flops(config, shards, stages[1]) > 3 * build.step_flops(
-        config, shards, stages[0]
-    )
+    assert step_flops(config, shards, stages[1]) > 3 * step_flops(config, shards, stages[0])
 
 
 def test_a_step_draws_no_random_number_from_the_process(settings: Settings) -> None:
-    trainer = loop.Trainer(settings(run__steps_per_stage=2), Path(settings().run.folder))
+    state = RunState(settings(run__steps_per_stage=2), Path(settings().run.folder))
     Path(settings().run.folder).mkdir()
     before = torch.get_rng_state()
-    trainer.train()
+    loop.run(state)
     assert torch.equal(torch.get_rng_state(), before)
 
 
@@ -115,45 +126,36 @@ def test_workers_do_not_change_losses(settings: Settings, tmp_path: Path) -> Non
     assert losses(tmp_path / "0") == losses(tmp_path / "1")
 
 
-KILLED = """
-import os, signal, sys
-import torch
-torch.set_num_threads(1)
-from seamo_fast.training import loop
-from seamo_fast.training.recovery import checkpoint
-from seamo_fast.training.parse import parse
-where, step = sys.argv[2], int(sys.argv[3])
-loop.Report.write = lambda *_: None
-target, name = {"step": (loop.Trainer, "_train_step"), "save": (checkpoint, "_write_record")}[where]
-original, calls = getattr(target, name), []
-def fatal(*arguments):
-    calls.append(0)
-    if len(calls) == step:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return original(*arguments)
-setattr(target, name, fatal)
-loop.pretrain(parse(["--config", sys.argv[1]])[0])
-"""
+def run_killed(config: PretrainConfig, where: str, count: int) -> None:
+    """Runs, and kills its process before its step, or in its checkpoint, of this number."""
+    torch.set_num_threads(1)
+    places = {"step": (loop.Trainer, "_train_step"), "save": (checkpoint, "_write_record")}
+    target, name = places[where]
+    original, calls = getattr(target, name), []
+
+    def fatal(*arguments: Any) -> Any:
+        calls.append(0)
+        if len(calls) == count:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return original(*arguments)
+
+    setattr(target, name, fatal)
+    setattr(loop.Figures, "write", lambda *_: None)  # noqa: B010
+    loop.pretrain(config)
 
 
 @pytest.mark.parametrize(("where", "count"), [("step", None), ("save", 2)])
-def test_a_killed_run_goes_on_with_identical_losses(
+def test_a_killed_run_resumes_with_identical_losses(
     settings: Settings, tmp_path: Path, where: str, count: int | None
 ) -> None:
     # another step each time
     count = count or int(generator(time.time_ns(), "kill").integers(6, TOTAL))
     whole, killed = settings(run__folder=str(tmp_path / "whole")), settings(run__checkpoint_every=3)
     loop.pretrain(whole)
-    file = tmp_path / "config.yaml"
-    file.write_text(to_yaml(killed))
-    done = subprocess.run(
-        [sys.executable, "-c", KILLED, str(file), where, str(count)],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == -signal.SIGKILL, done.stderr
+    process = FORK.Process(target=run_killed, args=(killed, where, count))
+    process.start()
+    process.join(240)
+    assert process.exitcode == -signal.SIGKILL
     assert max(losses(killed.run.folder)) < TOTAL
     loop.pretrain(killed)
     assert losses(killed.run.folder) == losses(whole.run.folder)
@@ -221,7 +223,7 @@ def test_a_signal_during_the_log_line_saves_too(
     assert step_names(config.run.folder)[-1] == "step_00000005"
 
 
-def test_a_damaged_checkpoint_is_passed_over(
+def test_a_damaged_checkpoint_is_skipped(
     settings: Settings, caplog: pytest.LogCaptureFixture
 ) -> None:
     config = settings()
@@ -234,7 +236,7 @@ def test_a_damaged_checkpoint_is_passed_over(
     caplog.clear()
     loop.pretrain(config)
     assert f"model.safetensors has {size // 2} bytes instead of {size}" in caplog.text
-    assert "going on at step 8" in caplog.text
+    assert "resuming at step 8" in caplog.text
     assert losses(config.run.folder) == reference
     assert (folder / f"unused_step_{TOTAL:08d}").is_dir()
     for path in checkpoint_files.step_folders(folder):
@@ -256,7 +258,7 @@ def test_metrics_are_on_the_disk_before_their_checkpoint(
             synced.append(metrics(config.run.folder)[-1]["step"])
 
     def check(folder: Path, step: int, *rest: Any) -> Path:
-        assert synced[-1] == step
+        assert step in synced
         return save(folder, step, *rest)
 
     monkeypatch.setattr(os, "fsync", watch)
@@ -270,7 +272,7 @@ def test_figures_that_a_kill_prevented_are_drawn_at_the_next_start(
 ) -> None:
     config, drawn = settings(), []
 
-    def write(self: loop.Report, model: Any, stage: Any, step: int, dtype: Any) -> None:
+    def write(self: loop.Figures, model: Any, stage: Any, step: int, dtype: Any) -> None:
         drawn.append((stage.name, step))
         if len(drawn) == 2:
             raise KeyboardInterrupt
@@ -278,7 +280,7 @@ def test_figures_that_a_kill_prevented_are_drawn_at_the_next_start(
         target.parent.mkdir(exist_ok=True)
         target.touch()
 
-    monkeypatch.setattr(loop.Report, "write", write)
+    monkeypatch.setattr(loop.Figures, "write", write)
     with pytest.raises(KeyboardInterrupt):
         loop.pretrain(config)
     assert drawn == [("single-season", 2), ("multi-season", TOTAL)]
@@ -300,7 +302,7 @@ def test_damaged_records_are_counted_over_all_starts(
     before_step(monkeypatch, 10, interrupt)
     with pytest.raises(KeyboardInterrupt):
         loop.pretrain(config)
-    records = loop.Trainer(config, Path(config.run.folder)).bad_records
+    records = RunState(config, Path(config.run.folder)).bad_records
     assert ["record 7 (place-7) fails the checksum" in each for each in records] == [True]
 
 
@@ -370,33 +372,33 @@ def test_starting_over_keeps_the_earlier_run(settings: Settings) -> None:
     assert losses(folder) != losses(folder / "previous-1")
 
 
-def test_a_run_can_go_on_from_a_checkpoint_of_another_folder(
+def test_a_run_can_resume_from_a_checkpoint_of_another_folder(
     settings: Settings, tmp_path: Path
 ) -> None:
     config = settings()
     loop.pretrain(config)
     start = Path(config.run.folder) / "checkpoints" / "step_00000008"
-    loop.pretrain(settings(run__folder=str(tmp_path / "on"), run__resume=str(start)))
+    loop.pretrain(settings(run__folder=str(tmp_path / "resumed"), run__resume=str(start)))
     expected = {step: found for step, found in losses(config.run.folder).items() if step > 8}
-    assert losses(tmp_path / "on") == expected
+    assert losses(tmp_path / "resumed") == expected
     with pytest.raises(CheckpointError, match="neither auto, none, a checkpoint nor a run"):
         loop.pretrain(settings(run__resume=str(tmp_path / "nothing")))
 
 
-def spoil(batches: set[int], monkeypatch: pytest.MonkeyPatch) -> None:
+def spoil(numbers: set[int], monkeypatch: pytest.MonkeyPatch) -> None:
     """Fills the radar images of some of the run's batches with huge values."""
-    original, calls = build.draw_views, []
+    original, calls = batches.draw_views, []
 
     def draw(config: PretrainConfig, batch: TileBatch, stage: int) -> Any:
-        if len(calls) in batches:
+        if len(calls) in numbers:
             batch.bands["radar"][0].fill_(3e38)
         calls.append(0)
         return original(config, batch, stage)
 
-    monkeypatch.setattr(build, "draw_views", draw)
+    monkeypatch.setattr(batches, "draw_views", draw)
 
 
-def test_steps_without_finite_gradient_are_passed_over_and_counted(
+def test_steps_without_finite_gradient_are_skipped_and_counted(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spoil({4, 5}, monkeypatch)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 
@@ -34,6 +36,22 @@ def test_autocast_is_off_in_float32_and_on_in_bfloat16() -> None:
         assert (left @ left).dtype is torch.float32
     with precision.autocast(CPU, torch.bfloat16):
         assert (left @ left).dtype is torch.bfloat16
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_the_rate_is_that_of_the_fastest_product(
+    monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype
+) -> None:
+    found, seconds = [], iter((9.0, 0.5, 0.25, 0.375, 0.125))
+
+    def timed(product: Callable[[], torch.Tensor], device: torch.device) -> float:
+        found.append(product())
+        return next(seconds)
+
+    monkeypatch.setattr(precision, "_timed", timed)
+    # the first is not counted, and the last would be too late
+    assert precision.matmul_rate(CPU, dtype, budget=1.0) == 2 * 1024**3 / 0.25
+    assert [(each.dtype, each.shape) for each in found] == [(dtype, (1024, 1024))] * 4
 
 
 def test_the_rate_of_products_is_plausible() -> None:

@@ -1,4 +1,4 @@
-"""What the values of a modality look like, and whether that fits what the modality says."""
+"""What the values of a modality look like, band by band."""
 
 from __future__ import annotations
 
@@ -10,10 +10,9 @@ import numpy as np
 from seamo_fast.data.shards.band_statistics import BandStatistics
 from seamo_fast.modalities import Modality
 
-_FLOOR: Final = 1.0  # percent of the values that count as a band's darkest
-_DARK: Final = 900  # DN: with +1000 added, hardly any value lies below
-_CIRRUS: Final = "B10"  # sees no ground: almost 0 anywhere, whatever the scene
-_SPREAD: Final = 1.0  # standard deviations by which a mean may differ from the published one
+FLOOR: Final = 1.0  # percent of the values that count as a band's darkest
+DARK: Final = 900  # DN: with +1000 added, hardly any value lies below
+CIRRUS: Final = "B10"  # sees no ground: almost 0 anywhere, whatever the scene
 
 
 class BandProfile:
@@ -55,8 +54,8 @@ class BandProfile:
             self.histogram = np.zeros((len(self.minimum), 2**15 + 2**16), np.int64)
         shifted = values.astype(np.int64) + 2**15
         self.histogram[channel] += np.bincount(shifted, minlength=2**15 + 2**16)
-        if modality.band_names[channel] == _CIRRUS:
-            dark = int(np.percentile(values, _FLOOR)) >= _DARK
+        if modality.band_names[channel] == CIRRUS:
+            dark = int(np.percentile(values, FLOOR)) >= DARK
             self.tiles[int(dark)] += 1
 
     def merge(self, other: BandProfile) -> None:
@@ -105,90 +104,3 @@ class BandProfile:
             if low is not None and high is not None:
                 found[name].update(p1=float(low[channel]), p99=float(high[channel]))
         return found
-
-
-def suspicions(modality: Modality, profile: BandProfile) -> list[str]:
-    """Returns what in the values contradicts the modality: another unit, offset or statistics."""
-    if not profile.moments.count.any():
-        return ["no pixel is measured"]
-    measured = profile.moments.count > 0
-    empty = [name for name, seen in zip(modality.band_names, measured, strict=True) if not seen]
-    found = [f"no pixel of {', '.join(empty)} is measured"] if empty else []
-    wrong = _unit(modality, profile, measured)
-    if wrong:
-        return [*found, wrong]
-    if modality.unit == "dn" and modality.scale == 10000:
-        found += _offset(modality, profile)
-    return found + _drift(modality, profile, measured)
-
-
-def _unit(modality: Modality, profile: BandProfile, measured: np.ndarray) -> str | None:
-    low = float(profile.minimum[measured].min())
-    high = float(profile.maximum[measured].max())
-    mean = float(profile.moments.mean[measured].mean())
-    span = f"values {low:g} to {high:g}, mean {mean:g}"
-    if modality.unit == "db":
-        return _decibels(low, high, span)
-    if modality.unit == "dn":
-        if low < -1 and mean < 0:
-            return f"unit is dn, but {span} look like decibels"
-        if high <= 4:
-            return f"unit is dn, but {span} look like reflectance: give unit reflectance"
-    if modality.unit == "reflectance" and mean > 4:
-        return f"unit is reflectance, but {span} look like digital numbers: give unit dn"
-    if modality.unit == "uint8" and (low < 0 or high > 255):
-        return f"unit is uint8, but {span} do not fit"
-    return None
-
-
-def _decibels(low: float, high: float, span: str) -> str | None:
-    if low >= 0 and high > 100:
-        return f"unit is db, but {span} look like digital numbers or amplitudes"
-    if low >= 0:
-        return f"unit is db, but {span} look like linear backscatter: take 10 * log10 of it"
-    if low < -200 or high > 100:
-        return f"unit is db, but {span} are no decibels: is a nodata value missing?"
-    return None
-
-
-def _offset(modality: Modality, profile: BandProfile) -> list[str]:
-    """Compares the darkest values with the offset; B10 tells it for every single tile."""
-    below, above = (int(n) for n in profile.tiles)
-    shifted = modality.offset >= 1000
-    if below and above:
-        return [
-            f"{above} tiles have +1000 added and {below} have not (by band {_CIRRUS}), but the "
-            f"offset is {modality.offset:g} for all: pack them apart"
-        ]
-    floor = profile.percentile(_FLOOR)
-    if floor is None:
-        return []
-    darkest = float(np.nanmin(floor))
-    if not shifted and (above or (not below and darkest >= _DARK)):
-        return [
-            f"the darkest percent of the values reaches up to {darkest:g}: 1000 seems to have been "
-            "added (Sentinel-2 since 2022, SSL4EO-S12 v1.1), but the offset is 0"
-        ]
-    if shifted and (below or darkest < _DARK / 2):
-        return [
-            f"the darkest percent of the values reaches up to {darkest:g}: 1000 seems not to have "
-            f"been added everywhere, but the offset is {modality.offset:g}"
-        ]
-    return []
-
-
-def _drift(modality: Modality, profile: BandProfile, measured: np.ndarray) -> list[str]:
-    if modality.mean is None or modality.std is None:
-        return []
-    away = (profile.moments.mean - np.array(modality.mean)) / np.array(modality.std)
-    far = [
-        f"{name} by {shift:+.1f}"
-        for name, shift, seen in zip(modality.band_names, away, measured, strict=True)
-        if seen and abs(shift) > _SPREAD
-    ]
-    if not far:
-        return []
-    return [
-        f"means differ from those of release {modality.release!r}, in standard deviations: "
-        f"{', '.join(far)}"
-    ]

@@ -17,7 +17,7 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from seamo_fast.data.demo.scene import OPTICAL_BANDS, RADAR_BANDS, Scene, area_mean, make_scene
-from seamo_fast.data.shards.shard_set import ShardSet, ShardWriter
+from seamo_fast.data.shards import ShardSet, ShardWriter
 from seamo_fast.errors import DataError
 from seamo_fast.files import writing
 from seamo_fast.modalities import get_modality

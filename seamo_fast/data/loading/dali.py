@@ -20,7 +20,7 @@ from torch.utils.dlpack import from_dlpack
 
 from seamo_fast.data.loading.loader import Loaded, Loader, read_batch
 from seamo_fast.data.loading.stream import Buffers, Part, ahead
-from seamo_fast.data.shards.shard_set import ShardSet
+from seamo_fast.data.shards import ShardSet
 from seamo_fast.data.shards.tiff import encode_plain, why_not_dali
 from seamo_fast.errors import ConfigError, DataError
 

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from seamo_fast.data.loading.stream import Buffers, Stream, ahead
-from seamo_fast.data.shards.shard_set import ShardSet
+from seamo_fast.data.shards import ShardSet
 from seamo_fast.errors import DataError
 from seamo_fast.tiles import TileBatch
 

@@ -15,8 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from seamo_fast.data.shards.manifest import array_names
-from seamo_fast.data.shards.shard_set import ShardSet
+from seamo_fast.data.shards import ShardSet, array_names
 from seamo_fast.errors import DataError
 from seamo_fast.modalities import MISSING_DATE
 from seamo_fast.randomness import generator

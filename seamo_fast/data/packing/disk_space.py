@@ -9,8 +9,8 @@ from typing import Final
 
 from seamo_fast.data.packing.packer import Plan
 from seamo_fast.data.packing.sources import Source
+from seamo_fast.data.shards import record_bytes
 from seamo_fast.data.shards.array_files import encode_tiff
-from seamo_fast.data.shards.manifest import record_bytes
 from seamo_fast.data.shards.write_shard import finished_entry
 from seamo_fast.errors import DataError
 

@@ -17,7 +17,7 @@ from typing import Any, Final, Protocol, TypeVar
 from seamo_fast.errors import DataError
 
 Result = TypeVar("Result", covariant=True)
-Tick = Callable[[int], None]
+Tick = Callable[[int], object]
 _INTERVAL: Final = 0.2  # seconds between two looks at the count
 _AHEAD: Final = 2  # jobs a process may be ahead of what was taken
 

@@ -14,7 +14,7 @@ from typing import Any, Literal, NamedTuple
 from seamo_fast.data.packing.jobs import Tick, count, run_jobs
 from seamo_fast.data.packing.sources import Reading, Source
 from seamo_fast.data.packing.splits import Splits
-from seamo_fast.data.shards.manifest import Encoding, Manifest, Remark, ShardEntry
+from seamo_fast.data.shards import Encoding, Manifest, Remark, ShardEntry
 from seamo_fast.data.shards.write_set import remove_partials, write_manifest
 from seamo_fast.data.shards.write_shard import ShardFolder, ShardReport, finished_entry
 from seamo_fast.errors import ConfigError, DataError, SeaMoError

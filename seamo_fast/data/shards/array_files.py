@@ -1,7 +1,4 @@
-"""How one array of a shard lies on disk: a `.npy` file, or a folder of TIFF files.
-
-This module writes both and reads the TIFF files back; write_shard.py describes them.
-"""
+"""Writes one array of a shard, as a `.npy` file or a folder of TIFF files; reads the latter."""
 
 from __future__ import annotations
 

@@ -65,7 +65,7 @@ class Manifest:
         shards: The shard folders in the order of the sample numbers.
         skipped: What could not be packed.
         noted: What was packed but is unusual.
-        encoding: How the shards hold their arrays (`seamo_fast.data.shards.write_shard`).
+        encoding: How the shards hold their arrays (`seamo_fast.data.shards`).
         statistics: What `python -m seamo_fast.stats` measured, by modality.
         created_by: Program and version that wrote the set.
     """

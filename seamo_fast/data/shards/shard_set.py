@@ -1,18 +1,4 @@
-"""The shard format: plain arrays beside a manifest; anything that numpy (or a TIFF reader) reads.
-
-A shard set is a folder:
-
-    manifest.json            modalities with units and statistics, array shapes, list of shards
-    shard-00000/
-        <modality>_<gsd>m.npy    [S, T, Cg, Hg, Wg], stored values in the source's dtype; or
-        <modality>_<gsd>m/       a TIFF file for each sample and season (see write_shard.py)
-        records.json             for each sample: id, dates, valid groups, CRC-32 of each array
-        report.json              which items of the source the shard was made from
-    shard-00001/ ...
-
-Invalid groups are stored as zeros without date. A shard folder appears by renaming a complete one,
-the manifest last, so whatever is visible is whole.
-"""
+"""Reading of shard sets: any sample, from any thread."""
 
 from __future__ import annotations
 
@@ -29,11 +15,8 @@ from seamo_fast.data.shards.array_files import decode_tiff, tiff_name
 from seamo_fast.data.shards.manifest import Manifest, array_names
 from seamo_fast.data.shards.mapped_arrays import MappedArrays
 from seamo_fast.data.shards.records import Records, load_records
-from seamo_fast.data.shards.write_set import ShardWriter
 from seamo_fast.errors import DataError
 from seamo_fast.modalities import Modality
-
-__all__ = ["Sample", "ShardSet", "ShardWriter"]
 
 
 class Sample(NamedTuple):
@@ -195,7 +178,7 @@ class ShardSet:
             data = path.read_bytes()
         except OSError as error:
             raise DataError(
-                f"{path} cannot be read ({error.strerror}); {_mend(path.parents[1])}"
+                f"{path} cannot be read ({error.strerror}); {_remedy(path.parents[1])}"
             ) from error
         if verify and not self._verified[index, self._arrays[array], season]:
             self._check(index, array, memoryview(data), season)
@@ -251,7 +234,7 @@ class ShardSet:
             return decode_tiff(data, self.manifest.arrays[array])
         except DataError as error:
             path = self._tiff(index, array, season)
-            raise DataError(f"{path} {error}; {_mend(path.parents[1])}") from error
+            raise DataError(f"{path} {error}; {_remedy(path.parents[1])}") from error
 
     def _check(self, index: int, array: str, data: memoryview, season: int | None) -> None:
         """Compares the checksum of all seasons, or of one, and remembers that it was right."""
@@ -276,5 +259,5 @@ class ShardSet:
         return self._records[shard]
 
 
-def _mend(folder: Path) -> str:
+def _remedy(folder: Path) -> str:
     return f"delete {folder} and run the same pack command again"

@@ -98,7 +98,7 @@ class ShardWriter:
         source: What the samples are, for the manifest.
         release: Release name of the source and of measured statistics.
         shard_size: Samples a shard.
-        encoding: How arrays are stored, "npy" or "tiff" (`seamo_fast.data.shards.write_shard`).
+        encoding: How arrays are stored, "npy" or "tiff" (`seamo_fast.data.shards`).
 
     Raises:
         DataError: `path` holds shards already or cannot be written.

@@ -1,22 +1,4 @@
-"""One shard in the making, and what is written down about it.
-
-A shard folder holds one array for each grid of each modality, in one of two encodings, which
-manifest.json names:
-
-    npy     shard-00000/<modality>_<gsd>m.npy
-            [S, T, Cg, Hg, Wg], uncompressed: for memory mapping.
-    tiff    shard-00000/<modality>_<gsd>m/<record>_<season>.tif
-            One file for each record (its number in the shard, 5 digits, from 00000) and season
-            (from 0): [Hg, Wg, Cg] pixel-interleaved (PLANARCONFIG_CONTIG), [Hg, Wg] if Cg is 1;
-            deflate, with the horizontal predictor for integers and none for floats; photometric
-            "minisblack", dtype as in the manifest. A file of zeros stands for an invalid group, so
-            every record has T files. `seamo_fast.data.shards.array_files.tiff_name` gives the name.
-
-    records.json    for each record: "id", "place", "position" ([lon, lat] or null), "dates" and
-                    "valid" (modality -> T values) and "crc32" (array -> CRC-32 of the record's
-                    bytes in the .npy file; for TIFF a list of T, each of one whole file)
-    report.json     which items of the source went in, with which settings, and what was left out
-"""
+"""One shard in the making, and what is written down about it."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Several ranks: what they tell each other, and how they share the model."""
+"""Several ranks: what they exchange, and how they share the model."""

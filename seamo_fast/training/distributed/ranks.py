@@ -1,4 +1,4 @@
-"""The ranks of a run: the process group that `torchrun` describes, and what they tell one another.
+"""The ranks of a run: the process group that `torchrun` describes, and what they exchange.
 
 Without `torchrun` there is no process group: one rank, and every function here does nothing. What
 the host needs to know travels over gloo, so that no rank waits for its GPU.
@@ -56,18 +56,19 @@ def process_group(device: str) -> Iterator[None]:
 def _fresh(store: Store, number: int, size: int) -> Store:
     """Returns a part of the store that no earlier group of these ranks has written to.
 
-    `torchrun` keeps its store when it restarts ranks (torch 2.14), and gloo then waits at addresses
-    of the dead. Rank 0 names the part, and tells it to who asks with a name of this very process.
+    `torchrun` keeps its store when it restarts ranks (torch 2.14), and gloo then waits for the
+    addresses of ended processes. So each rank asks with a name of its process, and rank 0 answers
+    with the name of the part.
     """
     mine = uuid4().hex
     store.set(f"ask/{number}", mine)
     if number:
-        part = store.get(f"tell/{mine}").decode()
+        part = store.get(f"answer/{mine}").decode()
         store.set(f"heard/{part}/{number}", "")
         return PrefixStore(part, store)
     for other in range(1, size):
         while not store.check([f"heard/{mine}/{other}"]):
-            store.set(f"tell/{store.get(f'ask/{other}').decode()}", mine)
+            store.set(f"answer/{store.get(f'ask/{other}').decode()}", mine)
             time.sleep(0.01)
     return PrefixStore(mine, store)
 

@@ -19,7 +19,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from seamo_fast.model.seamo import SeaMo
-from seamo_fast.training import build
+from seamo_fast.training import model_setup
 from seamo_fast.training.config import DistributedConfig
 from seamo_fast.training.distributed import ranks
 from seamo_fast.training.schedule import Stage
@@ -31,8 +31,8 @@ def shard(
     """Splits the parameters of a model over ranks, in place, where the strategy is `fsdp`.
 
     Parameters, gradients and optimiser state stay in float32. Where matrix products run in
-    bfloat16, the transformer blocks are gathered in it, which halves the traffic: autocast would
-    round their matrices just so, but their norms and biases are rounded besides. Gradients are
+    bfloat16, the transformer blocks are gathered in it, which halves the traffic. Autocast rounds
+    their matrices in the same way; here their norms and biases are rounded too. Gradients are
     summed in float32.
 
     Args:
@@ -49,7 +49,7 @@ def shard(
     if dtype != torch.float32:
         # the residual stream keeps the dtype that autocast gives it
         policy = MixedPrecisionPolicy(dtype, torch.float32, cast_forward_inputs=False)
-    for block in build.transformer_blocks(model):
+    for block in model_setup.transformer_blocks(model):
         fully_shard(block, mesh=mesh, reshard_after_forward=reshard, mp_policy=policy)
     fully_shard(model, mesh=mesh, reshard_after_forward=reshard)
 
@@ -99,7 +99,7 @@ def gradient_sync(module: nn.Module, on: bool) -> Iterator[None]:
 
 @contextmanager
 def whole(model: SeaMo) -> Iterator[None]:
-    """Lets all methods of a sharded model be called, besides `forward`; on all ranks at once."""
+    """Gathers a sharded model, so that other methods than `forward` work; all ranks take part."""
     if isinstance(model, FSDPModule):
         model.unshard()
     yield

@@ -16,6 +16,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -75,7 +76,7 @@ def save(
         step: Steps that the run has done.
         model: The model's state dict.
         optimizer: See `optimizer.get_state`.
-        record: What `checkpoint.json` shall hold besides (JSON-able).
+        record: Further contents of `checkpoint.json` (JSON-able).
         metadata: Of `model.safetensors`, see `model.weights.model_metadata`.
         keep: Checkpoints that stay, this one included.
 
@@ -108,7 +109,7 @@ def save(
 
 
 class Writer:
-    """Writes checkpoints in a thread, one at a time, while training goes on."""
+    """Writes checkpoints in a thread, one at a time, while training continues."""
 
     def __init__(self) -> None:
         self._pool = ThreadPoolExecutor(1, "seamo_fast checkpoint")
@@ -137,9 +138,21 @@ class Writer:
         if pending is not None:
             pending.result()
 
-    def close(self) -> None:
+    def __enter__(self) -> Writer:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         """Waits for what is being written, whatever becomes of it."""
-        self._pool.shutdown()
+        try:
+            if isinstance(error, OSError):
+                self.wait()  # of a full disk a failed checkpoint says more
+        finally:
+            self._pool.shutdown()
 
 
 def versions() -> dict[str, str]:
@@ -168,7 +181,7 @@ def load(path: Path) -> Checkpoint:
 def set_aside_after(folder: Path, step: int) -> None:
     """Renames the checkpoints of steps after `step` to `unused_step_...`.
 
-    They are damaged, or the run goes on from an earlier one. What killed processes left is removed.
+    They are damaged, or the run resumes from an earlier one. What killed processes left is removed.
     """
     _remove_leftovers(folder)
     for path in step_folders(folder):

@@ -1,4 +1,4 @@
-"""Watches for steps without a finite gradient, which the optimiser has already passed over."""
+"""Watches for steps without a finite gradient, which the optimiser has already skipped."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from seamo_fast.errors import SeaMoError
 
 
 class NonFiniteGuard:
-    """Counts passed-over steps and ends a run that does nothing else.
+    """Counts skipped steps and ends a run that has nothing but such steps.
 
     Args:
         most: Steps in a row that are too many.
-        skipped: Passed-over steps before.
+        skipped: Skipped steps before.
 
     Attributes:
-        skipped: All passed-over steps of the run.
+        skipped: All skipped steps of the run.
     """
 
     def __init__(self, most: int, skipped: int = 0) -> None:

@@ -2,31 +2,48 @@
 
 from __future__ import annotations
 
+import json
+import zlib
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from seamo_fast.checkpoint_files import step_folders
+from seamo_fast.data.shards.shard_set import ShardSet
 from seamo_fast.errors import ConfigError
 from seamo_fast.model.seamo import SeaMo
 from seamo_fast.training import optimizer
-from seamo_fast.training.config import differences
+from seamo_fast.training.config import PretrainConfig, differences, to_dict
 from seamo_fast.training.distributed import ranks, sharding
 from seamo_fast.training.recovery import checkpoint, run_folder
 from seamo_fast.training.recovery.checkpoint import Checkpoint
 from seamo_fast.training.reporting.telemetry import LOG
 
 
+def identity(config: PretrainConfig, shards: ShardSet) -> dict[str, Any]:
+    """Returns what a run must have in common with a checkpoint to resume from it."""
+    return {
+        **to_dict(config),
+        "shards": {
+            "samples": len(shards),
+            "seasons": shards.seasons,
+            "order": [modality.name for modality in shards.modalities],
+            "modalities": {m.name: json.loads(json.dumps(m.to_dict())) for m in shards.modalities},
+            "contents": zlib.crc32(str([s.crc32 for s in shards.manifest.shards]).encode()),
+        },
+    }
+
+
 def find(folder: Path, resume: str, identity: dict[str, Any]) -> Checkpoint | None:
-    """Returns the checkpoint that a run goes on from, None for a new run.
+    """Returns the checkpoint that a run resumes from, None for a new run.
 
     Rank 0 alone reads it; on the other ranks its tensors have shapes but no values ("meta").
 
     Args:
-        folder: The run folder; runs that are in the way are moved inside it.
+        folder: The run folder; an earlier run in it is moved to a subfolder.
         resume: The setting `run.resume`.
-        identity: Of this run, see `build.identity`.
+        identity: Of this run, see the function of this name.
 
     Raises:
         CheckpointError: The checkpoints cannot be used.
@@ -49,7 +66,7 @@ def find(folder: Path, resume: str, identity: dict[str, Any]) -> Checkpoint | No
 
 def _read(folder: Path, resume: str, identity: dict[str, Any]) -> Checkpoint | None:
     if ranks.restarted() and step_folders(folder / run_folder.CHECKPOINTS):
-        # a run of these very settings was there a moment ago: neither over nor from elsewhere again
+        # the first start of this command has already obeyed `resume`: now the run folder counts
         resume = "auto"
     start = run_folder.find_start(folder, resume, LOG.warning)
     if start is None:
@@ -57,7 +74,7 @@ def _read(folder: Path, resume: str, identity: dict[str, Any]) -> Checkpoint | N
     found = checkpoint.load(start)
     run_folder.check_same(start, found.record["identity"], identity)
     run_folder.make_room(folder, start, LOG.warning)
-    LOG.info(f"going on at step {found.step}, from {start}")
+    LOG.info(f"resuming at step {found.step}, from {start}")
     return found
 
 

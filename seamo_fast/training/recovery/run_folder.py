@@ -1,4 +1,4 @@
-"""The run folder: one process at a time, and where a run goes on."""
+"""The run folder: one process at a time, and where a run resumes."""
 
 from __future__ import annotations
 
@@ -52,27 +52,27 @@ def locked(folder: Path) -> Iterator[None]:
         yield
 
 
-def find_start(folder: Path, resume: str, say: Callable[[str], None]) -> Path | None:
-    """Returns the checkpoint a run goes on from, None for a new run.
+def find_start(folder: Path, resume: str, warn: Callable[[str], None]) -> Path | None:
+    """Returns the checkpoint a run resumes from, None for a new run.
 
     Args:
         folder: The run folder.
         resume: `auto`, `none`, or a checkpoint or run folder.
-        say: Is told about refused checkpoints and moved runs.
+        warn: Called with a message for each refused checkpoint and moved run.
 
     Raises:
         CheckpointError: There are checkpoints but none is good, or `resume` holds none.
     """
     if resume == "none":
-        _move_aside(folder, say)
+        _move_aside(folder, warn)
         return None
     if resume == "auto":
-        return checkpoint_files.newest_good(folder / CHECKPOINTS, say)
+        return checkpoint_files.newest_good(folder / CHECKPOINTS, warn)
     source = Path(resume)
     if (source / checkpoint_files.RECORD).is_file():
         start: Path | None = source
     else:
-        start = checkpoint_files.newest_good(source / CHECKPOINTS, say)
+        start = checkpoint_files.newest_good(source / CHECKPOINTS, warn)
     if start is None:
         raise CheckpointError(
             f"--run.resume {resume} is neither auto, none, a checkpoint nor a run"
@@ -80,10 +80,10 @@ def find_start(folder: Path, resume: str, say: Callable[[str], None]) -> Path | 
     return start
 
 
-def make_room(folder: Path, start: Path, say: Callable[[str], None]) -> None:
-    """Moves the folder's own run aside if this one goes on from another folder's checkpoint."""
+def make_room(folder: Path, start: Path, warn: Callable[[str], None]) -> None:
+    """Moves the folder's own run aside if this one resumes from another folder's checkpoint."""
     if start.resolve().parent != (folder / CHECKPOINTS).resolve():
-        _move_aside(folder, say)
+        _move_aside(folder, warn)
 
 
 def check_same(start: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
@@ -98,7 +98,7 @@ def check_same(start: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> N
         )
 
 
-def _move_aside(folder: Path, say: Callable[[str], None]) -> None:
+def _move_aside(folder: Path, warn: Callable[[str], None]) -> None:
     present = [folder / name for name in _CONTENTS if (folder / name).exists()]
     if not present:
         return
@@ -108,7 +108,7 @@ def _move_aside(folder: Path, say: Callable[[str], None]) -> None:
     target.mkdir()
     for path in present:
         path.rename(target / path.name)
-    say(f"the earlier run was moved to {target}")
+    warn(f"the earlier run was moved to {target}")
 
 
 def write_atomically(path: Path, text: str) -> None:

@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT as a wish to stop after the current step."""
+"""SIGTERM and SIGINT as a request to stop after the current step."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tells where a run hangs: the stacks of all threads, once no step has ended for too long."""
+"""Reports where a run hangs: the stacks of all threads, once no step has ended for too long."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from seamo_fast.training.reporting.telemetry import LOG
 class Watchdog:
     """While open, one thread waits for steps that do not end; it never ends the run.
 
-    Each stall is written once, to `stall-<host>-<process>.txt` in the run folder, and told once.
+    Each stall is written once, to `stall-<host>-<process>.txt` in the run folder, and logged once.
 
     Args:
         folder: The run folder.
@@ -54,18 +54,18 @@ class Watchdog:
 
     def _watch(self) -> None:
         assert self._seconds is not None
-        told = None
+        reported = None
         while True:
             last = self._last
-            # a stall that was told is looked at again only to see whether it has ended
-            left = self._seconds if last == told else last + self._seconds - time.monotonic()
+            # a reported stall is looked at again only to see whether it has ended
+            left = self._seconds if last == reported else last + self._seconds - time.monotonic()
             if self._closed.wait(max(left, 0.0)):
                 return
-            if self._last == last != told:
-                self._tell()
-                told = last
+            if self._last == last != reported:
+                self._report()
+                reported = last
 
-    def _tell(self) -> None:
+    def _report(self) -> None:
         with self.path.open("a", encoding="utf-8") as file:
             file.write(f"{time.strftime('%F %T')}: no step after {self._step}\n")
             file.flush()

@@ -12,7 +12,7 @@ from seamo_fast.data.loading.loader import TileLoader
 from seamo_fast.data.shards.shard_set import ShardSet
 from seamo_fast.model.seamo import SeaMo
 from seamo_fast.tiles import TileBatch
-from seamo_fast.training import build, precision
+from seamo_fast.training import batches, precision
 from seamo_fast.training.config import PretrainConfig
 from seamo_fast.training.distributed import ranks, sharding
 from seamo_fast.training.recovery import run_folder
@@ -23,7 +23,7 @@ from seamo_fast.training.schedule import Plan, Stage
 _NO_STAGE = -1  # keys the figures' views; no training step sees them
 
 
-class Report:
+class Figures:
     """Draws loss.png and reconstructions/step_XXXXXXXX.png in the run folder.
 
     Args:
@@ -49,15 +49,23 @@ class Report:
             if ranks.is_main():
                 self._draw(rows, stage, step)
 
+    def due(self, step: int) -> bool:
+        """Whether figures are drawn after a step: at the end of a stage, or every so often."""
+        every = self._config.run.figures_every
+        return step in self._plan.ends() or (every is not None and step % every == 0)
+
+    def draw_missed(self, model: SeaMo, step: int, dtype: torch.dtype) -> None:
+        """Draws the figures of the step that a run resumes at, if it was killed before them."""
+        drawn = ranks.from_main(self._target(step).exists())
+        if step and self.due(step) and not drawn:
+            stage, _ = self._plan.locate(step - 1)
+            self.write(model, stage, step, dtype)
+
     def _draw(self, rows: list[Row], stage: Stage, step: int) -> None:
         draw_losses(self._folder, self._plan)
         target = self._target(step)
         target.parent.mkdir(exist_ok=True)
         draw_reconstructions(target, rows, f"step {step}, stage {stage.name}")
-
-    def drawn(self, step: int) -> bool:
-        """Whether the figures of a step are there."""
-        return self._target(step).exists()
 
     def _target(self, step: int) -> Path:
         return self._folder / "reconstructions" / f"step_{step:08d}.png"
@@ -88,7 +96,7 @@ def reconstruct(
     """
     device = next(model.parameters()).device
     batch = batch.to(device)
-    views = build.draw_views(config, batch, _NO_STAGE).to(device)
+    views = batches.draw_views(config, batch, _NO_STAGE).to(device)
     # a few samples are not worth programs of their own
     eager = torch.compiler.set_stance("force_eager")
     with sharding.whole(model), eager, precision.autocast(device, dtype):

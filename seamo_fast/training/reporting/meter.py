@@ -8,14 +8,19 @@ import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from typing import Any, Final
 
 import torch
 from torch import Tensor
 
-# what the device does is timed there; for data and checkpoints this process waits
-DevicePart = Literal["forward_backward", "optimizer", "communication"]
-HostPart = Literal["data", "checkpoint"]
+# for these this process waits; all else is timed on the device
+_HOST: Final = ("data", "checkpoint")
+# phases behind each metric time/...
+_REPORTED: Final = {
+    "forward_backward": ("count", "forward", "backward"),
+    "optimizer": ("optimizer",),
+    "communication": ("communication",),
+}
 
 
 class Stopwatch:
@@ -85,10 +90,10 @@ class Meter:
         self._on_device = Stopwatch(self.device)
         self._on_host = Stopwatch(torch.device("cpu"))
 
-    def time(self, part: DevicePart | HostPart) -> AbstractContextManager[None]:
-        """Adds what happens inside to a part of the interval."""
-        watch = self._on_device if part in get_args(DevicePart) else self._on_host
-        return watch.time(part)
+    def time(self, phase: str) -> AbstractContextManager[None]:
+        """Adds what happens inside to a phase: of a training step, or "data", "checkpoint"."""
+        watch = self._on_host if phase in _HOST else self._on_device
+        return watch.time(phase)
 
     def add(self, losses: dict[str, Tensor], norm: Tensor, samples: int) -> None:
         """Notes one step: losses by name, gradient norm, number of samples."""
@@ -115,7 +120,10 @@ class Meter:
             flops_per_second=self.flops * speed,
             mfu=self.flops * speed / self.rate,
             data_wait=on_host.get("data", 0.0) / seconds,
-            **{f"time/{part}": on_device.get(part, 0.0) / seconds for part in get_args(DevicePart)},
+            **{
+                f"time/{name}": sum(on_device.get(phase, 0.0) for phase in phases) / seconds
+                for name, phases in _REPORTED.items()
+            },
             checkpoint_seconds=on_host.get("checkpoint", 0.0),
             memory_gib=peak_memory(self.device) / 2**30,
         )

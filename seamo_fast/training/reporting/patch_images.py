@@ -1,4 +1,4 @@
-"""Patches as pictures: true colour for optical modalities, a composite for radar."""
+"""Patches as pictures: what was visible, what was hidden, and what was predicted."""
 
 from __future__ import annotations
 
@@ -8,46 +8,23 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from seamo_fast import pictures
 from seamo_fast.modalities import Modality
 
 _HIDDEN: Final = 0.55  # grey of what is not shown
-_PERCENTILES: Final = (2.0, 98.0)
 
 
 def composite(patches: Tensor, modality: Modality, patch_size: int) -> np.ndarray:
-    """Returns patches [N, C*p*p] as an image [S, S, 3 or 1] in stored units.
-
-    Two bands, such as VV and VH in dB, are shown with their difference as blue.
-    """
+    """Returns patches [N, C*p*p] as an image [S, S, 3 or 1] in stored units."""
     mean, scale = modality.normalization()
-    names = modality.composite or modality.band_names[:1]
     side = round(len(patches) ** 0.5)
     values = patches.float().cpu().reshape(side, side, len(modality.bands), patch_size, patch_size)
     channels = []
-    for name in names:
+    for name in pictures.shown_bands(modality):
         band = modality.band_names.index(name)
         image = values[:, :, band].permute(0, 2, 1, 3).reshape(side * patch_size, -1)
         channels.append(image.numpy() / scale[band] + mean[band])
-    if len(channels) == 2:
-        channels.append(channels[0] - channels[1])
-    return np.stack(channels, axis=-1)
-
-
-def limits(image: np.ndarray, modality: Modality) -> tuple[np.ndarray, np.ndarray]:
-    """Returns what is shown as black and as white, [channels] each.
-
-    True colour has one stretch for all bands, which keeps hues; radar has one for each channel.
-    """
-    axes = (0, 1) if len(modality.composite) == 2 else (0, 1, 2)
-    low, high = np.percentile(image, _PERCENTILES, axis=axes)
-    shape = (image.shape[-1],)
-    return np.broadcast_to(low, shape), np.broadcast_to(np.maximum(high, low + 1e-6), shape)
-
-
-def picture(image: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
-    """Returns an image [S, S, 1 or 3] stretched to float [S, S, 3] in 0..1."""
-    stretched = np.clip((image - low) / (high - low), 0, 1)
-    return np.broadcast_to(stretched, (*stretched.shape[:2], 3)).copy()
+    return pictures.composite(channels)
 
 
 def hide(image: np.ndarray, shown: np.ndarray, patch_size: int) -> np.ndarray:
@@ -96,13 +73,13 @@ def triptych(
         norm_pix: Whether predictions are normalised within their patch.
     """
     image = composite(full, modality, patch_size)
-    low, high = limits(image, modality)
-    region = picture(image, low, high)
+    low, high = pictures.limits(modality, [image])
+    region = pictures.stretched(image, low, high)
     guess = composite(filled(full, hidden, prediction, norm_pix), modality, patch_size)
     seen = visible.cpu().numpy()
     shown = torch.cat([visible, hidden]).cpu().numpy()
     return [
         region,
         hide(region, seen, patch_size),
-        hide(picture(guess, low, high), shown, patch_size),
+        hide(pictures.stretched(guess, low, high), shown, patch_size),
     ]

@@ -1,4 +1,4 @@
-"""What a run tells about itself: metrics of each interval, to the screen and to files."""
+"""What a run reports: metrics of each interval, to the screen and to files."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class Telemetry:
         folder: The run folder.
         step: Steps that the run has done.
         total: Steps of the whole run.
-        config: The run's settings; `run` says who is told.
+        config: The run's settings; `run` says where metrics go.
 
     Raises:
         ConfigError: `run.wandb` is set and Weights & Biases is not installed.
@@ -144,7 +144,7 @@ def _events(folder: Path, step: int) -> Any:
 
 
 def _wandb_run(folder: Path, project: str, config: PretrainConfig) -> Any:
-    """Begins a run of Weights & Biases, or goes on with the one that this run folder names."""
+    """Begins a run of Weights & Biases, or resumes the one that this run folder names."""
     try:
         import wandb
     except ImportError as error:

@@ -12,10 +12,12 @@ import numpy as np
 import pytest
 
 from seamo_fast.data import ShardSet, ShardWriter
-from seamo_fast.data.checks.band_profile import BandProfile, suspicions
+from seamo_fast.data.checks.band_profile import BandProfile
+from seamo_fast.data.checks.measure import measure
+from seamo_fast.data.checks.suspicions import suspicions
 from seamo_fast.data.shards.manifest import Remark
 from seamo_fast.modalities import Band, Modality, get_modality
-from seamo_fast.stats import main, measure
+from seamo_fast.stats import main
 
 RNG = np.random.default_rng(0)
 

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from seamo_fast import view
+from seamo_fast import pictures, view
 from seamo_fast.data import ShardSet
+from seamo_fast.data.checks import contact_sheet
 from seamo_fast.data.shards.band_statistics import BandStatistics
 from seamo_fast.modalities import Band, Modality, get_modality
 
@@ -30,7 +31,9 @@ def test_dates_bands_statistics_and_missing_groups_are_written(
     write_shards: Callable[..., Path],
 ) -> None:
     shards = ShardSet(write_shards())
-    figure = view.draw(shards.modalities, list(view.stored_samples(shards, [1, 5])), "title")
+    figure = contact_sheet.draw(
+        shards.modalities, list(contact_sheet.stored_samples(shards, [1, 5])), "title"
+    )
     rows = np.array(figure.axes).reshape(4, 3)
     assert [axis.get_title() for axis in rows[0]] == ["2020-01-02", "", "2020-07-02"]
     assert [axis.get_title() for axis in rows[1]] == ["2020-01-06", "2020-04-06", "date unknown"]
@@ -49,17 +52,19 @@ def test_composite_repeats_coarse_bands_and_marks_nodata() -> None:
     )
     fine = np.arange(16, dtype=np.uint16).reshape(1, 4, 4)
     coarse = np.array([[[1, 2], [3, 0]]], np.uint16)
-    image = view.composite(modality, [fine, coarse])
+    image = contact_sheet.composite(modality, [fine, coarse])
     assert image.shape == (4, 4, 3)
     np.testing.assert_array_equal(image[:2, :, 0], [[1, 1, 2, 2], [1, 1, 2, 2]])
     assert np.isnan(image[2:, 2:, 0]).all()
     assert np.isnan(image[0, 0, 1])
     np.testing.assert_array_equal(image[..., 1].reshape(-1)[1:], fine.reshape(-1)[1:])
-    shown = view.stretched(modality, image, [image])
-    assert (shown[3, 3] == view._NODATA).all()
+    shown = pictures.stretched(image, *pictures.limits(modality, [image]))
+    assert (shown[3, 3] == pictures.NODATA).all()
     radar = get_modality("s1grd")
     values = np.random.default_rng(0).normal(-12, 3, (2, 4, 4)).astype(np.float32)
-    np.testing.assert_array_equal(view.composite(radar, [values])[..., 2], values[0] - values[1])
+    np.testing.assert_array_equal(
+        contact_sheet.composite(radar, [values])[..., 2], values[0] - values[1]
+    )
 
 
 def test_facts_are_those_of_the_statistics() -> None:
@@ -68,11 +73,11 @@ def test_facts_are_those_of_the_statistics() -> None:
     values[0, 0, :2] = np.nan
     statistics = BandStatistics(2)
     statistics.add(modality, [values[None]], np.array([True]))
-    text = view.facts(modality, [values])
+    text = contact_sheet.facts(modality, [values])
     assert text.startswith("nodata 6.2 %, mean ")
     for mean in statistics.mean:
         assert f"{mean:.4g}" in text
-    assert view.facts(modality, [np.full((2, 4, 4), np.nan, np.float32)]) == "nodata 100 %"
+    assert contact_sheet.facts(modality, [np.full((2, 4, 4), np.nan, np.float32)]) == "nodata 100 %"
 
 
 def test_a_source_that_pack_reads(write_tile: Callable[..., Path], tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from seamo_fast.data.loading.loader import Loader
 from seamo_fast.errors import ConfigError, DataError
 from seamo_fast.modalities import Band, Modality, get_modality
 from seamo_fast.tiles import TileBatch
-from seamo_fast.training import build, schedule
+from seamo_fast.training import batches, schedule
 from seamo_fast.training.config import DataConfig, PretrainConfig, RunConfig
 
 pytest.importorskip("nvidia.dali", reason="needs the [dali] extra")
@@ -274,4 +274,4 @@ def test_the_setting_chooses(shards: ShardSet) -> None:
         config = PretrainConfig(
             data=DataConfig(batch_size=2, loader=kind), run=RunConfig(device="cpu")
         )
-        assert type(build.make_loader(config, shards, stage)) is loader
+        assert type(batches.make_loader(config, shards, stage)) is loader

@@ -17,7 +17,7 @@ from seamo_fast.data import ShardSet
 from seamo_fast.data.packing.packer import pack
 from seamo_fast.data.packing.sources import open_source
 from seamo_fast.data.packing.sources.formats.geo import tiff_position, to_degrees
-from seamo_fast.data.packing.sources.mapping import load_mapping
+from seamo_fast.data.packing.sources.mapping_files import load_mapping
 from seamo_fast.errors import DataError
 
 SETTINGS: dict[str, Any] = {

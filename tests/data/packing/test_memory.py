@@ -21,7 +21,7 @@ WATCH = """
 import pathlib, resource, runpy, sys
 sys.argv = sys.argv[1:]
 try:
-    runpy.run_module(sys.argv[0], run_name="__main__")
+    runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
 except SystemExit as end:
     assert not end.code
 status = pathlib.Path("/proc/self/status").read_text().split("VmHWM:")[1]

@@ -13,9 +13,11 @@ import yaml
 
 from seamo_fast import stats, view
 from seamo_fast.data import ShardSet
+from seamo_fast.data.packing import report
 from seamo_fast.data.packing.disk_space import Room, estimate
 from seamo_fast.data.packing.packer import Plan, pack
 from seamo_fast.data.packing.sources import Reading, open_source
+from seamo_fast.data.shards.manifest import Manifest
 from seamo_fast.errors import DataError
 from seamo_fast.pack import main
 
@@ -197,18 +199,16 @@ def test_unfinished_and_split_folders_are_named(
 def test_verification_finds_what_the_disk_changed(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from seamo_fast import pack as module
+    summary = report.summary
 
-    report = module._report
-
-    def spoil(*arguments: object) -> None:
-        report(*arguments)  # type: ignore[arg-type]
-        file = tmp_path / "out" / "shard-00000" / "opt_10m.npy"
+    def spoil(split: str, manifest: Manifest, items: int, out: Path) -> Iterator[str]:
+        file = out / "shard-00000" / "opt_10m.npy"
         data = bytearray(file.read_bytes())
         data[-1] ^= 1
         file.write_bytes(data)
+        return summary(split, manifest, items, out)
 
-    monkeypatch.setattr(module, "_report", spoil)
+    monkeypatch.setattr(report, "summary", spoil)
     status, _, error = run(tmp_path / "out", "--verify")
     assert status == 2
     assert error.startswith("error: 1 of 8 samples are damaged; the first: ")

@@ -18,7 +18,9 @@ from hypothesis import strategies as st
 from seamo_fast.data import ShardSet, ShardWriter
 from seamo_fast.data.shards import array_files
 from seamo_fast.data.shards import write_shard as folder_module
+from seamo_fast.data.shards.array_files import tiff_name
 from seamo_fast.data.shards.band_statistics import BandStatistics
+from seamo_fast.data.shards.manifest import Encoding
 from seamo_fast.data.shards.write_shard import ShardReport
 from seamo_fast.errors import DataError
 from seamo_fast.modalities import Band, Modality, get_modality
@@ -66,14 +68,21 @@ def test_a_shard_reports_its_own_samples_and_what_a_killed_run_left_is_removed(
     assert {path.name for path in tmp_path.glob(".*")} == {".notes"}
 
 
+@pytest.mark.parametrize(
+    ("encoding", "files"),
+    [
+        ("npy", ["one_10m.npy"]),
+        ("tiff", [tiff_name(0, 0), tiff_name(0, 1), "one_10m"]),
+    ],
+)
 def test_a_shard_is_on_the_disk_before_its_name_appears(
-    tmp_path: Path, order_on_disk: list[str]
+    tmp_path: Path, order_on_disk: list[str], encoding: Encoding, files: list[str]
 ) -> None:
-    writer = ShardWriter(tmp_path / "out", [ONE], 2)
+    writer = ShardWriter(tmp_path / "out", [ONE], 2, encoding=encoding)
     add(writer, ramp())
     writer.finish()
     shard, manifest = (order_on_disk.index(f"rename {n}") for n in ("shard-00000", "manifest.json"))
-    assert "sync one_10m.npy" in order_on_disk[:shard]
+    assert {f"sync {name}" for name in files} <= set(order_on_disk[:shard])
     for name in ("records.json", "report.json"):
         assert order_on_disk.index(f"rename {name}") < shard
         assert any(each.startswith(f"sync .{name}") for each in order_on_disk[:shard])

@@ -19,10 +19,11 @@ import torch
 
 from seamo_fast import checkpoint_files
 from seamo_fast.errors import ConfigError, DataError
-from seamo_fast.training import build, loop
+from seamo_fast.training import batches, loop, model_setup
 from seamo_fast.training.config import PretrainConfig, StageLength, to_yaml
 from seamo_fast.training.distributed import ranks, sharding
 from seamo_fast.training.recovery import checkpoint
+from seamo_fast.training.recovery.run_state import RunState
 from seamo_fast.training.reporting.telemetry import read_metrics
 from tests.training.distributed.worker import before_step, run_ranks, terminate
 
@@ -95,11 +96,11 @@ def test_two_ranks_give_the_losses_of_one_over_fifty_steps(uneven: Settings, way
 def test_parts_of_a_batch_have_different_counts(uneven: Settings) -> None:
     # else the tests above would pass with plain averages
     config = uneven()
-    shards = build.open_shards(config.data.path)
-    plan = build.make_plan(config, shards)
-    model = build.make_model(config, shards, plan)
-    loader = build.make_loader(config, shards, plan.stages[1])
-    batch, views = next(build.with_views(config, loader, 1))
+    shards = batches.open_shards(config.data.path)
+    plan = batches.make_plan(config, shards)
+    model = model_setup.make_model(config, shards, plan)
+    loader = batches.make_loader(config, shards, plan.stages[1])
+    batch, views = next(batches.with_views(config, loader, 1))
     counts = [model.count(*part) for part in zip(batch.split(2), views.split(2), strict=True)]
     assert counts[0][0] != counts[1][0]
     assert torch.equal(counts[0] + counts[1], model.count(batch, views))
@@ -117,16 +118,16 @@ def test_micro_batches_and_recomputation_do_not_change_the_step(uneven: Settings
 
 def test_recomputation_keeps_less_and_changes_no_bit(uneven: Settings) -> None:
     config = uneven()
-    shards = build.open_shards(config.data.path)
-    plan = build.make_plan(config, shards)
+    shards = batches.open_shards(config.data.path)
+    plan = batches.make_plan(config, shards)
     batch, views = next(
-        build.with_views(config, build.make_loader(config, shards, plan.stages[1]), 1)
+        batches.with_views(config, batches.make_loader(config, shards, plan.stages[1]), 1)
     )
     results = []
     for how in ("none", "blocks"):
-        model = build.make_model(config, shards, plan)
+        model = model_setup.make_model(config, shards, plan)
         names = list(model.state_dict())
-        build.recompute_blocks(model, how)
+        model_setup.recompute_blocks(model, how)
         assert list(model.state_dict()) == names
         kept: list[int] = []
         with torch.autograd.graph.saved_tensors_hooks(
@@ -139,8 +140,9 @@ def test_recomputation_keeps_less_and_changes_no_bit(uneven: Settings) -> None:
     assert all(torch.equal(a, b) for a, b in zip(results[0][1], results[1][1], strict=True))
 
 
-def act_terminate(step: int, rank: int, here: int) -> None:
-    before_step(step, lambda: terminate() if here == rank else None)
+def act_terminate(step: int, rank: int, patch: pytest.MonkeyPatch, here: int) -> None:
+    if here == rank:
+        before_step(patch, step, terminate)
 
 
 def test_checkpoints_move_between_ranks_and_strategies(uneven: Settings) -> None:
@@ -176,25 +178,23 @@ def test_checkpoints_move_between_ranks_and_strategies(uneven: Settings) -> None
 
 KILLED = """
 import os, signal, sys
-import torch
+import pytest, torch
 torch.set_num_threads(1)
 from seamo_fast.training import loop, precision
-from seamo_fast.training.parse import parse
+from seamo_fast.pretrain import COMMAND
 from tests.training.distributed.worker import before_step
 precision.matmul_rate = lambda *_: 1e9
-first = os.environ["TORCHELASTIC_RESTART_COUNT"] == "0"
-if first and os.environ["RANK"] == "1":
-    before_step(6, lambda: os.kill(os.getpid(), signal.SIGKILL))
-else:
-    before_step(6, lambda: None)
-loop.pretrain(parse(["--config", sys.argv[1]])[0])
+loop.Figures.write = lambda *_: None
+if os.environ["TORCHELASTIC_RESTART_COUNT"] == "0" and os.environ["RANK"] == "1":
+    before_step(pytest.MonkeyPatch(), 6, lambda: os.kill(os.getpid(), signal.SIGKILL))
+loop.pretrain(COMMAND.parse(["--config", sys.argv[1]])[0])
 """
 
 
-def test_torchrun_restarts_a_killed_rank_and_the_run_goes_on(
+def test_torchrun_restarts_a_killed_rank_and_the_run_resumes(
     uneven: Settings, tmp_path: Path
 ) -> None:
-    # from where it was, though told to start over
+    # it resumes, although the settings say to start over
     killed, one = uneven("killed", run__resume="none"), uneven("one")
     script, file = tmp_path / "killed.py", tmp_path / "config.yaml"
     script.write_text(KILLED)
@@ -215,19 +215,13 @@ def test_torchrun_restarts_a_killed_rank_and_the_run_goes_on(
     check_same_losses(killed, one)
 
 
-def act_fail(here: int) -> None:
-    def fail() -> None:
-        raise_once = build.ahead
+def act_fail(patch: pytest.MonkeyPatch, here: int) -> None:
+    def broken(*_: Any) -> Any:
+        raise DataError("shard 3 is gone")
+        yield
 
-        def broken(*_: Any) -> Any:
-            raise DataError("shard 3 is gone")
-            yield raise_once
-
-        if here == 1:
-            build.ahead = broken  # type: ignore[assignment]
-
-    fail()
-    before_step(-1, lambda: None)
+    if here == 1:
+        patch.setattr(batches, "ahead", broken)
 
 
 def test_an_error_on_one_rank_ends_all(uneven: Settings) -> None:
@@ -236,13 +230,12 @@ def test_an_error_on_one_rank_ends_all(uneven: Settings) -> None:
     assert second == "DataError: shard 3 is gone"
 
 
-def act_full_disk(here: int) -> None:
+def act_full_disk(patch: pytest.MonkeyPatch, here: int) -> None:
     def fail(*_: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    before_step(-1, lambda: None)
     if here == 0:
-        checkpoint._sync = fail  # type: ignore[assignment]
+        patch.setattr(checkpoint, "_sync", fail)
 
 
 def test_a_full_disk_ends_all_ranks(uneven: Settings) -> None:
@@ -252,9 +245,8 @@ def test_a_full_disk_ends_all_ranks(uneven: Settings) -> None:
     assert second == "SeaMoError: rank 0 has failed; its message says why"
 
 
-def act_spoil(here: int) -> None:
-    before_step(-1, lambda: None)
-    original, calls = build.draw_views, []
+def act_spoil(patch: pytest.MonkeyPatch, here: int) -> None:
+    original, calls = batches.draw_views, []
 
     def draw(config: PretrainConfig, batch: Any, stage: int) -> Any:
         if here == 1 and len(calls) in (4, 5):
@@ -262,11 +254,11 @@ def act_spoil(here: int) -> None:
         calls.append(0)
         return original(config, batch, stage)
 
-    build.draw_views = draw
+    patch.setattr(batches, "draw_views", draw)
 
 
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
-def test_a_gradient_that_is_not_finite_on_one_rank_is_passed_over_on_all(
+def test_a_gradient_that_is_not_finite_on_one_rank_is_skipped_on_all(
     uneven: Settings, strategy: str
 ) -> None:
     config = uneven(data__workers=0, distributed__strategy=strategy)
@@ -317,20 +309,22 @@ def test_one_gpu_for_all_ranks_is_refused(monkeypatch: pytest.MonkeyPatch) -> No
     assert loop.precision.choose_device("cpu").type == "cpu"
 
 
-def act_draw(here: int) -> None:
+def act_compile(patch: pytest.MonkeyPatch, here: int) -> None:
     compile_module = torch.nn.Module.compile
     # inductor takes minutes for what this test is about
-    torch.nn.Module.compile = lambda self, **given: compile_module(  # type: ignore[method-assign]
-        self, backend="aot_eager", **given
+    patch.setattr(
+        torch.nn.Module,
+        "compile",
+        lambda self, **given: compile_module(self, backend="aot_eager", **given),
     )
 
 
 def test_figures_and_compiled_blocks_of_a_sharded_model(uneven: Settings) -> None:
-    short = {"run__steps_per_stage": 1}
+    short = {"schedule__kind": "direct", "run__steps_per_stage": 2, "run__figures_every": 1}
     one = uneven("one", **short)
     config = uneven("two", **short, **WAYS["fsdp, two micro-batches"], run__compile="regional")
     loop.pretrain(one)
-    assert run_ranks(config, 2, act_draw) == [None, None]
+    assert run_ranks(config, 2, act_compile, draw=True) == [None, None]
     check_same_losses(config, one, rel=1e-4)
     figures = sorted((Path(config.run.folder) / "reconstructions").iterdir())
     assert [path.name for path in figures] == ["step_00000001.png", "step_00000002.png"]
@@ -347,23 +341,23 @@ def test_bfloat16_shards_stay_near_bfloat16_replicas(uneven: Settings) -> None:
     assert {tensor.dtype for tensor in newest.model.values()} == {torch.float32}
 
 
-def test_training_goes_on_while_a_checkpoint_is_written(
+def test_training_continues_while_a_checkpoint_is_written(
     uneven: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole, slow = uneven("whole"), uneven("slow")
     loop.pretrain(whole)
-    trainer = loop.Trainer(slow, Path(slow.run.folder))
+    state = RunState(slow, Path(slow.run.folder))
     Path(slow.run.folder).mkdir()
     original, steps = checkpoint.save_file, []
 
     def save_file(*arguments: Any) -> None:
-        while trainer.step == 4:
+        while state.step == 4:
             time.sleep(0.01)
-        steps.append(trainer.step)
+        steps.append(state.step)
         original(*arguments)
 
     monkeypatch.setattr(checkpoint, "save_file", save_file)
-    trainer.train()
+    loop.run(state)
     assert steps[2] > 4  # two files of step 2, then those of step 4
     first, second = (
         checkpoint.load(Path(config.run.folder) / "checkpoints" / "step_00000004")
@@ -375,18 +369,17 @@ def test_training_goes_on_while_a_checkpoint_is_written(
 
 
 def test_a_failed_write_is_raised_by_the_next_call(tmp_path: Path) -> None:
-    writer = checkpoint.Writer()
     tensors = {"w": torch.zeros(3)}
     arguments = (tensors, tensors, {}, {}, 2)
-    writer.save(tmp_path, 1, *arguments)
-    writer.wait()
-    (tmp_path / "file").write_text("in the way")
-    for call in (writer.wait, partial(writer.save, tmp_path, 3, *arguments)):
-        writer.save(tmp_path / "file" / "folder", 2, *arguments)
-        with pytest.raises(checkpoint.CheckpointError, match="could not be written"):
-            call()
-        writer.check()
-    writer.close()
+    with checkpoint.Writer() as writer:
+        writer.save(tmp_path, 1, *arguments)
+        writer.wait()
+        (tmp_path / "file").write_text("in the way")
+        for call in (writer.wait, partial(writer.save, tmp_path, 3, *arguments)):
+            writer.save(tmp_path / "file" / "folder", 2, *arguments)
+            with pytest.raises(checkpoint.CheckpointError, match="could not be written"):
+                call()
+            writer.check()
     assert [path.name for path in checkpoint_files.step_folders(tmp_path)] == ["step_00000001"]
 
 

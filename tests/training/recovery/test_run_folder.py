@@ -1,4 +1,4 @@
-"""The run folder's lock, and where a run goes on."""
+"""The run folder's lock, and where a run resumes."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from seamo_fast.training.recovery import run_folder
 @pytest.fixture
 def holder(tmp_path: Path) -> Iterator[int]:
     """Another process that holds the lock of `tmp_path`."""
-    ready, tell = os.pipe()
+    ready, done = os.pipe()
     process = os.fork()
     if process == 0:
         with run_folder.locked(tmp_path):
-            os.write(tell, b".")
+            os.write(done, b".")
             time.sleep(60)
         os._exit(0)
     os.read(ready, 1)
     yield process
     os.kill(process, signal.SIGKILL)
     os.close(ready)
-    os.close(tell)
+    os.close(done)
     try:
         os.waitpid(process, 0)
     except ChildProcessError:
@@ -68,6 +68,14 @@ def test_starting_over_moves_each_earlier_run_into_a_folder_of_its_own(tmp_path:
         assert (tmp_path / f"previous-{number}" / "metrics.jsonl").read_text() == str(number)
     assert run_folder.find_start(tmp_path, "none", say) is None
     assert [message.rpartition("/")[2] for message in said] == ["previous-1", "previous-2"]
+
+
+def test_a_small_file_is_on_the_disk_before_its_name_appears(
+    tmp_path: Path, order_on_disk: list[str]
+) -> None:
+    run_folder.write_atomically(tmp_path / "config.yaml", "text")
+    assert order_on_disk.index("rename config.yaml") == 1
+    assert order_on_disk[0].startswith("sync .config.yaml")
 
 
 def test_what_a_killed_process_left_is_written_over(

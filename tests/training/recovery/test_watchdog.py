@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from seamo_fast.training import build, loop
+from seamo_fast.training import batches, loop
 from seamo_fast.training.config import PretrainConfig
 from seamo_fast.training.recovery.watchdog import Watchdog
 from seamo_fast.training.reporting.telemetry import read_metrics
@@ -32,11 +32,11 @@ def wait_for(condition: Callable[[], bool]) -> None:
 
 
 @pytest.mark.usefixtures("no_figures", "quick_rate")
-def test_a_loader_that_stalls_is_told_and_the_run_goes_on(
+def test_a_loader_that_stalls_is_reported_and_the_run_continues(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     config = settings(run__stall_seconds=0.3, run__steps_per_stage=2, data__workers=0)
-    draw, calls = build.draw_views, []
+    draw, calls = batches.draw_views, []
 
     def a_disk_that_hangs(*arguments: Any) -> Any:
         calls.append(0)
@@ -45,7 +45,7 @@ def test_a_loader_that_stalls_is_told_and_the_run_goes_on(
             time.sleep(0.7)  # twice as long again: still one stall
         return draw(*arguments)
 
-    monkeypatch.setattr(build, "draw_views", a_disk_that_hangs)
+    monkeypatch.setattr(batches, "draw_views", a_disk_that_hangs)
     caplog.set_level(logging.WARNING, logger="seamo_fast")
     loop.pretrain(config)
     (found,) = stalls(config.run.folder)
@@ -61,18 +61,18 @@ def test_a_loader_that_stalls_is_told_and_the_run_goes_on(
     assert [line["step"] for line in read_metrics(found.parent / "metrics.jsonl")] == [1, 2, 3, 4]
 
 
-def test_every_stall_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    told = caplog.records
+def test_every_stall_is_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    reported = caplog.records
     with Watchdog(tmp_path, 0.05, 4) as watchdog:
-        wait_for(lambda: len(told) == 1)
+        wait_for(lambda: len(reported) == 1)
         watchdog.beat(5)
-        wait_for(lambda: len(told) == 2)
+        wait_for(lambda: len(reported) == 2)
     text = watchdog.path.read_text()
     assert text.index("after 4\n") < text.index("after 5\n")
 
 
 @pytest.mark.parametrize("seconds", [0.5, None])
-def test_steps_that_end_are_not_told_and_no_thread_stays(
+def test_steps_that_end_are_not_reported_and_no_thread_stays(
     tmp_path: Path, seconds: float | None
 ) -> None:
     before = threading.active_count()

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from seamo_fast import views
+from seamo_fast import pictures, views
 from seamo_fast.data.loading.loader import TileLoader
 from seamo_fast.modalities import Band, Modality
-from seamo_fast.training import build
+from seamo_fast.training import batches, model_setup
 from seamo_fast.training.config import PretrainConfig
 from seamo_fast.training.reporting import figures, patch_images
 
@@ -57,14 +57,14 @@ def test_two_radar_bands_are_shown_with_their_difference() -> None:
 def test_true_colour_has_one_stretch_and_radar_one_a_channel() -> None:
     image = np.stack([np.linspace(0, 1, 36), np.linspace(1, 2, 36), np.linspace(2, 3, 36)], -1)
     image = image.reshape(6, 6, 3)
-    low, high = patch_images.limits(image, OPTIC)
+    low, high = pictures.limits(OPTIC, [image])
     assert len(set(low)) == len(set(high)) == 1
-    low, high = patch_images.limits(image, RADAR)
+    low, high = pictures.limits(RADAR, [image])
     np.testing.assert_allclose(np.diff(low), 1)
-    flat = patch_images.picture(
-        np.full((6, 6, 3), 7.0), *patch_images.limits(np.full((6, 6, 3), 7.0), OPTIC)
-    )
-    assert np.isfinite(flat).all()
+    for value in (7.0, np.float32(7000)):  # to which float32 cannot add 1e-6
+        constant = np.full((6, 6, 3), value)
+        flat = pictures.stretched(constant, *pictures.limits(OPTIC, [constant]))
+        assert (flat == 0).all()
 
 
 def test_the_best_prediction_restores_the_region() -> None:
@@ -98,9 +98,9 @@ def test_rows_show_every_group_and_name_missing_ones(
     settings: Callable[..., PretrainConfig], decoded: float
 ) -> None:
     config = settings(views__decode_fraction=decoded)
-    shards = build.open_shards(config.data.path)
-    plan = build.make_plan(config, shards)
-    model = build.make_model(config, shards, plan)
+    shards = batches.open_shards(config.data.path)
+    plan = batches.make_plan(config, shards)
+    model = model_setup.make_model(config, shards, plan)
     stage = plan.stages[-1]
     batch = next(
         iter(TileLoader(shards, batch_size=12, seed=0, modalities=stage.modalities, seasons=3))
@@ -118,18 +118,18 @@ def test_both_figures_are_drawn(
     settings: Callable[..., PretrainConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = settings(run__folder=str(tmp_path))
-    shards = build.open_shards(config.data.path)
-    plan = build.make_plan(config, shards)
+    shards = batches.open_shards(config.data.path)
+    plan = batches.make_plan(config, shards)
     lines = [
         {"step": 1, "loss": 2.0, "loss/optic": 1.0, "loss/radar": 1.0},
         {"step": 2, "loss": None, "loss/optic": None, "loss/radar": None},
         {"step": 3, "loss": 1.0, "loss/optic": 1.0},
     ]
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    drawn = figures.Report(config, tmp_path, shards, plan)
+    drawn = figures.Figures(config, tmp_path, shards, plan)
     seen: list[views.Views] = []
-    monkeypatch.setattr(build, "draw_views", lambda *a: seen.append(original(*a)) or seen[-1])
-    model = build.make_model(config, shards, plan)
+    monkeypatch.setattr(batches, "draw_views", lambda *a: seen.append(original(*a)) or seen[-1])
+    model = model_setup.make_model(config, shards, plan)
     for number, stage in enumerate(plan.stages):
         drawn.write(model, stage, number, torch.float32)
     for name in (
@@ -141,4 +141,4 @@ def test_both_figures_are_drawn(
     assert torch.equal(seen[0].boxes, seen[1].boxes), "the figures of a run must be comparable"
 
 
-original = build.draw_views
+original = batches.draw_views

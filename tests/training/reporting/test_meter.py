@@ -33,7 +33,8 @@ def spend(measured: Meter, clock: list[float], seconds: dict[Any, float]) -> Non
 def test_an_interval_is_averaged(clock: list[float]) -> None:
     measured = new_meter(clock)
     for loss, norm in ((2.0, 1.0), (4.0, 3.0)):
-        spend(measured, clock, {"data": 0.5, "forward_backward": 1.0, "optimizer": 0.25})
+        spend(measured, clock, {"data": 0.5, "count": 0.125, "forward": 0.25, "backward": 0.625})
+        spend(measured, clock, {"optimizer": 0.25})
         measured.add({"loss": torch.tensor(loss)}, torch.tensor(norm), samples=8)
     clock[0] += 0.5
     metrics = measured.flush()
@@ -50,7 +51,7 @@ def test_an_interval_is_averaged(clock: list[float]) -> None:
     assert 0.05 < metrics["memory_gib"] < 100
 
 
-def test_the_next_interval_begins_where_it_is_told_to(clock: list[float]) -> None:
+def test_the_next_interval_begins_where_it_is_restarted(clock: list[float]) -> None:
     measured = new_meter(clock)
     measured.add({"loss": torch.tensor(1.0)}, torch.tensor(1.0), 1)
     clock[0] += 1.0

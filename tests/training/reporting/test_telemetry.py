@@ -52,10 +52,10 @@ def test_damage_in_the_middle_of_the_metrics_is_reported(tmp_path: Path) -> None
 def test_tensorboard_gets_the_numbers(tmp_path: Path, settings: Settings) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    told = Telemetry(tmp_path, 0, 10, settings(run__tensorboard=True))
-    told.report(line(1))
-    told.report(line(2))
-    told.close()
+    telemetry = Telemetry(tmp_path, 0, 10, settings(run__tensorboard=True))
+    telemetry.report(line(1))
+    telemetry.report(line(2))
+    telemetry.close()
     events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
     assert [(e.step, e.value) for e in events.Scalars("loss/optic")] == [(1, 1.0), (2, 1.0)]
     assert {"mfu", "lr", "samples_per_second"} <= set(events.Tags()["scalars"])
@@ -69,10 +69,10 @@ def test_a_terminal_gets_a_bar_and_no_lines(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr("sys.stderr.isatty", lambda: True)
-    told = Telemetry(tmp_path, 4, 10, settings())
-    told.advance()
-    told.report(line(5))
-    told.close()
+    telemetry = Telemetry(tmp_path, 4, 10, settings())
+    telemetry.advance()
+    telemetry.report(line(5))
+    telemetry.close()
     shown = capsys.readouterr()
     assert "5/10" in shown.err
     assert "loss 1.5000" in shown.err
@@ -105,9 +105,9 @@ def test_wandb_gets_the_numbers_and_goes_on_with_the_same_run(
     monkeypatch.setitem(sys.modules, "wandb", fake)
     config = settings(run__wandb="seamo")
     for step in (1, 2):
-        told = Telemetry(tmp_path, step - 1, 10, config)
-        told.report(line(step))
-        told.close()
+        telemetry = Telemetry(tmp_path, step - 1, 10, config)
+        telemetry.report(line(step))
+        telemetry.close()
     first, second = fake.begun
     assert first == second
     assert first["project"] == "seamo"

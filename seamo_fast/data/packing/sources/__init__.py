@@ -6,19 +6,23 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from seamo_fast.data.packing.sources.base import Reading, Source
-from seamo_fast.data.packing.sources.mapping import load_mapping, packaged_mappings
+from seamo_fast.data.packing.sources.base import Layout, Reading, Source
+from seamo_fast.data.packing.sources.mapping_files import load_mapping, packaged_mappings
 from seamo_fast.data.packing.sources.series import Series
 from seamo_fast.data.packing.sources.ssl4eo import SSL4EO
 from seamo_fast.data.packing.sources.ssl4eo_lmdb import SSL4EOLmdb
 from seamo_fast.data.packing.sources.ssl4eo_zarr import SSL4EOZarr
 from seamo_fast.errors import ConfigError, DataError
 
-__all__ = ["LAYOUTS", "Reading", "Source", "open_source"]
+__all__ = ["LAYOUTS", "Layout", "Reading", "Source", "layout_names", "open_source"]
 
-_Fixed = type[SSL4EO] | type[SSL4EOLmdb] | type[SSL4EOZarr]
-_FIXED: Final[dict[str, _Fixed]] = {each.layout: each for each in (SSL4EO, SSL4EOLmdb, SSL4EOZarr)}
-LAYOUTS: Final = (*_FIXED, Series.layout, *packaged_mappings())
+# the one list of layouts: help, recognition and error messages read it
+LAYOUTS: Final[tuple[type[Layout], ...]] = (SSL4EO, SSL4EOLmdb, SSL4EOZarr)
+
+
+def layout_names() -> list[str]:
+    """Returns what `--layout` takes, besides auto; a mapping of this package is one too."""
+    return [*(each.layout for each in LAYOUTS), Series.layout, *packaged_mappings()]
 
 
 def open_source(
@@ -33,7 +37,7 @@ def open_source(
 
     Args:
         path: Where it lies.
-        layout: One of `LAYOUTS`, or "auto" to recognise it.
+        layout: One of `layout_names`, or "auto" to recognise it.
         mapping: Name or file of the mapping of a series.
         seasons: T; 4 or the mapping's if None.
         modalities: Which to read; the layout's default if None.
@@ -49,8 +53,9 @@ def open_source(
         return Series(path, load_mapping(mapping), seasons, modalities)
     if layout == "auto":
         layout = _recognise(path)
-    if layout in _FIXED:
-        kind = _FIXED[layout]
+    for kind in LAYOUTS:
+        if kind.layout != layout:
+            continue
         if not kind.recognises(path):
             raise DataError(f"{path} is not {layout}; looked for {kind.looked_for}")
         return kind(path, seasons or 4, modalities)
@@ -61,7 +66,7 @@ def open_source(
         )
     if layout in packaged_mappings():
         return Series(path, load_mapping(layout), seasons, modalities)
-    raise DataError(f"unknown layout {layout!r}; expected auto, {', '.join(LAYOUTS)}")
+    raise DataError(f"unknown layout {layout!r}; expected auto, {', '.join(layout_names())}")
 
 
 def _check(
@@ -76,14 +81,14 @@ def _check(
 
 
 def _recognise(path: Path) -> str:
-    for name, kind in _FIXED.items():
+    for kind in LAYOUTS:
         if kind.recognises(path):
-            return name
+            return kind.layout
     for name in packaged_mappings():
         for pattern in load_mapping(name).recognise:
             if path.is_dir() and next(path.glob(pattern), None) is not None:
                 return name
-    looked_for = [f"{name}: {each.looked_for}" for name, each in _FIXED.items()]
+    looked_for = [f"{each.layout}: {each.looked_for}" for each in LAYOUTS]
     looked_for.append(f"{Series.layout}: {Series.looked_for}")
     state = "is empty" if path.is_dir() and not any(path.iterdir()) else "has no known layout"
     raise DataError(f"{path} {state}; looked for {'; '.join(looked_for)}")

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 import tifffile
 
-from seamo_fast.data.shards.manifest import ArraySpec, Remark
+from seamo_fast.data.shards import ArraySpec, Remark
 from seamo_fast.data.shards.tiff import read_plain
 from seamo_fast.errors import DataError
 from seamo_fast.modalities import Modality
@@ -51,8 +51,7 @@ class Source(Protocol):
     """A dataset on disk; picklable, so that worker processes can read it.
 
     Attributes:
-        layout: Name under which the layout is chosen.
-        looked_for: What a folder of this layout contains, for error messages.
+        layout: Name of the layout, for the manifest.
         path: Where the dataset lies.
         release: Release name for the manifest and measured statistics.
         modalities: In the order of the M axis.
@@ -61,7 +60,6 @@ class Source(Protocol):
     """
 
     layout: ClassVar[str]
-    looked_for: ClassVar[str]
     path: Path
     release: str
     modalities: tuple[Modality, ...]
@@ -82,6 +80,35 @@ class Source(Protocol):
         Raises:
             DataError: The whole item cannot be used.
         """
+        ...
+
+
+class Layout(Source, Protocol):
+    """A source that a folder shows by itself, without a mapping.
+
+    A new one is a class like this in a file of its own, and its name in `LAYOUTS` of this package.
+
+    Args:
+        path: Where the dataset lies.
+        seasons: T.
+        modalities: Which to read; the layout's usual ones if None.
+
+    Raises:
+        DataError: A modality is not there, or nothing can be read.
+
+    Attributes:
+        looked_for: What a folder of this layout contains, for error messages.
+    """
+
+    looked_for: ClassVar[str]
+
+    def __init__(
+        self, path: Path, seasons: int = 4, modalities: Sequence[str] | None = None
+    ) -> None: ...
+
+    @classmethod
+    def recognises(cls, path: Path) -> bool:
+        """Whether a folder looks like this layout; reads no pixel."""
         ...
 
 

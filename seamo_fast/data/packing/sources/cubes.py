@@ -16,7 +16,7 @@ from seamo_fast.data.packing.sources.base import TileError
 from seamo_fast.data.packing.sources.formats.times import dates_since
 from seamo_fast.data.packing.sources.images import ImageCube
 from seamo_fast.data.packing.sources.mapping import Mapping
-from seamo_fast.data.shards.manifest import Remark
+from seamo_fast.data.shards import Remark
 from seamo_fast.errors import DataError
 
 _MOST: Final = 2**28  # bytes of one date, or of one chunk, of a variable

@@ -15,7 +15,7 @@ from seamo_fast.data.packing.sources.base import TileError, read_tiff
 from seamo_fast.data.packing.sources.formats.geo import tiff_position
 from seamo_fast.data.packing.sources.formats.times import parse_date
 from seamo_fast.data.packing.sources.mapping import Mapping, ModalityMapping
-from seamo_fast.data.shards.manifest import Remark
+from seamo_fast.data.shards import Remark
 from seamo_fast.errors import DataError
 
 # the files of one tile: the band that each holds, "" for a file of all bands -> path

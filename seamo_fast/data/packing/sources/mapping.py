@@ -13,6 +13,8 @@ r"""The YAML mapping of a dataset: which files belong together, and which band i
     recognise: ['S2L2A/*.tif']   # --layout auto takes this mapping where one of these exists
     modalities:
       s2:
+        like: s2l2a              # a registered modality whose settings hold where none are given;
+                                 # s2l2a@ssl4eo-s12-v1.1 names its release
         unit: dn                 # dn | db | reflectance | uint8
         gsd: 10                  # metres, of the stored grid; or one a band: {B2: 10, B5: 20}
         scale: 10000             # reflectance = (stored - offset) / scale; default 1
@@ -20,11 +22,19 @@ r"""The YAML mapping of a dataset: which files belong together, and which band i
         nodata: 65535            # stored value that means "not measured"; NaN always does
         dtype: float32           # convert to this dtype; default: as stored
         composite: [B4, B3, B2]  # shown as red, green and blue
+        wavelengths: {B2: 490}   # nanometres, of the bands that have one
+        mean: [884, 2518]        # of the stored values, one a band; null, the default: measured
+        std: [1155, 1475]        # the same
+        release: mine            # whose mean and std these are; default: name
         bands: {B2: B2, B8: B8}  # band: variable (netcdf), image band from 1 or, where files are
                                  # matched with a group `band`, what it matches (geotiff)
         files: 'S2_(\d{8})\.tif'  # geotiff: pattern of the files, or a list of patterns
 
 `name`, `format`, `seasons`, `modalities` and a modality's `unit`, `gsd` and `bands` are needed.
+
+With `like` the `bands` must be bands of that modality, and `unit`, `gsd`, `scale`, `offset`,
+`nodata`, `composite`, `wavelengths`, `mean` and `std` are its own unless they are given. With
+another unit, scale or offset than its own, its statistics do not hold and are measured.
 
 A pattern is a regular expression. With named groups it is matched against the whole path below
 SOURCE (with `/`): `date` is YYYYMMDD or YYYY-MM-DD, `band` names the band of a single-band file,
@@ -38,21 +48,14 @@ with the seasons by `season_slots`.
 
 from __future__ import annotations
 
-import difflib
 import json
 import math
 import re
-from collections.abc import Mapping as MappingType
 from collections.abc import Sequence
-from dataclasses import MISSING, asdict, dataclass, fields
-from importlib.resources import files
-from pathlib import Path
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-import yaml
-
-from seamo_fast.data.shards.manifest import DTYPES, check_modality
-from seamo_fast.errors import DataError
+from seamo_fast.data.shards import DTYPES, check_modality
 from seamo_fast.modalities import Band, Modality, canonical_band, get_modality
 
 _SENTINEL2 = frozenset(get_modality("s2l1c").band_names)
@@ -71,6 +74,10 @@ class ModalityMapping:
     composite: tuple[str, ...] = ()
     files: str | tuple[str, ...] = ""
     dtype: str | None = None
+    wavelengths: dict[str, float] = field(default_factory=dict)
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    release: str = ""
 
     @property
     def patterns(self) -> tuple[re.Pattern[str], ...]:
@@ -83,13 +90,33 @@ class ModalityMapping:
         return tuple(_pattern(each) for each in given)
 
     def modality(self, name: str) -> Modality:
-        """Returns the modality that this describes, without statistics.
+        """Returns the modality that this describes.
 
         Raises:
             ValueError: A setting is impossible, or a band is mapped to another one.
         """
+        self._check(name)
+        return Modality(
+            name=name,
+            bands=tuple(self._band(name, band) for band in self.bands),
+            unit=self.unit,
+            mean=None if self.mean is None else tuple(map(float, self.mean)),
+            std=None if self.std is None else tuple(map(float, self.std)),
+            offset=float(self.offset),
+            scale=float(self.scale),
+            nodata=None if self.nodata is None else float(self.nodata),
+            release=self.release,
+            composite=tuple(canonical_band(band) for band in self.composite),
+        )
+
+    def _check(self, name: str) -> None:
         if not isinstance(self.bands, dict):
             raise ValueError(f"modality {name!r}: bands must be `band: variable` pairs")
+        if (self.mean is None) != (self.std is None):
+            raise ValueError(f"modality {name!r}: give both mean and std, or none of them")
+        unknown = [str(band) for band in self.wavelengths if band not in self.bands]
+        if unknown:
+            raise ValueError(f"modality {name!r}: wavelengths names no bands {', '.join(unknown)}")
         if self.nodata is not None and not math.isfinite(self.nodata):
             raise ValueError(f"modality {name!r}: leave nodata out, NaN always means not measured")
         if self.dtype is not None and self.dtype not in DTYPES:
@@ -104,14 +131,13 @@ class ModalityMapping:
                     f"band {band} is mapped to variable {variable}, which is another Sentinel-2 "
                     "band; name the band after what it holds"
                 )
-        return Modality(
-            name=name,
-            bands=tuple(Band(canonical_band(band), self._gsd(name, band)) for band in self.bands),
-            unit=self.unit,
-            offset=float(self.offset),
-            scale=float(self.scale),
-            nodata=None if self.nodata is None else float(self.nodata),
-            composite=tuple(canonical_band(band) for band in self.composite),
+
+    def _band(self, name: str, band: str) -> Band:
+        wavelength = self.wavelengths.get(band)
+        return Band(
+            canonical_band(band),
+            self._gsd(name, band),
+            None if wavelength is None else float(wavelength),
         )
 
     def _gsd(self, name: str, band: str) -> float:
@@ -145,12 +171,27 @@ class Mapping:
         """This mapping as text, which `from_key` reads back."""
         return json.dumps(asdict(self))
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What decides the content of shards.
+
+        Wavelengths do not, and of what was added since only what is given counts: sets that earlier
+        versions began are resumed.
+        """
+        result = asdict(self)
+        for each in result["modalities"].values():
+            del each["wavelengths"]
+            for added in ("mean", "std", "release"):
+                if not each[added]:
+                    del each[added]
+        return result
+
     @classmethod
     def from_key(cls, key: str) -> Mapping:
         """Returns the mapping of a `key`."""
         data = json.loads(key)
         modalities = {
-            name: ModalityMapping(**{**each, "files": _tuple(each["files"])})
+            name: ModalityMapping(**{**each, "files": file_patterns(each["files"])})
             for name, each in data["modalities"].items()
         }
         return cls(**{**data, "modalities": modalities})
@@ -218,73 +259,6 @@ def _pattern(text: str) -> re.Pattern[str]:
     return re.compile(f"(?P<place>[^/]+)/{dated}")
 
 
-def _packaged() -> Path:
-    return Path(str(files("seamo_fast.data.packing") / "mappings"))
-
-
-def packaged_mappings() -> list[str]:
-    """Returns the names of the mappings of this package."""
-    return sorted(each.stem for each in _packaged().glob("*.yaml"))
-
-
-def load_mapping(name: str) -> Mapping:
-    """Reads a mapping.
-
-    Args:
-        name: Path of a YAML file, or the name of a mapping of this package such as "worldcereal".
-
-    Raises:
-        DataError: There is no such mapping, or it is wrong; the message names the setting.
-    """
-    packaged = _packaged()
-    where = Path(name)
-    try:
-        if where.suffix in (".yaml", ".yml"):
-            text = where.read_text()
-        else:
-            text = (packaged / f"{name}.yaml").read_text()
-    except OSError:
-        raise DataError(
-            f"there is no mapping {name!r}; give a .yaml file or one of "
-            f"{', '.join(packaged_mappings())}"
-        ) from None
-    try:
-        data = _fields(Mapping, yaml.safe_load(text), "the mapping")
-        modalities = data["modalities"]
-        if not isinstance(modalities, dict) or not modalities:
-            raise ValueError("modalities must map names to their settings")
-        data["modalities"] = {str(key): _modality(key, value) for key, value in modalities.items()}
-        data["recognise"] = tuple(data.get("recognise", ()))
-        mapping = Mapping(**data)
-        mapping.check()
-    except (yaml.YAMLError, ValueError, TypeError, AttributeError, RecursionError) as error:
-        raise DataError(f"mapping {name}: {error}") from error
-    return mapping
-
-
-def _tuple(files: str | Sequence[str]) -> str | tuple[str, ...]:
+def file_patterns(files: str | Sequence[str]) -> str | tuple[str, ...]:
+    """Returns one pattern, or several, as a mapping holds them."""
     return files if isinstance(files, str) else tuple(files)
-
-
-def _modality(key: object, value: object) -> ModalityMapping:
-    data = _fields(ModalityMapping, value, f"modality {key!r}")
-    data["files"] = _tuple(data.get("files", ""))
-    if isinstance(data.get("composite"), str):
-        raise ValueError(f"modality {key!r}: composite must be a list of bands")
-    data["composite"] = tuple(data.get("composite", ()))
-    return ModalityMapping(**data)
-
-
-def _fields(kind: type[Mapping | ModalityMapping], data: Any, where: str) -> dict[str, Any]:
-    known = {each.name: each for each in fields(kind)}
-    if not isinstance(data, MappingType):
-        raise ValueError(f"{where} must be settings of the form `key: value`, but got {data!r}")
-    for key in data:
-        if key not in known:
-            nearest = difflib.get_close_matches(str(key), known, 1)
-            hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
-            raise ValueError(f"{where} has an unknown setting {key!r}{hint}")
-    for key, each in known.items():
-        if each.default is MISSING and key not in data:
-            raise ValueError(f"{where} lacks the setting {key!r}")
-    return dict(data)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from collections.abc import Mapping as MappingType
-from dataclasses import asdict, replace
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from typing import Any, ClassVar
@@ -25,7 +25,7 @@ from seamo_fast.data.packing.sources.cubes import Cube, open_cube
 from seamo_fast.data.packing.sources.images import index_images
 from seamo_fast.data.packing.sources.mapping import Mapping
 from seamo_fast.data.packing.sources.pairing import season_slots
-from seamo_fast.data.shards.manifest import DTYPES, ArraySpec, Remark, array_names
+from seamo_fast.data.shards import DTYPES, ArraySpec, Remark, array_names
 from seamo_fast.errors import DataError
 from seamo_fast.modalities import Modality
 
@@ -69,9 +69,9 @@ class Series:
             modalities={name: mapping.modalities[name] for name in names},
         )
         self.modalities = tuple(
-            replace(mapping.modalities[name].modality(name), release=mapping.name) for name in names
+            _released(mapping.modalities[name].modality(name), mapping.name) for name in names
         )
-        self.settings = {"layout": self.layout, "mapping": asdict(self._mapping)}
+        self.settings = {"layout": self.layout, "mapping": self._mapping.settings}
         self.arrays = self._specify()
 
     def items(self) -> list[str]:
@@ -235,6 +235,11 @@ class Series:
             reading.noted.append(Remark(what, f"only {share:.0%} of the pixels measured"))
             return None
         return grids
+
+
+def _released(modality: Modality, release: str) -> Modality:
+    """Returns a modality of a release, unless it names whose its statistics are."""
+    return modality if modality.release else replace(modality, release=release)
 
 
 def _with_files(path: Path, mapping: Mapping) -> list[str]:

@@ -27,7 +27,7 @@ from seamo_fast.data.packing.sources.base import (
 )
 from seamo_fast.data.packing.sources.formats.geo import tiff_position
 from seamo_fast.data.packing.sources.pairing import season_slots
-from seamo_fast.data.shards.manifest import ArraySpec, Remark, array_names
+from seamo_fast.data.shards import ArraySpec, Remark, array_names
 from seamo_fast.errors import DataError
 from seamo_fast.modalities import Modality, canonical_band, get_modality
 

@@ -26,7 +26,7 @@ import numpy as np
 
 from seamo_fast.data.packing.sources.base import Reading
 from seamo_fast.data.packing.sources.formats.lmdb import LmdbFile
-from seamo_fast.data.shards.manifest import ArraySpec, Remark, array_names
+from seamo_fast.data.shards import ArraySpec, Remark, array_names
 from seamo_fast.errors import DataError
 from seamo_fast.modalities import Modality, get_modality
 

@@ -24,7 +24,7 @@ import numpy as np
 from seamo_fast.data.packing.sources.base import Reading, TileError, check_tile
 from seamo_fast.data.packing.sources.formats.zarr_files import Series, SeriesFile, open_series
 from seamo_fast.data.packing.sources.pairing import season_slots
-from seamo_fast.data.shards.manifest import DTYPES, ArraySpec, Remark, array_names
+from seamo_fast.data.shards import DTYPES, ArraySpec, Remark, array_names
 from seamo_fast.errors import DataError
 from seamo_fast.modalities import Modality, get_modality
 

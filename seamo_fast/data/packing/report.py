@@ -1,0 +1,49 @@
+"""What a pack says of itself, shard by shard and at its end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Final
+
+from seamo_fast.data.packing.packer import Shard
+from seamo_fast.data.shards import Manifest, Remark, record_bytes
+
+_SHOWN: Final = 10  # remarks; the manifest has all
+
+
+def shard_line(split: str, shard: Shard) -> str:
+    """Returns what became of one shard; `split` is empty without splits."""
+    state = "kept" if shard.kept else "packed"
+    name = f"{split}/{shard.entry.name}" if split else shard.entry.name
+    left_out = f", {len(shard.report.skipped)} skipped" if shard.report.skipped else ""
+    return f"{state} {name}: {shard.entry.samples} samples{left_out}"
+
+
+def summary(split: str, manifest: Manifest, items: int, out: Path) -> Iterator[str]:
+    """Yields the lines about a shard set: its size, what was left out and what is unusual.
+
+    Args:
+        split: Its name, empty without splits.
+        manifest: Its description.
+        items: Of the source.
+        out: Its folder.
+    """
+    samples = sum(entry.samples for entry in manifest.shards)
+    if manifest.encoding == "npy":
+        size = record_bytes(list(manifest.arrays.values())) * samples
+    else:
+        size = sum(file.stat().st_size for file in out.rglob("*.tif"))
+    title = f"{split}: " if split else ""
+    yield f"{title}packed {samples} samples of {items} items into {out} ({size / 1e6:.1f} MB)"
+    yield from _list("skipped", manifest.skipped, out)
+    yield from _list("noted", manifest.noted, out)
+
+
+def _list(title: str, remarks: Sequence[Remark], out: Path) -> Iterator[str]:
+    if remarks:
+        yield f"{title} {len(remarks)}:"
+    for remark in remarks[:_SHOWN]:
+        yield f"  {remark.what}: {remark.why}"
+    if len(remarks) > _SHOWN:
+        yield f"  and {len(remarks) - _SHOWN} more, all in {out / 'manifest.json'}"
