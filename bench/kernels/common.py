@@ -84,6 +84,10 @@ def _nothing(case: Case) -> None:
     return None
 
 
+def _none(inputs: Any) -> Sequence[Tensor]:
+    return ()
+
+
 class Contestant(NamedTuple):
     """A way to the result of an operation."""
 
@@ -108,6 +112,7 @@ class Bench:
     contestants: dict[str, Contestant]
     brief: Sequence[str] = ()  # the strongest rivals, which alone are raced without --full
     leaves: Sequence[str] = ()  # inputs that get a gradient
+    parameters: Callable[[Any], Sequence[Tensor]] = _none  # of the inputs: others that get one
     tolerance: float = 1e-4  # in float32, relative to the root mean square
     least_rounds: int = 7
     table: str = "ops"  # of the report
@@ -199,7 +204,8 @@ def caller(bench: Bench, name: str, case: Case) -> Callable[[], Results]:
     def both() -> Results:
         leaves = {leaf: getattr(inputs, leaf).detach().requires_grad_() for leaf in bench.leaves}
         out = function(inputs._replace(**leaves))
-        wanted, grad = list(leaves.values()), getattr(inputs, entry.grad)
+        wanted = [*leaves.values(), *bench.parameters(inputs)]
+        grad = getattr(inputs, entry.grad)
         return out.detach(), *torch.autograd.grad(out, wanted, grad, allow_unused=True)
 
     return forward if case.direction == FORWARD else both
