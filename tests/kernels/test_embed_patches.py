@@ -177,6 +177,11 @@ def test_autocast_changes_nothing(public: Backend) -> None:
             ValueError,
             r"weight must be on cpu like the first input, but got meta",
         ),
+        (
+            {"index": torch.zeros(2, 3, 4, dtype=torch.int32, device="meta")},
+            ValueError,
+            r"index must be on cpu like the first input, but got meta",
+        ),
     ],
 )
 def test_bad_input_is_named(

@@ -67,6 +67,12 @@ def test_the_least_sizes_are_accepted() -> None:
     )  # fmt: skip
 
 
+def test_every_norm_has_the_epsilon_of_mae() -> None:
+    norms = [m for m in SeaMo(SMALL, [S2, S1]).modules() if isinstance(m, torch.nn.LayerNorm)]
+    assert len(norms) > 8
+    assert {norm.eps for norm in norms} == {1e-6}
+
+
 @pytest.mark.parametrize(("seasons", "modalities"), list(product((1, 2, 4), (1, 2, 3))))
 def test_any_seasons_and_modalities(seasons: int, modalities: int) -> None:
     model = SeaMo(SMALL, MODALITIES)

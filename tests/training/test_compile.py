@@ -126,6 +126,27 @@ def test_torch_may_compile_as_many_programs_as_the_stages_need(
         assert torch._dynamo.config.recompile_limit == expected
 
 
+@pytest.mark.parametrize("how", ["off", "regional", "full"])
+def test_what_is_compiled_has_one_graph_and_static_shapes(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, how: Compile
+) -> None:
+    config = settings(model__decoder_depth=2)
+    shards = batches.open_shards(config.data.path)
+    model = model_setup.make_model(config, shards, batches.make_plan(config, shards))
+    compiled: list[torch.nn.Module] = []
+
+    def note(module: torch.nn.Module, **options: Any) -> None:
+        assert options == {"fullgraph": True, "dynamic": False}
+        compiled.append(module)
+
+    monkeypatch.setattr(torch.nn.Module, "compile", note)
+    with torch._dynamo.config.patch(recompile_limit=64):
+        model_setup.compile_model(model, how, torch.device("cpu"))
+    blocks = model_setup.transformer_blocks(model)
+    expected = {"off": [], "regional": list(blocks), "full": [model]}[how]
+    assert [id(module) for module in compiled] == [id(module) for module in expected]
+
+
 @pytest.mark.parametrize(
     ("how", "device", "triton", "expected"),
     [

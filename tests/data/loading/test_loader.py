@@ -283,6 +283,17 @@ def test_buffers_forget_the_oldest() -> None:
     assert buffers.take((3,), "float32").dtype == np.float32
 
 
+@pytest.mark.parametrize("gpu", [False, True])
+def test_batches_are_page_locked_where_a_gpu_copies_them(
+    shards: ShardSet, monkeypatch: pytest.MonkeyPatch, gpu: bool
+) -> None:
+    pinned: list[TileBatch] = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
+    monkeypatch.setattr(TileBatch, "pin_memory", lambda batch: (pinned.append(batch), batch)[1])
+    batches = take(shards, 3)
+    assert [id(batch) for batch in pinned] == [id(batch) for batch in batches] * gpu
+
+
 def test_buffers_do_not_grow() -> None:
     buffers = Buffers(2)
     held = [buffers.take((3,), "uint8") for _ in range(5)]

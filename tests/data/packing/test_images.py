@@ -15,7 +15,8 @@ import yaml
 
 from seamo_fast.data import ShardSet
 from seamo_fast.data.packing.packer import pack
-from seamo_fast.data.packing.sources import open_source
+from seamo_fast.data.packing.sources import images, open_source
+from seamo_fast.data.packing.sources.base import TileError
 from seamo_fast.data.packing.sources.formats.geo import tiff_position, to_degrees
 from seamo_fast.data.packing.sources.mapping_files import load_mapping
 from seamo_fast.errors import DataError
@@ -154,6 +155,25 @@ def test_co_registered_folders(tmp_path: Path, write_mapping: Callable[..., str]
     np.testing.assert_array_equal(first.arrays["opt"][0][0], expected)
     np.testing.assert_array_equal(second.arrays["sar"][0][0, 0], radar)
     assert second.dates == {"opt": [None], "sar": [None]}
+
+
+@pytest.mark.parametrize("shape", [(8, 8), (1, 8, 8), (1, 5), (5, 1), (1, 1, 1)])
+def test_a_file_of_one_band(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, shape: tuple[int, ...]
+) -> None:
+    values = numbers(0, *shape)
+    monkeypatch.setattr(images, "read_tiff", lambda path: values)
+    np.testing.assert_array_equal(
+        images._single({"B4": tmp_path}, "B4"), values.reshape(shape[-2:])
+    )
+
+
+def test_a_file_of_several_bands_is_no_single_one(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(images, "read_tiff", lambda path: numbers(0, 3, 8, 8))
+    with pytest.raises(TileError, match="has 3 bands, expected one"):
+        images._single({"B4": tmp_path}, "B4")
 
 
 def test_an_undated_image_is_the_first_season(

@@ -12,6 +12,7 @@ import pytest
 from seamo_fast.data import ShardSet
 from seamo_fast.data.packing.packer import pack
 from seamo_fast.data.packing.sources import open_source
+from seamo_fast.data.packing.sources.formats.zarr_files import open_series
 from seamo_fast.data.packing.sources.formats.zarrzip import ZarrZip
 from seamo_fast.errors import DataError
 from seamo_fast.modalities import get_modality
@@ -162,15 +163,31 @@ def test_zarr_arrays_equal_zarr(tmp_path: Path) -> None:
             fill_value=-1,
         )  # fmt: skip
         array[:3] = values[:3]  # the last chunks stay unwritten
+    codecs["empty"] = None
+    group.create_array("empty", shape=(0, 4), chunks=(1, 4), dtype="<f4", compressors=None)
     store.close()
-    before = len(list(Path("/proc/self/fd").iterdir()))
-    with ZarrZip(tmp_path / "a.zip", "a.zip"):
-        assert len(list(Path("/proc/self/fd").iterdir())) == before + 1
-    assert len(list(Path("/proc/self/fd").iterdir())) == before
     opened = zarr.open_group(zarr.storage.ZipStore(str(tmp_path / "a.zip"), mode="r"), mode="r")
     with ZarrZip(tmp_path / "a.zip", "a.zip") as file:
         for name in codecs:
             np.testing.assert_array_equal(file.array(name).all(), opened[name][:])
+
+
+def descriptors() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+def test_files_are_closed(zarr_root: Path) -> None:
+    path = next(zarr_root.rglob("S2L2A/*train*.zip"))
+    before = descriptors()
+    with ZarrZip(path, "a.zip"):
+        assert descriptors() == before + 1
+    assert descriptors() == before
+    with open_series(path, get_modality("s2l2a")):
+        assert descriptors() == before + 1
+    assert descriptors() == before
+    with pytest.raises(DataError):
+        open_series(path, get_modality("s1grd"))
+    assert descriptors() == before
 
 
 def test_file_that_is_damaged_is_named(zarr_root: Path, tmp_path: Path) -> None:

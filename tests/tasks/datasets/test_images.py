@@ -63,6 +63,13 @@ def test_absurd_sizes_are_refused_before_decoding(suffix: str, tmp_path: Path) -
     claim(path, 65500, 65500)
     with pytest.raises(DataError, match=f"a{suffix} says that it holds 12870750000 values"):
         read_image(path)
+    if suffix == ".png":  # a kind of colour that there is not
+        data = bytearray(path.read_bytes())
+        data[25] = 5
+        struct.pack_into(">I", data, 29, zlib.crc32(data[12:29]))
+        (tmp_path / "b.png").write_bytes(data)
+        with pytest.raises(DataError, match=r"b.png says that it holds 0 values"):
+            read_image(tmp_path / "b.png")
     claim(path, 0, 16)
     with pytest.raises(DataError, match=f"a{suffix} says that it holds 0 values"):
         read_image(path)
