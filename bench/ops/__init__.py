@@ -6,3 +6,7 @@ return), ``work``, and the sizes that reach every border of the kernels' blocks.
 """
 
 from __future__ import annotations
+
+from bench.ops import assemble_tokens, embed_patches, gather_patches, norm_pix_loss, tm_attention
+
+OPS = (assemble_tokens, embed_patches, gather_patches, norm_pix_loss, tm_attention)

@@ -155,13 +155,6 @@ def test_bad_input_is_named(
 # ---- single backends ----
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-@pytest.mark.parametrize("sizes", OP.MANY, ids=str)
-def test_many_rows(public: Backend, dtype: torch.dtype, sizes: dict[str, Any]) -> None:
-    subject = Subject(OP, public)
-    subject.check(subject.make(dtype, **sizes))
-
-
 def test_every_triton_configuration(triton: Backend, configuration: Callable[..., None]) -> None:
     subject = Subject(OP, triton)
     x = subject.make(torch.bfloat16)

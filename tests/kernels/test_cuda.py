@@ -12,7 +12,6 @@ import torch
 
 from seamo_fast.kernels import _cuda, _nvcc
 from tests.kernels import cuda_host
-from tests.kernels.cuda_host import cuda_device  # noqa: F401 (a fixture)
 
 on_device = pytest.mark.usefixtures("cuda_device")
 

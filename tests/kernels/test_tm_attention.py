@@ -301,13 +301,6 @@ def test_bad_input_is_named(
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-@pytest.mark.parametrize("sizes", OP.MANY, ids=str)
-def test_cpu_takes_many_groups(cpu: Backend, dtype: torch.dtype, sizes: dict[str, int]) -> None:
-    subject = Subject(OP, cpu)
-    check(subject, subject.make(dtype, **{"k": 16, "keys": 16, "d": 24, **sizes}))
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_cpu_takes_whole_blocks(cpu: Backend, dtype: torch.dtype) -> None:
     subject = Subject(OP, cpu)
     x = subject.make(dtype, t=4, m=2, k=64, keys=64, d=64)
