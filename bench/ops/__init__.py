@@ -8,8 +8,11 @@ the benches.
 
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 OPS = tuple(
     sorted(p.stem for p in Path(__file__).parent.glob("*.py") if p.stem not in ("__init__", "work"))
 )
+MODULES: tuple[Any, ...] = tuple(import_module(f"{__name__}.{name}") for name in OPS)

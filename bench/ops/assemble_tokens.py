@@ -63,6 +63,11 @@ def shape(x: Arguments) -> tuple[int, ...]:
     return (*x.index.shape, x.visible.shape[-1])
 
 
+def batch(size: int) -> dict[str, Any]:
+    """What ``make`` takes for a batch of that size."""
+    return {"lead": (size, 2)}
+
+
 def computed(x: Arguments) -> list[torch.dtype]:
     """The dtypes that a backend has to compute in."""
     return [x.visible.dtype]
@@ -104,7 +109,10 @@ SIZES: tuple[dict[str, Any], ...] = (
 )
 MANY: tuple[dict[str, Any], ...] = (  # for kernels that are not interpreted
     {"lead": (2, 3), "k": 97, "hidden": 98, "d": 200, "n": 130},
+    {"lead": (2, 3), "k": 1, "hidden": 2, "d": 5, "n": 3},
     {"lead": (2, 3), "k": 70, "hidden": 71, "d": 6, "n": 400},
+    {"lead": (2, 3), "k": 8, "hidden": 9, "d": 448, "n": 12},
+    {"lead": (2, 3), "k": 150, "hidden": 151, "d": 65, "n": 40},
 )
 EMPTY: tuple[dict[str, Any], ...] = (
     {"lead": (0,)},

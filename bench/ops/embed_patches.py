@@ -74,6 +74,11 @@ def shape(x: Arguments) -> tuple[int, ...]:
     return (*x.index.shape, x.weight.shape[0])
 
 
+def batch(size: int) -> dict[str, Any]:
+    """What ``make`` takes for a batch of that size."""
+    return {"lead": (size, 2)}
+
+
 def computed(x: Arguments) -> list[torch.dtype]:
     """The dtypes that a backend has to compute in."""
     return [x.patches.dtype]
@@ -113,6 +118,13 @@ SIZES: tuple[dict[str, Any], ...] = (
     {"k": 3, "p": 7, "d": 15},
     {"lead": (3,), "k": 97, "p": 130, "d": 200},
     {"n": 1},
+)
+MANY: tuple[dict[str, Any], ...] = (  # for kernels that are not interpreted
+    {"k": 97, "p": 130, "d": 200},
+    {"k": 1, "p": 3, "d": 5},
+    {"k": 8, "p": 12, "d": 448},
+    {"k": 70, "p": 400, "d": 6},
+    {"k": 150, "p": 40, "d": 65},
 )
 EMPTY: tuple[dict[str, Any], ...] = (
     {"lead": (2, 0)},

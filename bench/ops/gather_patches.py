@@ -151,6 +151,11 @@ def patchified(image: Tensor, index: Tensor, p: int) -> Tensor:
 RIVALS = ()  # nothing in PyTorch reads patches from whole grids
 
 
+def batch(size: int) -> dict[str, Any]:
+    """What ``make`` takes for a batch of that size."""
+    return {"batch": size}
+
+
 def computed(x: Arguments) -> list[torch.dtype]:
     """The dtypes that a backend has to compute in."""
     return [accumulation(*x.bands), torch.float64 if x.dtype == torch.float64 else torch.float32]
@@ -214,6 +219,10 @@ SIZES: tuple[dict[str, Any], ...] = (
     {"batch": 2, "t": 3, "k": 5, "p": 8, "grids": NATIVE},
     {"batch": 2, "t": 2, "k": 12, "p": 7, "grids": ((9, 11, 12), (5, 5, 6))},
     {"batch": 2, "t": 2, "p": 23, "k": 2, "grids": ((2, 70, 70), (1, 23, 23), (3, 1, 5))},
+)
+MANY: tuple[dict[str, Any], ...] = (  # for kernels that are not interpreted
+    {"batch": 2, "t": 3, "k": 20, "patches": (4, 5), "p": 7, "grids": NATIVE},
+    {"batch": 2, "t": 3, "k": 9, "p": 16, "grids": ((2, 49, 70), (1, 16, 16), (6, 1, 5))},
 )
 EMPTY: tuple[dict[str, Any], ...] = ({"batch": 0}, {"t": 0}, {"k": 0})
 SMALLEST: dict[str, Any] = {
