@@ -89,9 +89,9 @@ MINUTES ?= 45
 soak: $(native)
 	$(python) -m bench.training.soak --minutes $(MINUTES) $(ARGS)
 
-# mypy knows neither package_dir nor editable installs, so it is shown the package as it is installed.
 cxx_files = $(wildcard csrc/*.h csrc/*/*.h csrc/*/*.cpp csrc/*/*.cu csrc/*/*.cuh)
 
+# mypy knows neither package_dir nor editable installs, so it is shown the package as it is installed.
 lint: $(installed_dev)
 	$(python) -m ruff format --check .
 	$(VENV)/bin/clang-format --dry-run --Werror $(cxx_files)
