@@ -1,4 +1,4 @@
-"""The five operations SeaMo needs beside plain PyTorch, and two that PyTorch has but runs slower.
+"""The operations SeaMo needs beside plain PyTorch, and two that PyTorch has but runs slower.
 
 Each is one folder: the public function with its checks and schema in ``__init__.py``, and one file
 per backend. ``explain_table()`` says which backend runs, and why the others do not.

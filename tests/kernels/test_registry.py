@@ -12,20 +12,13 @@ import pytest
 import torch
 from torch import Tensor
 
+import bench.ops
 from seamo_fast import kernels
 from seamo_fast.errors import ConfigError
 from seamo_fast.kernels import _backends, _native, _registry
 from tests.kernels.backends import forget
 
-OPS = (
-    "assemble_tokens",
-    "embed_patches",
-    "gather_patches",
-    "norm_pix_loss",
-    "residual_attention",
-    "residual_mlp",
-    "tm_attention",
-)
+OPS = sorted([*bench.ops.OPS, "residual_attention", "residual_mlp"])
 
 
 @pytest.fixture
