@@ -89,9 +89,12 @@ MINUTES ?= 45
 soak: $(native)
 	$(python) -m bench.training.soak --minutes $(MINUTES) $(ARGS)
 
+cxx_files = $(wildcard csrc/*.h csrc/*/*.h csrc/*/*.cpp csrc/*/*.cu csrc/*/*.cuh)
+
 # mypy knows neither package_dir nor editable installs, so it is shown the package as it is installed.
 lint: $(installed_dev)
 	$(python) -m ruff format --check .
+	$(VENV)/bin/clang-format --dry-run --Werror $(cxx_files)
 	$(python) -m ruff check .
 	@rm -rf build/types && mkdir -p build/types/seamo_fast
 	@ln -s "$(CURDIR)"/seamo_fast/* "$(CURDIR)/kernels" build/types/seamo_fast/
@@ -100,6 +103,7 @@ lint: $(installed_dev)
 
 format: $(installed_dev)
 	$(python) -m ruff format .
+	$(VENV)/bin/clang-format -i $(cxx_files)
 	$(python) -m ruff check --fix .
 
 clean:

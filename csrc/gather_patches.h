@@ -28,8 +28,8 @@ struct GatherPatches {
   Index index;         // [batch, seasons, wanted]
   const float* shift;  // [channels], in the order of the output
   const float* scale;
-  void* out;  // [batch, seasons, wanted, channels, patch, patch]
-  bool half;  // of out
+  void* out;    // [batch, seasons, wanted, channels, patch, patch]
+  bool half;    // of out
   bool* valid;  // [batch, seasons, wanted]
 };
 

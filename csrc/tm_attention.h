@@ -20,7 +20,7 @@ struct TmAttention {
   bool any_query;         // queries of groups that are not valid attend as well
   Tokens q, k, v, out;
   const float* bias;  // [3, H, d], added to q, k and v; may be null
-  float* lse;  // [B, T, M, H, K]; +inf for a query without keys
+  float* lse;         // [B, T, M, H, K]; +inf for a query without keys
 };
 
 struct TmAttentionBackward {

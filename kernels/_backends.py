@@ -9,7 +9,8 @@ import shutil
 
 import torch
 
-from . import _cuda, _native
+from . import _native
+from ._gpu import _cuda
 
 
 @functools.cache

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 class SeaMoError(Exception):
-    """Base of every failure whose message tells the user how to mend it."""
+    """Base of every failure whose message says how the user can fix it."""
 
 
 class DataError(SeaMoError):

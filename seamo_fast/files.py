@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,24 +15,28 @@ from seamo_fast.errors import DataError
 
 
 @contextmanager
-def writing(path: Path, needed: int = 0) -> Iterator[None]:
-    """Turns an OSError of the body, which writes `path`, into a DataError.
+def replacing(path: Path) -> Iterator[Path]:
+    """Gives the body a file to write, which takes the place of `path` when it is on the disk.
 
-    Args:
-        path: File or folder being written.
-        needed: Bytes that the whole unit of work needs, for the message of a full disk.
+    If the body or the disk fails, `path` stays what it was. The file's mode is what the umask says,
+    whatever writes it. One process at a time may write a file; what a killed one left is written
+    over.
+
+    Raises:
+        OSError: The disk is full or the folder cannot be written.
     """
+    temporary = path.with_name(f".{path.name}")
     try:
-        yield
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise DataError(f"cannot write {path}: {error.strerror or error}") from error
-        free = shutil.disk_usage(next(p for p in path.parents if p.exists())).free
-        raise DataError(
-            f"no space left to write {path}: {max(needed, 1) / 1e6:.1f} MB are needed for this "
-            f"shard and {free / 1e6:.1f} MB are free; free some space or choose another folder, "
-            "then run the same command again (finished shards are kept)"
-        ) from error
+        temporary.unlink(missing_ok=True)
+        temporary.touch()
+        mode = stat.S_IMODE(temporary.stat().st_mode)
+        yield temporary
+        temporary.chmod(mode)  # safetensors makes files that their owner alone may read
+        sync(temporary)
+        temporary.replace(path)
+        sync(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def sync(path: Path) -> None:
@@ -43,20 +48,50 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def write_json(path: Path, value: object) -> bytes:
+def write_text(path: Path, text: str) -> None:
+    """Writes a text file whole or not at all.
+
+    Raises:
+        OSError: The disk is full or the folder cannot be written.
+    """
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, value: object, needed: int = 0) -> bytes:
     """Writes a JSON file whole or not at all; returns its bytes.
+
+    Args:
+        path: The file.
+        value: What it holds; no NaN.
+        needed: See `writing`.
 
     Raises:
         DataError: The disk is full or the folder cannot be written.
     """
     data = json.dumps(value, separators=(",", ":"), allow_nan=False).encode()
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    with writing(path, len(data)):
-        try:
-            partial.write_bytes(data)
-            sync(partial)
-            partial.replace(path)
-            sync(path.parent)
-        finally:
-            partial.unlink(missing_ok=True)
+    with writing(path, needed), replacing(path) as temporary:
+        temporary.write_bytes(data)
     return data
+
+
+@contextmanager
+def writing(path: Path, needed: int = 0) -> Iterator[None]:
+    """Turns an OSError of the body, which writes `path`, into a DataError.
+
+    Args:
+        path: File or folder being written.
+        needed: Bytes of the shard that it is part of, for the message of a full disk; 0 for others.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise DataError(f"cannot write {path}: {error.strerror or error}") from error
+        free = shutil.disk_usage(next(p for p in path.parents if p.exists())).free
+        shard = f"{needed / 1e6:.1f} MB are needed for this shard and " if needed else ""
+        kept = " (finished shards are kept)" if needed else ""
+        raise DataError(
+            f"no space left to write {path}: {shard}{free / 1e6:.1f} MB are free; free some space "
+            f"or choose another folder, then run the same command again{kept}"
+        ) from error

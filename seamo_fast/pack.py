@@ -72,7 +72,7 @@ class PackSettings:
         source, out = self.source.resolve(), self.out.resolve()
         if out == source or source in out.parents:
             raise ConfigError(
-                f"{self.out} lies in the source {self.source}; name a folder outside of it"
+                f"{self.out} is inside the source {self.source}; name a folder outside of it"
             )
         if self.split_cell and self.splits is None:
             raise ConfigError("split_cell needs splits, such as --splits 0.9,0.05,0.05")

@@ -18,7 +18,7 @@ from seamo_fast.data.checks.contact_sheet import draw, source_samples, stored_sa
 from seamo_fast.data.checks.opening import open_data
 from seamo_fast.data.shards import ShardSet
 from seamo_fast.errors import ConfigError, DataError
-from seamo_fast.files import writing
+from seamo_fast.files import replacing, writing
 
 _PICTURES: Final = (".png", ".jpg", ".pdf", ".svg")
 
@@ -76,8 +76,8 @@ def _run(settings: ViewSettings) -> None:
     if not found:
         raise DataError(f"{settings.source} holds no sample that can be shown")
     figure = draw(modalities, found, f"{settings.source.name}: {len(found)} samples")
-    with writing(settings.out):
-        figure.savefig(settings.out)
+    with writing(settings.out), replacing(settings.out) as temporary:
+        figure.savefig(temporary, format=settings.out.suffix[1:].lower())
     say(f"{settings.out}: {', '.join(each.id for each in found)}")
 
 

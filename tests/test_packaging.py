@@ -97,6 +97,12 @@ def test_wheel_holds_the_package_and_nothing_else(built: Built) -> None:
     assert f"seamo_fast-{__version__}.dist-info/licenses/LICENSE" in built.wheel_names
 
 
+def test_wheel_brings_the_script_seamo(built: Built) -> None:
+    name = f"seamo_fast-{__version__}.dist-info/entry_points.txt"
+    points = zipfile.ZipFile(built.wheel).read(name).decode()
+    assert points == "[console_scripts]\nseamo = seamo_fast.__main__:main\n"
+
+
 def test_wheel_fits_every_platform(built: Built) -> None:
     assert built.wheel.name == f"seamo_fast-{__version__}-py3-none-any.whl"
 

@@ -16,9 +16,9 @@ from typing import Any
 
 from bench.audit import run
 from bench.audit.binary import TARGETS
-from bench.audit.cases import OPS
 from bench.audit.roofline import DEVICES, least_time, works
 from bench.audit.table import Row, faults, lost, read, regressions, write
+from bench.ops import OPS
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:

@@ -14,7 +14,6 @@ from torch import Tensor
 
 from bench.sizes import BASE, IMAGE, MODALITIES, PATCH, POSITIONS, SEASONS, TOKENS, VALUES
 
-OPS = ("embed_patches", "assemble_tokens", "norm_pix_loss", "gather_patches", "tm_attention")
 _B, _T, _M, _K, _N, _P = 64, SEASONS, MODALITIES, TOKENS, POSITIONS, VALUES
 _D, _DECODER = BASE.width, BASE.decoder_width
 _FEW = 8  # samples: so few patches that embed_patches takes smaller blocks

@@ -19,8 +19,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from bench.audit.binary import Function, Kernel, cuobjdump, functions, read_function
-from bench.audit.cases import OPS, Case
-from seamo_fast.kernels import _cuda, _nvcc
+from bench.audit.cases import Case
+from bench.ops import OPS
+from seamo_fast.kernels import _nvcc
+from seamo_fast.kernels._gpu import _cuda
 
 NOT_LAUNCHED = "not launched"  # configuration of a kernel that no case launches
 _RUNTIME = Path(__file__).with_name("recorder.cpp")

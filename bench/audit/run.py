@@ -13,8 +13,9 @@ from pathlib import Path
 
 from bench.audit import cuda
 from bench.audit.binary import Kernel
-from bench.audit.cases import OPS, Case, cases, others
+from bench.audit.cases import Case, cases, others
 from bench.audit.table import Row
+from bench.ops import OPS
 
 NVIDIA = ("sm_80", "sm_90", "sm_100")
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.kernels import common
+from bench.ops.work import Work
 from seamo_fast.modalities import get_modality
 from seamo_fast.model import PRESETS, ModelConfig
 from seamo_fast.model.backbone import SeaMoBackbone
@@ -91,14 +92,14 @@ def obstacle(case: common.Case) -> str | None:
     return None if importlib.util.find_spec("timm") else "timm is not installed"
 
 
-def work_of(case: common.Case) -> common.Work:
+def work(images: Tensor, *, both: bool = False) -> Work:
     """The products of the encoder; weights and images are read, features written."""
     width, tokens = CONFIG.width, CONFIG.num_patches
     values = len(RGB.bands) * CONFIG.patch_size**2
     hidden = int(CONFIG.mlp_ratio * width)
     weights = CONFIG.depth * (4 * width**2 + 2 * width * hidden) + values * width
     pairs = CONFIG.depth * 2 * tokens**2 * width
-    return common.Work(
-        operations=2 * case.batch * (tokens * weights + pairs),
-        bytes=4 * (weights + case.batch * (tokens * values + width)),
+    return Work(
+        operations=2 * len(images) * (tokens * weights + pairs),
+        bytes=4 * (weights + len(images) * (tokens * values + width)),
     )

@@ -23,6 +23,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from bench.ops.work import Work
 from bench.sizes import POSITIONS, SEASONS, TOKENS
 from seamo_fast.model.config import PRESETS, ModelConfig
 
@@ -69,13 +70,6 @@ class Case(NamedTuple):
         return " ".join(part for part, said in parts if said)
 
 
-class Work(NamedTuple):
-    """What a call has to do at least."""
-
-    operations: float  # floating-point, multiply-add counts as two
-    bytes: float  # inputs that are needed read once, outputs written once; in each direction
-
-
 def whole(function: Function) -> Function:
     """Compiles a contestant as one graph for the shapes it gets."""
     compiled: Function = torch.compile(function, dynamic=False, fullgraph=True)
@@ -88,6 +82,10 @@ def _everything(inputs: Any, actual: Results, expected: Results) -> tuple[Result
 
 def _nothing(case: Case) -> None:
     return None
+
+
+def _none(inputs: Any) -> Sequence[Tensor]:
+    return ()
 
 
 class Contestant(NamedTuple):
@@ -107,16 +105,22 @@ class Contestant(NamedTuple):
 class Bench:
     """An operation, its contestants and the cases they meet at."""
 
-    op: str
+    op: Any  # a module of bench.ops, or what else says how much work a call is
     cases: Sequence[Case]
     inputs: Callable[[Case], Any]  # a named tuple
-    work: Callable[[Case], Work]
+    arguments: Callable[[Any], Any]  # of the inputs: what the module's ``work`` takes
     contestants: dict[str, Contestant]
     brief: Sequence[str] = ()  # the strongest rivals, which alone are raced without --full
     leaves: Sequence[str] = ()  # inputs that get a gradient
+    parameters: Callable[[Any], Sequence[Tensor]] = _none  # of the inputs: others that get one
     tolerance: float = 1e-4  # in float32, relative to the root mean square
     least_rounds: int = 7
     table: str = "ops"  # of the report
+
+    @property
+    def name(self) -> str:
+        """Of the operation."""
+        return str(self.op.__name__.rpartition(".")[2])
 
     def names(self, *, compiled: bool = True) -> list[str]:
         """The contestants, with those that are compiled or without."""
@@ -200,7 +204,8 @@ def caller(bench: Bench, name: str, case: Case) -> Callable[[], Results]:
     def both() -> Results:
         leaves = {leaf: getattr(inputs, leaf).detach().requires_grad_() for leaf in bench.leaves}
         out = function(inputs._replace(**leaves))
-        wanted, grad = list(leaves.values()), getattr(inputs, entry.grad)
+        wanted = [*leaves.values(), *bench.parameters(inputs)]
+        grad = getattr(inputs, entry.grad)
         return out.detach(), *torch.autograd.grad(out, wanted, grad, allow_unused=True)
 
     return forward if case.direction == FORWARD else both
@@ -227,7 +232,7 @@ def check(bench: Bench, name: str, case: Case) -> list[Callable[[], Results]]:
 
 def race(benchmark: Any, bench: Bench, name: str, case: Case) -> None:
     """Times the contestant, with a call of ours before each call of it."""
-    benchmark.group = f"{bench.op}, {case.label}, {case.direction}"
+    benchmark.group = f"{bench.name}, {case.label}, {case.direction}"
     contestant, ours = check(bench, name, case)
     once = max(clock(contestant), clock(ours), clock(contestant))
     rounds = max(bench.least_rounds, min(_MOST_ROUNDS, int(_SECONDS / once / 2)))
@@ -241,11 +246,13 @@ def race(benchmark: Any, bench: Bench, name: str, case: Case) -> None:
     )
     if benchmark.stats is None:  # --benchmark-disable
         return
-    median, work = benchmark.stats.stats.median, bench.work(case)
+    median = benchmark.stats.stats.median
+    arguments = bench.arguments(_inputs_of(bench, case))
+    work: Work = bench.op.work(arguments, both=case.direction == BOTH)
     ours_median = statistics.median(partner[-rounds:])
     benchmark.extra_info |= {
         "table": bench.table,
-        "op": bench.op,
+        "op": bench.name,
         "size": case.label,
         "direction": case.direction,
         "contestant": name,

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from bench.kernels import common
+from bench.ops import assemble_tokens as op
 from bench.sizes import POSITIONS, SEASONS
 from seamo_fast.kernels import assemble_tokens
 
@@ -69,25 +70,16 @@ def shuffled(
     return (_rows(out, x.index_long), *grads), expected
 
 
-def work_of(case: common.Case) -> common.Work:
-    """Visible tokens and the table are read, a sequence is written; backward the other way."""
-    width = case.model.decoder_width
-    images = case.batch * SEASONS
-    visible, sequence = (
-        images * count * width * case.dtype.itemsize for count in (case.tokens, POSITIONS)
-    )
-    table = POSITIONS * width * case.dtype.itemsize
-    operations = images * POSITIONS * width
-    if case.direction == common.FORWARD:
-        return common.Work(operations, visible + table + sequence)
-    return common.Work(2 * operations, 2 * (visible + sequence) + table)
+def arguments(x: Inputs) -> op.Arguments:
+    """What ours takes."""
+    return op.Arguments(x.visible, x.mask_token, x.table, x.index)
 
 
 BENCH = common.Bench(
-    op="assemble_tokens",
+    op=op,
     cases=common.cases(),
     inputs=inputs_of,
-    work=work_of,
+    arguments=arguments,
     contestants={
         common.OURS: common.Contestant(ours, compiled=None),
         "cat": common.Contestant(concatenated),

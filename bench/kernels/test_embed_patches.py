@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from bench.kernels import common
+from bench.ops import embed_patches as op
 from bench.sizes import POSITIONS, SEASONS, VALUES
 from seamo_fast.kernels import embed_patches
 
@@ -77,32 +78,16 @@ def of_the_product(
     return (tokens, *actual[1:2]), expected[:2]
 
 
-def work_of(case: common.Case) -> common.Work:
-    """One product of matrices in each direction; the gradients of bias and offset are small."""
-    width = case.model.width
-    images = case.batch * SEASONS
-    patches, weight, tokens, rest = (
-        values * case.dtype.itemsize
-        for values in (
-            images * case.tokens * VALUES,
-            width * VALUES,
-            images * case.tokens * width,
-            (images + 1) * width,
-        )
-    )
-    table = POSITIONS * width * case.dtype.itemsize
-    product = 2 * images * case.tokens * VALUES * width
-    once = patches + weight + tokens + rest
-    if case.direction == common.FORWARD:
-        return common.Work(product, once + table)
-    return common.Work(2 * product, 2 * once + table)
+def arguments(x: Inputs) -> op.Arguments:
+    """What ours takes."""
+    return op.Arguments(x.patches, x.weight, x.bias, x.table, x.index, x.offset)
 
 
 BENCH = common.Bench(
-    op="embed_patches",
+    op=op,
     cases=common.cases(),
     inputs=inputs_of,
-    work=work_of,
+    arguments=arguments,
     contestants={
         common.OURS: common.Contestant(ours, compiled=None),
         "all patches": common.Contestant(all_patches),

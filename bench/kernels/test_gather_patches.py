@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from bench.kernels import common
+from bench.ops import gather_patches as op
 from bench.sizes import IMAGE, PATCH, SEASONS
 from seamo_fast.kernels import gather_patches
 from seamo_fast.modalities import get_modality
@@ -176,43 +177,31 @@ def inside_the_region(
     return tuple(result[inner] for result in actual), tuple(result[inner] for result in expected)
 
 
-def work_of(case: common.Case) -> common.Work:
-    """Each pixel that a visible patch needs is read once, however many patches share it."""
-    x = inputs_of(case)
-    read = sum(_pixels(band.shape[-1], x) * band.shape[2] * band.dtype.itemsize for band in x.bands)
-    values = x.index.numel() * len(x.order) * PATCH**2
-    # three interpolations of three operations each, and the normalisation
-    return common.Work(11 * values, read + values * case.dtype.itemsize)
-
-
-def _pixels(side: int, x: Inputs) -> int:
-    """How many pixels of a grid some visible patch is interpolated from."""
-    index = x.index.flatten(0, 1).long()[..., None]
-    inside = torch.arange(PATCH, device=index.device)
-    top, left, height, width = (x.boxes.flatten(0, 1) * side)[..., None, None].unbind(1)
-    taps = []
-    for start, extent, corner in (
-        (top, height, index // _COLUMNS),
-        (left, width, index % _COLUMNS),
-    ):
-        place = start + (corner * PATCH + inside + 0.5) * extent / IMAGE - 0.5
-        low = place.clamp(0, side - 1).floor().long()
-        taps.append(torch.cat([low, (low + 1).clamp(max=side - 1)], -1))
-    images = torch.arange(len(index), device=index.device)[:, None, None, None]
-    needed = torch.zeros(len(index), side, side, dtype=torch.bool, device=index.device)
-    needed[images, taps[0][..., None], taps[1][..., None, :]] = True
-    return int(needed.sum())
+def arguments(x: Inputs) -> op.Arguments:
+    """What ours takes."""
+    return op.Arguments(
+        x.bands,
+        x.boxes,
+        x.index,
+        x.shift,
+        x.scale,
+        list(x.order),
+        (IMAGE, IMAGE),
+        PATCH,
+        x.nodata,
+        x.dtype,
+    )
 
 
 BENCH = common.Bench(
-    op="gather_patches",
+    op=op,
     cases=[
         *common.cases(("s1grd", "s2l2a"), (common.FORWARD,)),
         common.Case("s1grd", nodata=True),
         common.Case("s2l2a", nodata=True),
     ],
     inputs=inputs_of,
-    work=work_of,
+    arguments=arguments,
     contestants={
         common.OURS: common.Contestant(ours, compiled=None),
         "crop": common.Contestant(crop, parts_compiled, compared=inside_the_region),

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from bench.kernels import common
+from bench.ops import norm_pix_loss as op
 from bench.sizes import CHANNELS, PATCH, POSITIONS, SEASONS
 from seamo_fast.kernels import norm_pix_loss
 
@@ -46,21 +47,16 @@ def eager(x: Inputs) -> Tensor:
     return (loss * x.weight).sum() / x.weight.sum()
 
 
-def work_of(case: common.Case) -> common.Work:
-    """One pass can do both directions: the backward pass adds no more than the gradient."""
-    patches = case.batch * SEASONS * (POSITIONS - case.tokens)
-    values = patches * CHANNELS[case.size] * PATCH**2
-    read = values * (case.dtype.itemsize + 4)
-    if case.direction == common.FORWARD:
-        return common.Work(8 * values, read)
-    return common.Work(11 * values, read + values * case.dtype.itemsize)
+def arguments(x: Inputs) -> op.Arguments:
+    """What ours takes."""
+    return op.Arguments(x.pred, x.target, x.weight)
 
 
 BENCH = common.Bench(
-    op="norm_pix_loss",
+    op=op,
     cases=common.cases(tuple(CHANNELS)),
     inputs=inputs_of,
-    work=work_of,
+    arguments=arguments,
     contestants={
         common.OURS: common.Contestant(ours, compiled=None),
         "eager": common.Contestant(eager),

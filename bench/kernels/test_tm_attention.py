@@ -5,29 +5,24 @@ from __future__ import annotations
 from typing import Any
 
 from bench.kernels import attention, common
+from bench.kernels.attention import Inputs
+from bench.ops import tm_attention as op
 
 
-def work_of(case: common.Case) -> common.Work:
-    """Two products of matrices forward and five backward, for each pair of groups."""
-    width = case.model.width
-    pairs = case.batch * int(attention.adjacency().sum())
-    products, tensors = (2, 4) if case.direction == common.FORWARD else (7, 12)
-    rows = case.batch * len(attention.GROUPS) * case.tokens
-    return common.Work(
-        operations=2 * products * pairs * case.tokens**2 * width,
-        bytes=tensors * rows * width * case.dtype.itemsize,
-    )
+def arguments(x: Inputs) -> op.Arguments:
+    """What ours takes."""
+    return op.Arguments(x.q, x.k, x.v, x.adjacency, x.valid)
 
 
 BENCH = common.Bench(
-    op="tm_attention",
+    op=op,
     cases=[
         *common.cases(),
         common.Case("small", common.BOTH, tokens=16),
         common.Case("small", common.BOTH, batch=1),
     ],
     inputs=attention.inputs_of,
-    work=work_of,
+    arguments=arguments,
     contestants=attention.CONTESTANTS,
     brief=("sdpa_merged compiled", "sdpa_concatenated compiled"),
     leaves=("q", "k", "v"),

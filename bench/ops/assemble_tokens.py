@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from bench.ops.work import Work, nbytes
+from bench.ops.work import Threshold, Work, nbytes
 from seamo_fast.kernels import assemble_tokens
 from seamo_fast.kernels._dtypes import accumulation
 
@@ -63,6 +63,11 @@ def shape(x: Arguments) -> tuple[int, ...]:
     return (*x.index.shape, x.visible.shape[-1])
 
 
+def batch(size: int) -> dict[str, Any]:
+    """What ``make`` takes for a batch of that size."""
+    return {"lead": (size, 2)}
+
+
 def computed(x: Arguments) -> list[torch.dtype]:
     """The dtypes that a backend has to compute in."""
     return [x.visible.dtype]
@@ -90,7 +95,7 @@ def work(x: Arguments, *, both: bool) -> Work:
 
 
 # more than a block in every dimension and a rest: CPU 16 rows in order, 128 of a sum, 256 columns;
-# Triton 8 rows and 512 or 1024 columns; CUDA 8 rows, 256 columns, 1024 rows of a span
+# Triton 8 rows and 512 or 1024 columns; CUDA 8 rows, 256 columns
 SIZES: tuple[dict[str, Any], ...] = (
     {},
     {"k": 0},
@@ -100,8 +105,14 @@ SIZES: tuple[dict[str, Any], ...] = (
     {"lead": (5, 1, 2), "d": 64, "n": 70},
     {"lead": (1,), "d": 264},
     {"lead": (1,), "d": 1030},
-    {"lead": (3,), "k": 40, "hidden": 41, "d": 70, "n": 31},
-    {"lead": (2, 3), "k": 97, "hidden": 98, "d": 70, "n": 70},
+    {"lead": (3,), "k": 40, "hidden": 41, "d": 70, "n": 70},
+)
+MANY: tuple[dict[str, Any], ...] = (  # for kernels that are not interpreted
+    {"lead": (2, 3), "k": 97, "hidden": 98, "d": 200, "n": 130},
+    {"lead": (2, 3), "k": 1, "hidden": 2, "d": 5, "n": 3},
+    {"lead": (2, 3), "k": 70, "hidden": 71, "d": 6, "n": 400},
+    {"lead": (2, 3), "k": 8, "hidden": 9, "d": 448, "n": 12},
+    {"lead": (2, 3), "k": 150, "hidden": 151, "d": 65, "n": 40},
 )
 EMPTY: tuple[dict[str, Any], ...] = (
     {"lead": (0,)},
@@ -111,3 +122,11 @@ EMPTY: tuple[dict[str, Any], ...] = (
     {"k": 0},
     {"d": 0},
 )
+SMALLEST: dict[str, Any] = {
+    "lead": (1, 1),
+    "k": 2,
+    "hidden": 2,
+    "n": 4,
+    "d": 8,
+}  # where a call costs least
+THRESHOLDS = (Threshold(("small",), ("cat", "unshuffle"), 2),)

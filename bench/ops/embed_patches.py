@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from bench.ops.work import Work, nbytes
+from bench.ops.work import Threshold, Work, nbytes
 from seamo_fast.kernels import embed_patches
 from seamo_fast.kernels._dtypes import accumulation
 
@@ -74,6 +74,11 @@ def shape(x: Arguments) -> tuple[int, ...]:
     return (*x.index.shape, x.weight.shape[0])
 
 
+def batch(size: int) -> dict[str, Any]:
+    """What ``make`` takes for a batch of that size."""
+    return {"lead": (size, 2)}
+
+
 def computed(x: Arguments) -> list[torch.dtype]:
     """The dtypes that a backend has to compute in."""
     return [x.patches.dtype]
@@ -114,10 +119,28 @@ SIZES: tuple[dict[str, Any], ...] = (
     {"lead": (3,), "k": 97, "p": 130, "d": 200},
     {"n": 1},
 )
+MANY: tuple[dict[str, Any], ...] = (  # for kernels that are not interpreted
+    {"k": 97, "p": 130, "d": 200},
+    {"k": 1, "p": 3, "d": 5},
+    {"k": 8, "p": 12, "d": 448},
+    {"k": 70, "p": 400, "d": 6},
+    {"k": 150, "p": 40, "d": 65},
+)
 EMPTY: tuple[dict[str, Any], ...] = (
     {"lead": (2, 0)},
     {"lead": (0,)},
     {"k": 0},
     {"p": 0},
     {"d": 0},
+)
+SMALLEST: dict[str, Any] = {
+    "lead": (1, 1),
+    "k": 2,
+    "p": 16,
+    "n": 4,
+    "d": 8,
+}  # where a call costs least
+THRESHOLDS = (
+    Threshold(("small",), ("all patches",), 3),
+    Threshold(("small",), ("bare product",), 0.95),
 )

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from bench.ops.work import Work
+from bench.ops.work import Threshold, Work
 from seamo_fast.kernels import gather_patches
 from seamo_fast.kernels._dtypes import accumulation
 
@@ -151,6 +151,11 @@ def patchified(image: Tensor, index: Tensor, p: int) -> Tensor:
 RIVALS = ()  # nothing in PyTorch reads patches from whole grids
 
 
+def batch(size: int) -> dict[str, Any]:
+    """What ``make`` takes for a batch of that size."""
+    return {"batch": size}
+
+
 def computed(x: Arguments) -> list[torch.dtype]:
     """The dtypes that a backend has to compute in."""
     return [accumulation(*x.bands), torch.float64 if x.dtype == torch.float64 else torch.float32]
@@ -215,4 +220,21 @@ SIZES: tuple[dict[str, Any], ...] = (
     {"batch": 2, "t": 2, "k": 12, "p": 7, "grids": ((9, 11, 12), (5, 5, 6))},
     {"batch": 2, "t": 2, "p": 23, "k": 2, "grids": ((2, 70, 70), (1, 23, 23), (3, 1, 5))},
 )
+MANY: tuple[dict[str, Any], ...] = (  # for kernels that are not interpreted
+    {"batch": 2, "t": 3, "k": 20, "patches": (4, 5), "p": 7, "grids": NATIVE},
+    {"batch": 2, "t": 3, "k": 9, "p": 16, "grids": ((2, 49, 70), (1, 16, 16), (6, 1, 5))},
+)
 EMPTY: tuple[dict[str, Any], ...] = ({"batch": 0}, {"t": 0}, {"k": 0})
+SMALLEST: dict[str, Any] = {
+    "t": 1,
+    "k": 2,
+    "grids": ((2, 8, 8), (2, 4, 4)),
+    "patches": (2, 2),
+    "nodata": 0.0,
+}  # where a call costs least
+_TILES = ("s2l2a", "s2l2a nodata")
+THRESHOLDS = (
+    Threshold(_TILES, ("crop",), 6, both=False),
+    Threshold(_TILES, ("crop compiled", "grid_sample compiled"), 2.5, both=False),
+    Threshold(_TILES, ("ours",), 0.5, "of copy", both=False),
+)

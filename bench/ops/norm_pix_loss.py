@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from bench.ops.work import Work, nbytes
+from bench.ops.work import Threshold, Work, nbytes
 from seamo_fast.kernels import norm_pix_loss
 from seamo_fast.kernels._dtypes import accumulation
 
@@ -73,6 +73,11 @@ def shape(x: Arguments) -> tuple[int, ...]:
     return ()
 
 
+def batch(size: int) -> dict[str, Any]:
+    """What ``make`` takes for a batch of that size."""
+    return {"lead": (size, 3)}
+
+
 def computed(x: Arguments) -> list[torch.dtype]:
     """The dtypes that a backend has to compute in."""
     return [x.pred.dtype, x.target.dtype]
@@ -97,6 +102,19 @@ def work(x: Arguments, *, both: bool) -> Work:
 
 # CPU: 16 patches of a block, 16 values of a vector; Triton: all values of a patch, 4096 of a block;
 # CUDA: 8 patches of a block, 256 values of a warp
-PATCHES = (2, 13, 48, 64, 264, 1025, 5000)
-LEADS: tuple[tuple[int, ...], ...] = ((), (1,), (2, 3, 4, 5), (2, 3, 4, 50))
-EMPTY: tuple[tuple[int, ...], ...] = ((0,), (2, 0), (2, 0, 3))
+SIZES: tuple[dict[str, Any], ...] = (
+    *({"p": p} for p in (2, 13, 48, 64, 264, 1025, 5000)),
+    *({"lead": lead} for lead in ((), (1,), (2, 3, 4, 5), (2, 3, 4, 50))),
+)
+MANY: tuple[dict[str, Any], ...] = (  # for kernels that are not interpreted
+    {"lead": (2, 3, 97), "p": 131},
+    {"lead": (2, 3, 1), "p": 4},
+    {"lead": (2, 3, 70), "p": 401},
+    {"lead": (2, 3, 150), "p": 41},
+)
+EMPTY: tuple[dict[str, Any], ...] = ({"lead": (0,)}, {"lead": (2, 0)}, {"lead": (2, 0, 3)})
+SMALLEST: dict[str, Any] = {"lead": (1, 1, 2), "p": 16}  # where a call costs least
+THRESHOLDS = (
+    Threshold(("s2l2a",), ("eager",), 4),
+    Threshold(("s2l2a",), ("eager compiled",), 1.5),
+)

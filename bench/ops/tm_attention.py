@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from bench.ops.work import Work, nbytes
+from bench.ops.work import Threshold, Work, nbytes
 from seamo_fast.kernels import tm_attention
 from seamo_fast.kernels._dtypes import accumulation
 
@@ -104,6 +104,11 @@ def shape(x: Arguments) -> tuple[int, ...]:
     return tuple(x.q.shape)
 
 
+def batch(size: int) -> dict[str, Any]:
+    """What ``make`` takes for a batch of that size."""
+    return {"b": size}
+
+
 def computed(x: Arguments) -> list[torch.dtype]:
     """The dtypes that a backend has to compute in."""
     return [x.q.dtype]
@@ -147,21 +152,38 @@ def work(x: Arguments, *, both: bool) -> Work:
 SIZES: tuple[dict[str, int], ...] = (
     {"k": 1, "keys": 1},
     {"k": 1, "keys": 65},
-    {"k": 130, "keys": 1},
-    {"k": 63, "keys": 63},
+    {"k": 70, "keys": 1},
     {"k": 64, "keys": 64},
     {"k": 70, "keys": 65},
-    {"k": 64, "keys": 129},
     {"k": 70, "keys": 33, "d": 128},
     {"t": 1, "m": 2},
     {"t": 1, "m": 1},
-    {"t": 3, "m": 1, "k": 3, "keys": 7},
     {"d": 1},
     {"h": 3, "d": 7},
+    {"b": 2, "t": 3, "h": 2, "k": 17, "keys": 16, "d": 16},
+)
+MANY: tuple[dict[str, int], ...] = (  # for kernels that are not interpreted
+    {"k": 130, "keys": 1, "d": 24},
+    {"k": 63, "keys": 63, "d": 24},
+    {"k": 64, "keys": 129, "d": 24},
+    {"t": 1, "k": 16, "keys": 16, "d": 24},
+    {"m": 1, "k": 16, "keys": 16, "d": 24},
     {"h": 7, "k": 16, "keys": 16, "d": 24},
-    {"b": 5, "k": 16, "keys": 16, "d": 24},
-    {"b": 3, "t": 3, "h": 2, "k": 17, "keys": 16, "d": 16},
+    {"t": 7, "m": 3, "k": 16, "keys": 16, "d": 24},
+    {"b": 1, "h": 1, "t": 4, "k": 70, "keys": 33, "d": 20},
+    {"b": 4, "h": 5, "k": 70, "keys": 33, "d": 20},
+    *({"b": 1, "k": 37, "keys": 66, "d": d} for d in (5, 48, 64, 80)),
 )
 # the widths that heads are padded to, and others between them
 WIDTHS = (1, 7, 17, 32, 33, 40, 48, 64, 80, 96, 120, 128)
 EMPTY: tuple[dict[str, int], ...] = ({"b": 0}, {"t": 0}, {"k": 0}, {"keys": 0}, {"h": 0})
+SMALLEST: dict[str, Any] = {
+    "b": 1,
+    "t": 1,
+    "m": 1,
+    "k": 2,
+    "keys": 2,
+    "h": 1,
+    "d": 8,
+}  # where a call costs least
+THRESHOLDS = (Threshold(("small",), (), 1.8),)

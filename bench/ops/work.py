@@ -1,4 +1,4 @@
-"""What a call has to do at least."""
+"""What a call has to do at least, and how fast ours has to be."""
 
 from __future__ import annotations
 
@@ -12,6 +12,16 @@ class Work(NamedTuple):
 
     operations: float  # floating-point, multiply-add counts as two
     bytes: float  # inputs that are needed read once, results written once; in each direction
+
+
+class Threshold(NamedTuple):
+    """What ours has to reach in races of an operation, at some sizes."""
+
+    sizes: tuple[str, ...]  # labels of the benches
+    contestants: tuple[str, ...]  # none: every rival
+    least: float
+    quantity: str = "ratio"
+    both: bool = True  # forward and backward
 
 
 def nbytes(*tensors: Tensor | None) -> int:

@@ -2,45 +2,17 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
 
-from bench.kernels.common import BOTH, COMPILED, FORWARD, OURS
+from bench.kernels.common import BOTH, FORWARD
+from bench.ops import OPS
+from bench.ops.work import Threshold
 from bench.report.records import Record, is_rival
 
-
-class Threshold(NamedTuple):
-    """What has to be reached at the small shape."""
-
-    op: str
-    sizes: tuple[str, ...]
-    direction: str
-    contestants: tuple[str, ...]  # none: every rival
-    least: float
-    quantity: str = "ratio"
-
-    def covers(self, record: Record) -> bool:
-        """Whether it speaks of a record."""
-        name = record["contestant"]
-        named = name in self.contestants if self.contestants else is_rival(record)
-        place = (record["op"], record["direction"]) == (self.op, self.direction)
-        return named and place and record["size"] in self.sizes
-
-
-_TILES = ("s2l2a", "s2l2a nodata")
-_CHAINS = (f"crop{COMPILED}", f"grid_sample{COMPILED}")
-
-THRESHOLDS = (
-    Threshold("gather_patches", _TILES, FORWARD, ("crop",), 6),
-    Threshold("gather_patches", _TILES, FORWARD, _CHAINS, 2.5),
-    Threshold("gather_patches", _TILES, FORWARD, (OURS,), 0.5, "of copy"),
-    Threshold("tm_attention", ("small",), BOTH, (), 1.8),
-    Threshold("norm_pix_loss", ("s2l2a",), BOTH, ("eager",), 4),
-    Threshold("norm_pix_loss", ("s2l2a",), BOTH, (f"eager{COMPILED}",), 1.5),
-    Threshold("assemble_tokens", ("small",), BOTH, ("cat", "unshuffle"), 2),
-    Threshold("embed_patches", ("small",), BOTH, ("all patches",), 3),
-    Threshold("embed_patches", ("small",), BOTH, ("bare product",), 0.95),
-)
+THRESHOLDS: dict[str, tuple[Threshold, ...]] = {
+    op: importlib.import_module(f"bench.ops.{op}").THRESHOLDS for op in OPS
+}
 # nothing is slower than any rival, at any size
 NEVER_BELOW = 1.0
 BOUNDARY_US = 5.0
@@ -54,8 +26,9 @@ def missed(records: Sequence[Record]) -> list[str]:
         for record in races
         if is_rival(record) and record["ratio"] < NEVER_BELOW
     ]
-    for threshold in THRESHOLDS:
-        found += _below(threshold, [record for record in races if threshold.covers(record)])
+    for op, thresholds in THRESHOLDS.items():
+        for threshold in thresholds:
+            found += _below(op, threshold, [r for r in races if _covers(op, threshold, r)])
     boundaries = [record for record in records if record["table"] == "boundary"]
     found += [] if boundaries else ["the boundary was not measured"]
     return found + [
@@ -65,12 +38,23 @@ def missed(records: Sequence[Record]) -> list[str]:
     ]
 
 
-def _below(threshold: Threshold, covered: Sequence[Record]) -> Iterator[str]:
+def _covers(op: str, threshold: Threshold, record: Record) -> bool:
+    name = record["contestant"]
+    named = name in threshold.contestants if threshold.contestants else is_rival(record)
+    place = (record["op"], record["direction"]) == (op, _direction(threshold))
+    return named and place and record["size"] in threshold.sizes
+
+
+def _direction(threshold: Threshold) -> str:
+    return BOTH if threshold.both else FORWARD
+
+
+def _below(op: str, threshold: Threshold, covered: Sequence[Record]) -> Iterator[str]:
     measured = {(record["size"], record["contestant"]) for record in covered}
     for size in threshold.sizes:
         for name in threshold.contestants or ("any rival",):
             if (size, name) not in measured and not (name == "any rival" and measured):
-                yield f"{threshold.op}, {size}, {threshold.direction}, {name}: not measured"
+                yield f"{op}, {size}, {_direction(threshold)}, {name}: not measured"
     for record in covered:
         value, quantity = record[threshold.quantity], threshold.quantity
         if value < threshold.least:

@@ -42,8 +42,8 @@ class Contestant:
         everything = replace(config, views=ViewConfig())
         self.facts = {"flops": size * step_flops(everything, shards, stage)}
         ours = model_setup.make_model(config, shards, plan).to(self.device)
+        allocator.keep_freed_memory()  # as the command does; all contestants alike
         if name == "ours":
-            allocator.keep_freed_memory()  # as the command does
             model_setup.compile_model(ours, compiled, self.device)
             self.model: nn.Module = ours
         else:
@@ -157,7 +157,6 @@ def main() -> None:
     def make() -> Contestant | Machine:
         if given.name != "machine":
             return Contestant(given.name, given.compile, given.batch, given.decoded)
-        allocator.keep_freed_memory()
         reference = Contestant("reference", "off", given.batch, given.decoded)
         return Machine(reference.step, reference.device)
 

@@ -39,7 +39,7 @@ def test_vitmae(benchmark: Any, full: bool, compiled: bool) -> None:
         ours="as it is",
         against="Hugging Face ViTMAE" + (", compiled" if compiled else ""),
         batch=_BATCH,
-        headline=True,
+        headline="ViTMAE",
         seconds=median(mine),
         share=median(map(truediv, mine, other)),
         memory=answers[-1][0]["memory"] / answers[-1][1]["memory"],

@@ -18,10 +18,12 @@ from seamo_fast.profile.variant import as_reference
 from seamo_fast.tiles import TileBatch
 from seamo_fast.training import allocator, optimizer, precision
 from seamo_fast.training.config import OptimConfig
+from seamo_fast.training.step import TrainingStep
 
 CONFIG = replace(
     PRESETS["small"], image_size=224, patch_size=16, fusion="none", date_embedding=False
 )
+_LR = 1e-4
 # the whole image, a quarter of its patches
 VIEWS = views.ViewConfig(mode="same", crop_rate=(1.0, 1.0), flip=False)
 # pixels come normalised, as a Hugging Face image processor leaves them
@@ -82,34 +84,48 @@ def huggingface(config: ModelConfig) -> ViTMAEForPreTraining:
     return ViTMAEForPreTraining(settings)
 
 
-class Contestant:
-    """A model, fused AdamW and a batch; memory that was freed is kept in all processes."""
+class Ours:
+    """Our model, or its plain reference, and the step that a run makes."""
 
-    def __init__(self, name: str, compiled: bool, size: int) -> None:
+    def __init__(self, name: str, size: int) -> None:
         allocator.keep_freed_memory()
         self.device = precision.choose_device("auto")
-        batch, drawn = make_batch(CONFIG, size)
         self.facts: dict[str, float] = {}
-        self.inputs: tuple[object, ...] = (batch.to(self.device), drawn.to(self.device))
+        batch, drawn = make_batch(CONFIG, size)
+        self.batch, self.views = batch.to(self.device), drawn.to(self.device)
         torch.manual_seed(0)
-        if name == "huggingface":
-            self.model: nn.Module = huggingface(CONFIG)
-            pixels, noise = batch.bands[RGB.name][0][:, 0], noise_of(drawn)
-            self.inputs = (pixels.to(self.device), noise.to(self.device))
-        else:
-            ours = SeaMo(CONFIG, [RGB])
-            self.model = as_reference(ours) if name == "reference" else ours
-        if compiled:
-            self.model = torch.compile(self.model)
-        self.model.to(self.device)
-        self.adamw = optimizer.build(self.model, OptimConfig())
+        ours = SeaMo(CONFIG, [RGB])
+        model = as_reference(ours) if name == "reference" else ours
+        self.model: nn.Module = model.to(self.device)
+        self.train = TrainingStep(self.model, ours.count, OptimConfig(), self.device, torch.float32)
 
     def step(self) -> Answer:
         """Makes a training step."""
-        total = self.model(*self.inputs)[0]
-        total.backward()
-        optimizer.apply(self.adamw, self.model, 1e-4, None)
-        return {"loss": float(total.detach())}
+        losses, _ = self.train(self.model, self.batch, self.views, fusion=False, lr=_LR)
+        return {"loss": float(losses.sum())}
+
+
+class HuggingFace:
+    """Their model, with the optimiser, the clipping and the allocator of ours."""
+
+    def __init__(self, compiled: bool, size: int) -> None:
+        allocator.keep_freed_memory()
+        self.device = precision.choose_device("auto")
+        self.facts: dict[str, float] = {}
+        batch, drawn = make_batch(CONFIG, size)
+        self.pixels = batch.bands[RGB.name][0][:, 0].to(self.device)
+        self.noise = noise_of(drawn).to(self.device)
+        torch.manual_seed(0)
+        self.model = huggingface(CONFIG).to(self.device)
+        self.adamw = optimizer.build(self.model, OptimConfig())
+        self.call = torch.compile(self.model) if compiled else self.model
+
+    def step(self) -> Answer:
+        """Makes a training step."""
+        loss = self.call(self.pixels, noise=self.noise).loss
+        loss.backward()
+        optimizer.apply(self.adamw, self.model, _LR, OptimConfig().clip)
+        return {"loss": float(loss.detach())}
 
 
 def main() -> None:
@@ -120,10 +136,12 @@ def main() -> None:
     parser.add_argument("--compile", action="store_true")
     given = parser.parse_args()
 
-    def make() -> Contestant | Machine:
-        if given.name != "machine":
-            return Contestant(given.name, given.compile, given.batch)
-        reference = Contestant("reference", False, given.batch)
+    def make() -> Ours | HuggingFace | Machine:
+        if given.name == "huggingface":
+            return HuggingFace(given.compile, given.batch)
+        if given.name == "ours":
+            return Ours("ours", given.batch)
+        reference = Ours("reference", given.batch)
         return Machine(reference.step, reference.device)
 
     serve(make)

@@ -47,8 +47,8 @@ Tensors backward(const at::Tensor& grad, const at::Tensor& index, int64_t count,
   if (!needs_visible) sizes = {0};
   const at::Tensor visible_grad = empty(sizes, grad, grad.scalar_type());
   const at::Tensor mask_token_grad = empty({needs_mask_token ? width : 0}, grad, at::kFloat);
-  const at::Tensor table_grad = needs_table ? empty({positions, width}, grad, at::kFloat)
-                                            : empty({0}, grad, at::kFloat);
+  const at::Tensor table_grad =
+      needs_table ? empty({positions, width}, grad, at::kFloat) : empty({0}, grad, at::kFloat);
 
   AssembleTokensBackward x{};
   x.visible_count = count;
@@ -89,7 +89,8 @@ Tensors forward(const at::Tensor& visible, const at::Tensor& mask_token, const a
   });
 }
 
-const Exported exported[] = {{"assemble_tokens", &forward}, {"assemble_tokens_backward", &backward}};
+const Exported exported[] = {{"assemble_tokens", &forward},
+                             {"assemble_tokens_backward", &backward}};
 
 }  // namespace
 }  // namespace seamo

@@ -15,6 +15,7 @@ namespace {
 
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
+using Mask = std::vector<bool>;
 
 std::map<std::string, Backward>& backwards() {
   static std::map<std::string, Backward> known;
@@ -37,17 +38,22 @@ variable_list without_derivative(const std::string& op, variable_list grads) {
   return grads;
 }
 
+Mask mask_of(const c10::IValue& value) {
+  const c10::List<bool> list = value.toBoolList();
+  return {list.begin(), list.end()};
+}
+
 // All operations are one function to autograd. Whatever the backward pass needs is in the context,
 // where compiled autograd finds it.
 class Operation : public torch::autograd::Function<Operation> {
  public:
-  static variable_list forward(AutogradContext* ctx, at::TensorList inputs, const char* op,
-                               const Forward& body) {
+  static variable_list forward(AutogradContext* ctx, at::TensorList, const char* op,
+                               const Mask& given, const Forward& body) {
     Kept kept;
     Tensors results = body(&kept);
     ctx->save_for_backward(kept.tensors);
     ctx->saved_data["op"] = op;
-    ctx->saved_data["inputs"] = static_cast<int64_t>(inputs.size());
+    ctx->saved_data["given"] = given;
     ctx->saved_data["numbers"] = kept.numbers;
     ctx->saved_data["eps"] = kept.eps;
     ctx->mark_non_differentiable({results.begin() + 1, results.end()});
@@ -58,19 +64,22 @@ class Operation : public torch::autograd::Function<Operation> {
     const std::string op = ctx->saved_data["op"].toStringRef();
     const Kept kept{ctx->get_saved_variables(), ctx->saved_data["numbers"].toIntVector(),
                     ctx->saved_data["eps"].toDouble()};
-    const size_t inputs = ctx->saved_data["inputs"].toInt();
-    std::vector<bool> needed;
-    for (size_t i = 0; i < inputs; ++i) needed.push_back(ctx->needs_input_grad(i));
-    variable_list found;
+    const Mask given = mask_of(ctx->saved_data["given"]);
+    Mask needed;
+    size_t edges = 0;
+    for (const bool is_given : given) {
+      needed.push_back(is_given && ctx->needs_input_grad(edges++));
+    }
+    variable_list all, found;
     {
       const at::NoGradGuard guard;
-      found = backwards().at(op)(grads[0], kept, needed);
+      all = backwards().at(op)(grads[0], kept, needed);
     }
-    for (size_t i = 0; i < inputs; ++i) {
-      if (!needed[i]) found[i] = at::Tensor();
+    for (size_t i = 0; i < given.size(); ++i) {
+      if (given[i]) found.push_back(needed[i] ? all[i] : at::Tensor());
     }
     if (at::GradMode::is_enabled()) found = without_derivative(op, std::move(found));
-    found.resize(inputs + 2);  // the other arguments of forward
+    found.resize(edges + 3);  // the other arguments of forward
     return found;
   }
 };
@@ -86,10 +95,17 @@ Differentiable::Differentiable(const char* op, Backward backward) : op_(op) {
 }
 
 Tensors Differentiable::operator()(const Tensors& inputs, const Forward& forward) const {
+  Tensors defined;
+  Mask given;
   bool wanted = false;
-  for (const at::Tensor& input : inputs) wanted |= input.defined() && input.requires_grad();
+  for (const at::Tensor& input : inputs) {
+    given.push_back(input.defined());
+    if (!input.defined()) continue;
+    defined.push_back(input);
+    wanted |= input.requires_grad();
+  }
   if (!wanted || !at::GradMode::is_enabled()) return forward(nullptr);
-  return Operation::apply(at::TensorList(inputs), op_, forward);
+  return Operation::apply(at::TensorList(defined), op_, given, forward);
 }
 
 bool graph_is_kept() { return torch::autograd::get_current_graph_task_keep_graph(); }

@@ -89,21 +89,20 @@ Tensors differentiate(const at::Tensor& grad, const Kept& kept, const std::vecto
   const auto [patches, index] = named<2>(kept.tensors);
   const auto [positions] = named<1>(kept.numbers);
   if (is_plain(grad)) return backward(grad, patches, index, positions, needed);
-  return call_operator("seamo::_embed_patches_backward",
-                       {grad, patches, index, positions, needed});
+  return call_operator("seamo::_embed_patches_backward", {grad, patches, index, positions, needed});
 }
 
 const Differentiable operation("embed_patches", &differentiate);
 
 Tensors forward(const at::Tensor& patches, const at::Tensor& weight, const MaybeTensor& bias,
                 const at::Tensor& table, const at::Tensor& index, const MaybeTensor& offset) {
-  const bool good =
-      are_plain(patches, weight, table) && are_constant(patches) && is_index(index) &&
-      is_stored(patches) && patches.dim() >= 2 && patches.numel() > 0 && weight.dim() == 2 &&
-      weight.size(0) > 0 && table.dim() == 2 && weight.is_floating_point() &&
-      table.is_floating_point() && weight.size(1) == patches.size(-1) &&
-      table.size(1) == weight.size(0) && has_sizes(index, patches, 1, {}) &&
-      is_term(bias, weight, 2, weight.size(0)) && is_term(offset, patches, 2, weight.size(0));
+  const bool good = are_plain(patches, weight, table) && are_constant(patches) && is_index(index) &&
+                    is_stored(patches) && patches.dim() >= 2 && patches.numel() > 0 &&
+                    weight.dim() == 2 && weight.size(0) > 0 && table.dim() == 2 &&
+                    weight.is_floating_point() && table.is_floating_point() &&
+                    weight.size(1) == patches.size(-1) && table.size(1) == weight.size(0) &&
+                    has_sizes(index, patches, 1, {}) && is_term(bias, weight, 2, weight.size(0)) &&
+                    is_term(offset, patches, 2, weight.size(0));
   if (!good) return {};
   return operation({weight, or_undefined(bias), table, or_undefined(offset)}, [&](Kept* kept) {
     if (kept != nullptr) *kept = {{patches, index}, {table.size(0)}};

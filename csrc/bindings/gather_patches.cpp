@@ -127,8 +127,8 @@ Tensors forward(const Tensors& bands, const at::Tensor& boxes, const at::Tensor&
   x.scale = floats(scales);
   x.half = dtype == at::kBFloat16;
   const int64_t size = channels * patch_size * patch_size;
-  const at::Tensor out = empty({x.batch, x.seasons, x.wanted, size}, boxes,
-                               x.half ? at::kBFloat16 : at::kFloat);
+  const at::Tensor out =
+      empty({x.batch, x.seasons, x.wanted, size}, boxes, x.half ? at::kBFloat16 : at::kFloat);
   const at::Tensor valid = empty(index.sizes(), boxes, at::kBool);
   x.out = out.data_ptr();
   x.valid = valid.data_ptr<bool>();

@@ -1,8 +1,8 @@
 // The Python module of the CPU kernels: the functions that the other files export, and which
 // instruction set they use.
 
-#include <torch/csrc/utils/pybind.h>
 #include <pybind11/stl.h>
+#include <torch/csrc/utils/pybind.h>
 
 #include "exported.h"
 
@@ -47,16 +47,17 @@ Value cast(PyObject* argument) {
   try {
     return py::cast<Value>(py::handle(argument));
   } catch (const py::cast_error&) {
-    throw py::type_error("a C++ kernel got " + py::repr(py::type::of(argument)).cast<std::string>());
+    throw py::type_error("a C++ kernel got " +
+                         py::repr(py::type::of(argument)).cast<std::string>());
   }
 }
 
 }  // namespace
 
-#define SEAMO_FROM_PYTHON(Value)            \
-  template <>                               \
-  Value from_python(PyObject* argument) {   \
-    return cast<Value>(argument);           \
+#define SEAMO_FROM_PYTHON(Value)          \
+  template <>                             \
+  Value from_python(PyObject* argument) { \
+    return cast<Value>(argument);         \
   }
 
 SEAMO_FROM_PYTHON(at::Tensor)

@@ -54,8 +54,8 @@ bool is_scalar(const at::Tensor& x) { return is_float(x) && x.numel() == 1; }
 
 Tensors backward(const at::Tensor& grad, const at::Tensor& pred, const at::Tensor& target,
                  const at::Tensor& weight, const at::Tensor& total, bool normalize, double eps) {
-  const bool good = Inputs::are_good(pred, target, weight, normalize) && is_scalar(grad) &&
-                    is_scalar(total);
+  const bool good =
+      Inputs::are_good(pred, target, weight, normalize) && is_scalar(grad) && is_scalar(total);
   if (!good) return {};
   const Inputs inputs(pred, target, weight);
   const at::Tensor pred_grad = empty(pred.sizes(), pred, pred.scalar_type());

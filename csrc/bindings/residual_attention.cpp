@@ -91,8 +91,7 @@ Tensors forward(const at::Tensor& x, const at::Tensor& norm_weight, const at::Te
   const Branch branch{norm_weight, norm_bias, qkv_weight, qkv_bias, proj_weight,
                       kept_groups, heads,     skip,       eps};
   if (!branch.fits(x, proj_bias)) return {};
-  const Tensors inputs{x,        norm_weight, norm_bias, qkv_weight,
-                       qkv_bias, proj_weight, proj_bias};
+  const Tensors inputs{x, norm_weight, norm_bias, qkv_weight, qkv_bias, proj_weight, proj_bias};
   return operation(inputs, [&](Kept* kept) -> Tensors {
     const at::Tensor rows = x.contiguous();
     ResidualAttention y = branch.params(rows);

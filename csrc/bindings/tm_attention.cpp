@@ -20,8 +20,8 @@ bool is_same(const at::Tensor& x, const at::Tensor& like) {
 struct Inputs {
   at::Tensor q, k, v, adjacency, valid;
 
-  Inputs(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
-                  const at::Tensor& adjacency, const at::Tensor& valid)
+  Inputs(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const at::Tensor& adjacency,
+         const at::Tensor& valid)
       : q(with_unit_stride(q)),
         k(with_unit_stride(k)),
         v(with_unit_stride(v)),

@@ -27,8 +27,7 @@ at::Tensor tensor_of(const MatrixView& x) {
 
 void run_parallel(int64_t count, int64_t grain, void (*body)(void*, int64_t, int64_t),
                   void* context) {
-  at::parallel_for(0, count, grain,
-                   [&](int64_t begin, int64_t end) { body(context, begin, end); });
+  at::parallel_for(0, count, grain, [&](int64_t begin, int64_t end) { body(context, begin, end); });
 }
 
 int64_t thread_count() { return at::get_num_threads(); }

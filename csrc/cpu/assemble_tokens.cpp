@@ -24,7 +24,8 @@ void assemble_tokens_backward(const AssembleTokensBackward& x) {
     parallel_for(x.sequences * x.visible_count, kGrain, [&](int64_t begin, int64_t end) {
       char* to = static_cast<char*>(x.visible_grad);
       for (int64_t row = begin; row < end; ++row) {
-        std::memcpy(to + row * x.width * size, data + offset_of(visible, row) * size, x.width * size);
+        std::memcpy(to + row * x.width * size, data + offset_of(visible, row) * size,
+                    x.width * size);
       }
     });
   }

@@ -4,10 +4,10 @@
 //   #include "every_isa.h"
 //
 // The file is included in the namespaces seamo::generic, seamo::avx2 and seamo::avx512 (the last
-// two on x86-64 only), after vector.isa.h, with SEAMO_AVX2 and SEAMO_AVX512 set to 0 or 1. Its names
-// are local to the .cpp; it must include no header and hold no state. The generic kernels are plain
-// C++ with vectors of 16 bytes: SSE2 on x86-64, NEON on Arm. SEAMO_DISPATCH(function)(arguments)
-// calls the best that the processor can run.
+// two on x86-64 only), after vector.isa.h, with SEAMO_AVX2 and SEAMO_AVX512 set to 0 or 1. Its
+// names are local to the .cpp; it must include no header and hold no state. The generic kernels are
+// plain C++ with vectors of 16 bytes: SSE2 on x86-64, NEON on Arm.
+// SEAMO_DISPATCH(function)(arguments) calls the best that the processor can run.
 
 #pragma once
 
@@ -21,7 +21,7 @@
 
 #if defined(__x86_64__)
 #include <immintrin.h>
-#define SEAMO_DISPATCH(function)                                      \
+#define SEAMO_DISPATCH(function)                                       \
   (::seamo::isa() == ::seamo::Isa::avx512 ? &::seamo::avx512::function \
    : ::seamo::isa() == ::seamo::Isa::avx2 ? &::seamo::avx2::function   \
                                           : &::seamo::generic::function)
@@ -63,7 +63,7 @@ namespace {
 #undef SEAMO_AVX512
 #define SEAMO_AVX512 1
 #if defined(__clang__)
-#pragma clang attribute push(                                                      \
+#pragma clang attribute push(                                                    \
     __attribute__((target("avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl"))), \
     apply_to = function)
 #else

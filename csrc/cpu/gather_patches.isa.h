@@ -1,7 +1,7 @@
 typedef float Eight __attribute__((vector_size(32)));
 typedef int32_t Mask __attribute__((vector_size(32)));
 
-constexpr int kColumns = 8;  // pixels of a row that are computed at once
+constexpr int kColumns = 8;           // pixels of a row that are computed at once
 constexpr int kNear = 16, kFar = 32;  // pixels of a grid that they may come from, for the fast way
 
 // Keeps the compiler from fusing what computed x with what uses it.
@@ -189,10 +189,9 @@ template <int kWindow>
 inline void pick(const float* mixed, const int32_t* order, Eight& low, Eight& high) {
 #if SEAMO_AVX512
   const __m512i numbers = _mm512_loadu_si512(order);
-  const __m512 both = kWindow == kNear
-                          ? _mm512_permutexvar_ps(numbers, _mm512_loadu_ps(mixed))
-                          : _mm512_permutex2var_ps(_mm512_loadu_ps(mixed), numbers,
-                                                   _mm512_loadu_ps(mixed + kNear));
+  const __m512 both = kWindow == kNear ? _mm512_permutexvar_ps(numbers, _mm512_loadu_ps(mixed))
+                                       : _mm512_permutex2var_ps(_mm512_loadu_ps(mixed), numbers,
+                                                                _mm512_loadu_ps(mixed + kNear));
   low = (Eight)_mm512_castps512_ps256(both);
   high = (Eight)_mm512_extractf32x8_ps(both, 1);
 #elif SEAMO_AVX2
@@ -310,8 +309,7 @@ __attribute__((noinline)) bool gather_with_losses(const Pixel* plane, const Plac
     below_high = bad[3] ? Eight{} : below_high;
     low = low * (1 - line.fraction) + below_low * line.fraction;
     high = high * (1 - line.fraction) + below_high * line.fraction;
-    const Eight values =
-        (low * columns.low_weight + high * columns.high_weight - shift) * scale;
+    const Eight values = (low * columns.low_weight + high * columns.high_weight - shift) * scale;
     any_lost |= any(lost);
     write_some(to, lost ? Eight{} : values, columns.count);
   }
@@ -332,15 +330,19 @@ bool gather_columns(const GatherPatches& x, const Grid& grid, const Place& place
     Out* to = out + out_channel * x.patch * x.patch;
     const auto gather_in = [&]<int kWindow>() {
       // what one channel lost the next one most often lost too
-      const bool done = !any_lost && gather_channel<kWindow, kChecked>(plane, place, next_plane, next,
-                                                                       x.patch, grid.nodata, shift,
-                                                                       scale, to);
+      const bool done =
+          !any_lost && gather_channel<kWindow, kChecked>(plane, place, next_plane, next, x.patch,
+                                                         grid.nodata, shift, scale, to);
       any_lost |= !done && gather_channel_with_losses<kWindow>(plane, place, x.patch, grid.nodata,
                                                                shift, scale, to);
     };
     switch (place.columns->window) {
-      case kNear: gather_in.template operator()<kNear>(); break;
-      case kFar: gather_in.template operator()<kFar>(); break;
+      case kNear:
+        gather_in.template operator()<kNear>();
+        break;
+      case kFar:
+        gather_in.template operator()<kFar>();
+        break;
       default:
         any_lost |= gather_with_losses(plane, place, x.patch, grid.nodata, shift, scale, to);
     }
@@ -361,11 +363,16 @@ template <typename Out>
 bool gather_chunk(const GatherPatches& x, const Grid& grid, const Place& place, const Place& next,
                   Out* out) {
   switch (grid.pixel) {
-    case Pixel::u8: return gather_pixels<uint8_t>(x, grid, place, next, out);
-    case Pixel::u16: return gather_pixels<uint16_t>(x, grid, place, next, out);
-    case Pixel::i16: return gather_pixels<int16_t>(x, grid, place, next, out);
-    case Pixel::f16: return gather_pixels<f16>(x, grid, place, next, out);
-    default: return gather_pixels<float>(x, grid, place, next, out);
+    case Pixel::u8:
+      return gather_pixels<uint8_t>(x, grid, place, next, out);
+    case Pixel::u16:
+      return gather_pixels<uint16_t>(x, grid, place, next, out);
+    case Pixel::i16:
+      return gather_pixels<int16_t>(x, grid, place, next, out);
+    case Pixel::f16:
+      return gather_pixels<f16>(x, grid, place, next, out);
+    default:
+      return gather_pixels<float>(x, grid, place, next, out);
   }
 }
 

@@ -9,9 +9,8 @@ constexpr int64_t kGrain = 16;  // rows that are worth a thread
 
 void normalize(const LayerNorm& norm, const float* x, int64_t count, float* to, Moments moments) {
   const auto kernel = SEAMO_DISPATCH(normalize_rows);
-  parallel_for(count, kGrain, [&](int64_t begin, int64_t end) {
-    kernel(norm, x, begin, end, to, moments);
-  });
+  parallel_for(count, kGrain,
+               [&](int64_t begin, int64_t end) { kernel(norm, x, begin, end, to, moments); });
 }
 
 // body(block, begin, end) for each block of kSumRows rows of [0, count).
@@ -26,16 +25,14 @@ static void for_each_block(int64_t count, const Body& body) {
 
 void normalize_backward(const NormalizeBackward& y, int64_t count) {
   const auto kernel = SEAMO_DISPATCH(normalize_backward_rows);
-  for_each_block(count, [&](int64_t block, int64_t begin, int64_t end) {
-    kernel(y, begin, end, block);
-  });
+  for_each_block(count,
+                 [&](int64_t block, int64_t begin, int64_t end) { kernel(y, begin, end, block); });
 }
 
 void gelu(const float* x, const float* bias, int64_t count, int64_t width, float* to) {
   const auto kernel = SEAMO_DISPATCH(gelu_rows);
-  parallel_for(count, kGrain, [&](int64_t begin, int64_t end) {
-    kernel(x, bias, begin, end, width, to);
-  });
+  parallel_for(count, kGrain,
+               [&](int64_t begin, int64_t end) { kernel(x, bias, begin, end, width, to); });
 }
 
 void gelu_backward(const float* x, const float* bias, int64_t count, int64_t width, float* to,
@@ -48,9 +45,8 @@ void gelu_backward(const float* x, const float* bias, int64_t count, int64_t wid
 
 void add_bias(const Rows& rows, const float* bias, int64_t count, int64_t width, float* to) {
   const auto kernel = SEAMO_DISPATCH(add_bias_rows);
-  parallel_for(count, kGrain, [&](int64_t begin, int64_t end) {
-    kernel(rows, bias, begin, end, width, to);
-  });
+  parallel_for(count, kGrain,
+               [&](int64_t begin, int64_t end) { kernel(rows, bias, begin, end, width, to); });
 }
 
 }  // namespace seamo

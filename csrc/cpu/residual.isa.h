@@ -51,13 +51,15 @@ static void normalize_backward_rows(const NormalizeBackward& y, int64_t begin, i
   for (int64_t row = begin; row < end; ++row) {
     const float *x = y.x + row * width, *grad = y.grad + row * width, *weight = y.norm.weight;
     const float mean = y.moments.mean[row], scale = y.moments.scale[row];
-    const float by_bias = sum_of(width, [&]<typename Vector>(int64_t i) {
+    const auto of_bias = [&]<typename Vector>(int64_t i) {
       return read<Vector>(grad + i) * read<Vector>(weight + i);
-    }) / width;
-    const float by_weight = sum_of(width, [&]<typename Vector>(int64_t i) {
+    };
+    const auto of_weight = [&]<typename Vector>(int64_t i) {
       return read<Vector>(grad + i) * read<Vector>(weight + i) *
              ((read<Vector>(x + i) - mean) * scale);
-    }) / width;
+    };
+    const float by_bias = sum_of(width, of_bias) / width;
+    const float by_weight = sum_of(width, of_weight) / width;
     const int64_t place = row % residual.length - residual.skip;
     const float* added =
         place < 0 ? nullptr

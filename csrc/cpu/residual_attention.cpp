@@ -44,7 +44,7 @@ std::vector<Projection> projections(const ResidualAttention& x, float* memory, i
 // Columns of a projection from `column` on, as groups of heads.
 Tokens tokens_of(const ResidualAttention& x, const Projection& p, int64_t column) {
   const int64_t tokens = (x.length - p.skip) / x.groups;
-  return {p.to + column,     (x.length - p.skip) * p.columns, 0, tokens * p.columns, p.columns,
+  return {p.to + column,    (x.length - p.skip) * p.columns, 0, tokens * p.columns, p.columns,
           x.width / x.heads};
 }
 
@@ -155,8 +155,7 @@ class ProjectionGradient {
         taken_(x_, blocks.most),
         normal_grad_(blocks.most * x_.length * x_.width),
         of_queries_(x_.skip == 0 ? 0 : blocks.most * x_.queries() * x_.width) {
-    const MatrixView weight =
-        MatrixView::contiguous(y.qkv_weight_grad, 3 * x_.width, x_.width);
+    const MatrixView weight = MatrixView::contiguous(y.qkv_weight_grad, 3 * x_.width, x_.width);
     for (const Projection& p : projections(x_, nullptr, 0, 0)) {
       const bool wanted = weight.data != nullptr;
       weights_.emplace_back(wanted ? weight.row_range(p.first, p.first + p.columns) : weight);
@@ -223,8 +222,8 @@ void residual_attention(const ResidualAttention& x) {
     }
     tm_attention(blocks.attention(begin, end));
     float* out = x.out + begin * queries * width;
-    add_bias({x.x + (begin * length + x.skip) * width, queries, length * width, width},
-             x.proj_bias, rows, width, out);
+    add_bias({x.x + (begin * length + x.skip) * width, queries, length * width, width}, x.proj_bias,
+             rows, width, out);
     float* attended = x.attended + begin * queries * width;
     add_product(MatrixView::contiguous(out, rows, width),
                 MatrixView::contiguous(attended, rows, width), x.proj_weight.transposed());
@@ -249,8 +248,8 @@ void residual_attention_backward(const ResidualAttentionBackward& y) {
     proj_weight.add(of_out, MatrixView::contiguous(x.attended + first, rows, width));
     const auto grads = projections(x, projected.data(), blocks.most, 0);
     const QueriesKeysValues to(x, grads);
-    tm_attention_backward({blocks.attention(begin, end), heads_of(x, attended_grad.data()), to.q,
-                           to.k, to.v});
+    tm_attention_backward(
+        {blocks.attention(begin, end), heads_of(x, attended_grad.data()), to.q, to.k, to.v});
     const MatrixView slope = projection.add(grads, norm(begin * length, end * length));
     norm_grad.add(begin * length, end * length, slope.data, norm.moments(),
                   {of_out.data, length, x.skip});

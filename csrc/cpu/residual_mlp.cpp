@@ -18,8 +18,7 @@ void residual_mlp(const ResidualMlp& x) {
     const int64_t end = std::min(begin + most, x.count), size = end - begin;
     float* before = x.before != nullptr ? x.before + begin * hidden : wide.data();
     float* out = x.out + begin * width;
-    product(MatrixView::contiguous(before, size, hidden), norm(begin, end),
-            x.weight1.transposed());
+    product(MatrixView::contiguous(before, size, hidden), norm(begin, end), x.weight1.transposed());
     gelu(before, x.bias1, size, hidden, wide.data());
     add_bias({x.x + begin * width, size, 0, width}, x.bias2, size, width, out);
     add_product(MatrixView::contiguous(out, size, width),

@@ -123,8 +123,7 @@ void attend(const Head<Scalar>& head, const ForwardScratch& s, int64_t group, in
             int64_t queries) {
   const TmAttention& x = head.x;
   const int64_t columns = padded(queries);
-  read_rows(s.queries, head.rows(x.q, group, start), x.q.token, queries, x.width,
-            head.bias(0));
+  read_rows(s.queries, head.rows(x.q, group, start), x.q.token, queries, x.width, head.bias(0));
   transpose_rows(s.transposed, kBlock, s.queries, s.width, queries, head.scale());
   std::fill_n(s.out, queries * s.width, 0.0f);
   std::fill_n(s.sums, kBlock, 0.0f);
@@ -163,10 +162,8 @@ void forward(const TmAttention& x, int64_t begin, int64_t end, float* memory) {
     for (int64_t other = 0; other < groups; ++other) {
       if (!head.seen(other, first, last)) continue;
       const int64_t at = other * x.keys * s.width;
-      read_rows(s.keys + at, head.rows(x.k, other, 0), x.k.token, x.keys, x.width,
-                head.bias(1));
-      read_rows(s.values + at, head.rows(x.v, other, 0), x.v.token, x.keys, x.width,
-                head.bias(2));
+      read_rows(s.keys + at, head.rows(x.k, other, 0), x.k.token, x.keys, x.width, head.bias(1));
+      read_rows(s.values + at, head.rows(x.v, other, 0), x.v.token, x.keys, x.width, head.bias(2));
     }
     for (int64_t group = first; group < last; ++group) {
       if (head.sees_any(group)) {

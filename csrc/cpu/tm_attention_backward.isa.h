@@ -90,8 +90,7 @@ void differentiate(const TmAttentionBackward& y, const Head<Scalar>& head, const
   }
   std::fill(s.means + queries, s.means + kBlock, 0.0f);
   std::fill(s.totals + queries, s.totals + kBlock, 0.0f);
-  read_rows(s.queries, head.rows(x.q, group, start), x.q.token, queries, x.width,
-            head.bias(0));
+  read_rows(s.queries, head.rows(x.q, group, start), x.q.token, queries, x.width, head.bias(0));
   transpose_rows(s.queries_across, kBlock, s.queries, width, queries, head.scale());
   transpose_rows(s.grads_across, kBlock, s.grads, width, queries, 1.0f);
   std::fill_n(s.query_grads, queries * width, 0.0f);
@@ -137,10 +136,8 @@ void backward(const TmAttentionBackward& y, int64_t parts, int64_t begin, int64_
     for (int64_t other = 0; other < head.groups(); ++other) {
       if (!head.seen(other, 0, head.groups())) continue;
       const int64_t at = other * x.keys * s.width;
-      read_rows(s.keys + at, head.rows(x.k, other, 0), x.k.token, x.keys, x.width,
-                head.bias(1));
-      read_rows(s.values + at, head.rows(x.v, other, 0), x.v.token, x.keys, x.width,
-                head.bias(2));
+      read_rows(s.keys + at, head.rows(x.k, other, 0), x.k.token, x.keys, x.width, head.bias(1));
+      read_rows(s.values + at, head.rows(x.v, other, 0), x.v.token, x.keys, x.width, head.bias(2));
     }
     for (int64_t group = 0; group < head.groups(); ++group) {
       if (head.sees_any(group)) {

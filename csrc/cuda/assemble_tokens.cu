@@ -12,10 +12,10 @@ SEAMO_PARAMS(AssembleTokens, Rows visible; int64_t storage; const float* mask_to
 SEAMO_PARAMS(CopyRows, Rows rows; int64_t storage, count, width; void* to; void* stream;)
 
 constexpr int kWarps = 8;
+constexpr int kThreads = kWarp * kWarps;  // of a block
 
 template <typename Scalar>
-__global__ void __launch_bounds__(kWarp * kWarps)
-    tokens_kernel(const AssembleTokens x, bool packed) {
+__global__ void __launch_bounds__(kThreads) tokens_kernel(const AssembleTokens x, bool packed) {
   const int64_t row = static_cast<int64_t>(blockIdx.x) * kWarps + threadIdx.y;
   if (row >= x.count) return;
   const int64_t place = row % x.length;
@@ -35,8 +35,7 @@ __global__ void __launch_bounds__(kWarp * kWarps)
 }
 
 template <typename Scalar>
-__global__ void __launch_bounds__(kWarp * kWarps)
-    copy_kernel(const CopyRows x, bool packed) {
+__global__ void __launch_bounds__(kThreads) copy_kernel(const CopyRows x, bool packed) {
   const int64_t row = static_cast<int64_t>(blockIdx.x) * kWarps + threadIdx.y;
   if (row >= x.count) return;
   const Scalar* from = row_of<Scalar>(x.rows, row);

@@ -118,12 +118,12 @@ __device__ inline void add_product(Sum& sum, const A& a, const B& b, bool tf32) 
 template <typename Scalar, bool across>
 struct Product {
   static constexpr int kDepth = embed_patches::kDepth<Scalar>;
-  using Part = std::conditional_t<across, Slice<Scalar, kDepth, kSide>,
-                                  Slice<Scalar, kSide, kDepth>>;
-  using A = Factor<Scalar, wmma::matrix_a,
-                   std::conditional_t<across, wmma::col_major, wmma::row_major>>;
-  using B = Factor<Scalar, wmma::matrix_b,
-                   std::conditional_t<across, wmma::row_major, wmma::col_major>>;
+  using Part =
+      std::conditional_t<across, Slice<Scalar, kDepth, kSide>, Slice<Scalar, kSide, kDepth>>;
+  using A =
+      Factor<Scalar, wmma::matrix_a, std::conditional_t<across, wmma::col_major, wmma::row_major>>;
+  using B =
+      Factor<Scalar, wmma::matrix_b, std::conditional_t<across, wmma::row_major, wmma::col_major>>;
   using Sum = wmma::fragment<wmma::accumulator, kFragment, kFragment, A::kStep, float>;
 
   struct Stage {
@@ -274,8 +274,8 @@ SEAMO_EXPORT int seamo_embed_patches_backward(const EmbedPatchesBackward* params
     const dim3 grid(ceil_div(x.width, kSide) * ceil_div(x.values, kSide),
                     ceil_div(x.count, x.span));
     return SEAMO_LAUNCH(kernel, grid, dim3(kThreads), 0, x.stream, x,
-                        is_packed<Scalar>(x.grad, x.width),
-                        is_packed<Scalar>(x.patches, x.values), is_packed(x.to, x.values));
+                        is_packed<Scalar>(x.grad, x.width), is_packed<Scalar>(x.patches, x.values),
+                        is_packed(x.to, x.values));
   });
 }
 

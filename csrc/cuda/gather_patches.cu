@@ -140,10 +140,9 @@ __global__ void __launch_bounds__(kThreads, 5)
   const float* box = x.boxes + pixels.image * 4;
   const Tap down = tap_of(row, box[0], box[2], x.image_height, x.grid_height);
   const Tap right = tap_of(col, box[1], box[3], x.image_width, x.grid_width);
-  const Pixel* band = static_cast<const Pixel*>(x.band) +
-                      pixels.image / x.seasons * x.batch_stride +
-                      pixels.image % x.seasons * x.season_stride +
-                      pixels.first_channel * x.channel_stride;
+  const Pixel* band =
+      static_cast<const Pixel*>(x.band) + pixels.image / x.seasons * x.batch_stride +
+      pixels.image % x.seasons * x.season_stride + pixels.first_channel * x.channel_stride;
   const int64_t start = down.low * x.row_stride + right.low * x.col_stride;
 
   if constexpr (sizeof(Pixel) > 1) {

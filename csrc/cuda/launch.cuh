@@ -17,7 +17,7 @@
 #define SEAMO_LAUNCH(kernel, grid, block, shared_bytes, stream, ...) \
   (::seamo::launch(kernel, grid, block, shared_bytes, stream, __VA_ARGS__))
 
-#define SEAMO_SHARED(type, name)                                    \
+#define SEAMO_SHARED(type, name)                                       \
   extern __shared__ __align__(128) unsigned char seamo_shared_bytes[]; \
   type* const name = reinterpret_cast<type*>(seamo_shared_bytes)
 

@@ -17,6 +17,7 @@ SEAMO_PARAMS(NormPixLossBackward, Rows pred, target; int64_t pred_storage, targe
              const float* grad; const float* total; void* pred_grad; void* stream;)
 
 constexpr int kWarps = 8;
+constexpr int kThreads = kWarp * kWarps;  // of a block
 
 template <typename Params>
 __device__ inline float weight_of(const Params& x, int64_t row) {
@@ -63,7 +64,7 @@ __device__ inline Eight error_of(const Pred* pred, const Goal* target, const Tar
 }
 
 template <typename Pred, typename Goal>
-__global__ void __launch_bounds__(kWarp * kWarps)
+__global__ void __launch_bounds__(kThreads)
     loss_kernel(const NormPixLoss x, bool pred_packed, bool target_packed) {
   __shared__ float losses[kWarps], totals[kWarps];
   float loss = 0, total = 0;
@@ -114,7 +115,7 @@ __global__ void finish_kernel(const NormPixLoss x) {
 }
 
 template <typename Pred, typename Goal>
-__global__ void __launch_bounds__(kWarp * kWarps)
+__global__ void __launch_bounds__(kThreads)
     gradient_kernel(const NormPixLossBackward x, bool pred_packed, bool target_packed,
                     bool grad_packed) {
   const int64_t row = static_cast<int64_t>(blockIdx.x) * kWarps + threadIdx.y;

@@ -17,17 +17,16 @@
 
 #define SEAMO_EXPORT extern "C" __attribute__((visibility("default")))
 
-#define SEAMO_PARAMS(name, ...)                                                            \
-  struct name {                                                                            \
-    __VA_ARGS__                                                                            \
-  };                                                                                       \
-  extern "C" inline __attribute__((used, visibility("default"))) const char*               \
-      seamo_fields_of_##name() {                                                           \
-    return #__VA_ARGS__;                                                                   \
-  }                                                                                        \
-  extern "C" inline __attribute__((used, visibility("default"))) int64_t                   \
-      seamo_size_of_##name() {                                                             \
-    return sizeof(name);                                                                   \
+#define SEAMO_PARAMS(name, ...)                                                                   \
+  struct name {                                                                                   \
+    __VA_ARGS__                                                                                   \
+  };                                                                                              \
+  extern "C" inline __attribute__((used, visibility("default"))) const char*                      \
+  seamo_fields_of_##name() {                                                                      \
+    return #__VA_ARGS__;                                                                          \
+  }                                                                                               \
+  extern "C" inline __attribute__((used, visibility("default"))) int64_t seamo_size_of_##name() { \
+    return sizeof(name);                                                                          \
   }
 
 #include "../rows.h"

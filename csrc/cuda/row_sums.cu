@@ -13,6 +13,7 @@ SEAMO_PARAMS(PositionSums, Rows rows; int64_t storage; const void* index;
              int64_t index_is_long, count, span, positions, width; float* to; void* stream;)
 
 constexpr int kWarps = 8;
+constexpr int kThreads = kWarp * kWarps;  // of a block
 constexpr int kColumns = kWarp * kEight;  // of a block
 constexpr int kTile = 1024;               // index numbers in shared memory
 
@@ -22,7 +23,7 @@ __device__ inline void add(Eight& sum, const Eight& eight) {
 
 // Each warp adds every eighth row of a group, then each thread one column of all warps.
 template <typename Scalar>
-__global__ void __launch_bounds__(kWarp * kWarps)
+__global__ void __launch_bounds__(kThreads)
     group_kernel(const GroupSums x, int64_t chunks, bool packed) {
   __shared__ float sums[kWarps][kColumns];
   const int64_t group = blockIdx.x / chunks, chunk = blockIdx.x % chunks * kColumns;
@@ -46,7 +47,7 @@ __global__ void __launch_bounds__(kWarp * kWarps)
 
 // Each warp has a position, and adds the rows of the span that it finds there, in their order.
 template <typename Scalar>
-__global__ void __launch_bounds__(kWarp * kWarps)
+__global__ void __launch_bounds__(kThreads)
     position_kernel(const PositionSums x, bool packed, bool to_packed) {
   __shared__ int numbers[kTile];
   const int64_t position = static_cast<int64_t>(blockIdx.x) * kWarps + threadIdx.y;
@@ -55,10 +56,9 @@ __global__ void __launch_bounds__(kWarp * kWarps)
   const int64_t last = first + x.span < x.count ? first + x.span : x.count;
   Eight sum{};
   for (int64_t tile = first; tile < last; tile += kTile) {
-    for (int i = threadIdx.y * kWarp + threadIdx.x; i < kTile; i += kWarp * kWarps) {
+    for (int i = threadIdx.y * kWarp + threadIdx.x; i < kTile; i += kThreads) {
       const bool inside = tile + i < last;
-      numbers[i] =
-          inside ? static_cast<int>(number_at(x.index, x.index_is_long, tile + i)) : -1;
+      numbers[i] = inside ? static_cast<int>(number_at(x.index, x.index_is_long, tile + i)) : -1;
     }
     __syncthreads();
     for (int base = 0; base < kTile && tile + base < last; base += kWarp) {

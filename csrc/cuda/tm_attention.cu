@@ -111,8 +111,8 @@ __global__ void __launch_bounds__(Shape<T, kWidth>::kThreads, kWidth > 96 ? 3 : 
 
   const float total = softmax.sum();
   const int64_t first = place.first + warp() * kTile;
-  T* out = static_cast<T*>(params.out) +
-           ((group * x.queries + first) * x.heads + place.head) * x.width;
+  T* out =
+      static_cast<T*>(params.out) + ((group * x.queries + first) * x.heads + place.head) * x.width;
   write_rows<T>(out, x.heads * x.width, own, x.width, total == 0 ? 0 : 1 / total, sums, tile);
   if (lane() < min(own, kTile)) {
     const float lse = total == 0 ? kInfinity : (softmax.top + log2f(total)) / kLog2e;

@@ -150,8 +150,7 @@ template <typename S, typename Params>
 int launch_blocks(void (*kernel)(Params), const Params& params, int64_t rows, int tiles,
                   int floats) {
   const AttentionInputs& x = params.inputs;
-  const int64_t blocks =
-      ceil_div(rows, S::kRows) * x.batch * x.seasons * x.modalities * x.heads;
+  const int64_t blocks = ceil_div(rows, S::kRows) * x.batch * x.seasons * x.modalities * x.heads;
   if (blocks > INT32_MAX) return cudaErrorInvalidConfiguration;
   return SEAMO_LAUNCH(kernel, dim3(blocks), dim3(S::kThreads), S::shared_bytes(tiles, floats),
                       params.stream, params);

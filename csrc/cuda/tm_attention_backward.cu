@@ -54,8 +54,8 @@ __global__ void __launch_bounds__(Shape<T, kWidth>::kThreads, kWidth > 64 ? 3 : 
     __pipeline_wait_prior(0);
     __syncthreads();
     delta = row_delta<T, kWidth>(slopes + warp() * kTile * S::kStride,
-                                 static_cast<const T*>(params.out) + offset, x.heads * x.width,
-                                 own, x.width);
+                                 static_cast<const T*>(params.out) + offset, x.heads * x.width, own,
+                                 x.width);
     if (lane() % kTile < own) {
       lse = params.lse[row] * kLog2e;
       if (lane() < kTile) params.delta[row] = delta;
@@ -131,8 +131,8 @@ __global__ void __launch_bounds__(Shape<T, kWidth>::kThreads, kWidth > 80 ? 2 : 
       [&](int other, int first, int count, int buffer) {
         const int64_t row =
             ((place.batch * groups + other) * x.heads + place.head) * x.queries + first;
-        copy_floats<S::kStep>(floats + buffer * 2 * S::kStep, params.lse + row,
-                              params.delta + row, count);
+        copy_floats<S::kStep>(floats + buffer * 2 * S::kStep, params.lse + row, params.delta + row,
+                              count);
       },
       [&](int, int buffer, const T* queries, const T* slopes) {
         if (own <= 0) return;
@@ -176,8 +176,7 @@ int seamo_tm_attention_backward(const seamo::TmAttentionBackward* params) {
   return with_shape(x, [&](auto number, auto width) {
     using T = decltype(number);
     using S = Shape<T, width>;
-    const int error =
-        launch_blocks<S>(query_grad_kernel<T, width>, *params, x.queries, 2, 0);
+    const int error = launch_blocks<S>(query_grad_kernel<T, width>, *params, x.queries, 2, 0);
     if (error) return error;
     return launch_blocks<S>(key_grad_kernel<T, width>, *params, x.keys, 2, 4 * S::kStep);
   });

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .. import _cuda
-from .._cuda_rows import sum_by_position, sum_rows
+from .._gpu import _cuda
+from .._gpu._cuda_rows import sum_by_position, sum_rows
 
 
 def forward(visible: Tensor, mask_token: Tensor, table: Tensor, index: Tensor) -> Tensor | None:

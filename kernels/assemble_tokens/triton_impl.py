@@ -15,9 +15,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .. import _triton
-from .._triton import cast
-from .._triton_rows import sums_by_position
+from .._gpu import _triton
+from .._gpu._triton import cast
+from .._gpu._triton_rows import sums_by_position
 
 # both move 16 bytes a thread; the second has more loads under way
 _CONFIGS = tuple(triton.Config({"BLOCK_ROWS": rows}, num_warps=4) for rows in (4, 8))

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .. import _cuda
-from .._cuda_rows import spans, sum_by_position, sum_groups, sum_rows, sum_spans
+from .._gpu import _cuda
+from .._gpu._cuda_rows import spans, sum_by_position, sum_groups, sum_rows, sum_spans
 
 _SIDE = 128  # of the part of a result that a block makes
 

@@ -15,9 +15,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .. import _triton
-from .._triton import cast, dot
-from .._triton_rows import sums_by_position
+from .._gpu import _triton
+from .._gpu._triton import cast, dot
+from .._gpu._triton_rows import sums_by_position
 
 
 def _blocks(*shapes: tuple[int, int, int, int]) -> tuple[triton.Config, ...]:

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .. import _cuda
 from .._dtypes import accumulation
+from .._gpu import _cuda
 from . import reference
 
 

@@ -15,9 +15,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .. import _triton
 from .._dtypes import accumulation
-from .._triton import cast
+from .._gpu import _triton
+from .._gpu._triton import cast
 from . import reference
 
 _CONFIGS = tuple(

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .. import _cuda
+from .._gpu import _cuda
 
 _BLOCKS = 1024  # fill the largest GPU
 _PATCHES = 8  # that a block takes at once

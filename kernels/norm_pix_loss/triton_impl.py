@@ -13,8 +13,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .. import _triton
-from .._triton import cast
+from .._gpu import _triton
+from .._gpu._triton import cast
 
 _PROGRAMS = 1024  # fill the largest GPU; one program adds their sums
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .. import _cuda
+from .._gpu import _cuda
 
 _WIDEST_HEAD = 128
 

@@ -15,7 +15,7 @@ import torch
 import triton
 from torch import Tensor
 
-from .. import _triton
+from .._gpu import _triton
 from . import triton_kernels
 
 

@@ -10,7 +10,7 @@ import math
 import triton
 import triton.language as tl
 
-from .._triton import cast, dot
+from .._gpu._triton import cast, dot
 
 _LOG2_E = tl.constexpr(math.log2(math.e))
 

@@ -21,12 +21,12 @@ import numpy as np
 import torch
 
 from seamo_fast.errors import SeaMoError
+from seamo_fast.files import write_text
 from seamo_fast.kernels import _registry
 from seamo_fast.profile.config import ParityConfig
 from seamo_fast.profile.tables import as_text, write_csv
 from seamo_fast.profile.variant import REFERENCE
 from seamo_fast.training.config import to_yaml
-from seamo_fast.training.recovery.run_folder import write_atomically
 from seamo_fast.training.reporting.figures import new_figure, save_figure
 
 LOG: Final = logging.getLogger("seamo_fast")
@@ -76,7 +76,7 @@ def compare(config: ParityConfig) -> str:
     folder = Path(config.parity.folder)
     (folder / "losses").mkdir(parents=True, exist_ok=True)
     common = replace(config, run=replace(config.run, compile="off"))
-    write_atomically(folder / "config.yaml", to_yaml(common))
+    write_text(folder / "config.yaml", to_yaml(common))
     runs = variants(config)
     with ThreadPoolExecutor(config.parity.jobs) as pool:
         curves = dict(pool.map(lambda variant: (variant.name, _train(variant, folder)), runs))
@@ -84,7 +84,7 @@ def compare(config: ParityConfig) -> str:
     rows = zip(range(1, config.parity.steps + 1), *(curves[n].tolist() for n in names), strict=True)
     write_csv(folder / "curves.csv", ["step", *names], list(rows))
     found = judge(curves)
-    write_atomically(folder / "parity.json", json.dumps({**_setting(config), **found}, indent=1))
+    write_text(folder / "parity.json", json.dumps({**_setting(config), **found}, indent=1))
     draw(folder / "parity.png", curves)
     return describe(found)
 

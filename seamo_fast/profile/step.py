@@ -11,13 +11,13 @@ import torch
 from torch._C._autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
+from seamo_fast.files import write_text
 from seamo_fast.model.seamo import SeaMo
 from seamo_fast.profile.config import StepConfig
 from seamo_fast.profile.phases import Phases
 from seamo_fast.profile.steps import ProfiledSteps
 from seamo_fast.profile.tables import Row, as_text, draw_bars, write_csv
 from seamo_fast.training import model_setup, precision
-from seamo_fast.training.recovery.run_folder import write_atomically
 from seamo_fast.training.reporting.meter import peak_memory
 from seamo_fast.training.step import step_flops
 
@@ -89,7 +89,7 @@ def profile_step(config: StepConfig) -> str:
     )
     write_csv(folder / "phases.csv", _PHASES, by_phase)
     write_csv(folder / "operators.csv", _OPERATORS, by_operator)
-    write_atomically(folder / "profile.txt", f"{text}\n")
+    write_text(folder / "profile.txt", f"{text}\n")
     charts = {
         "phases of a step": {str(row[0]): float(row[1]) for row in by_phase},
         "operators": {str(row[0]): float(row[2]) for row in by_operator[:_SHOWN]},

@@ -7,7 +7,7 @@ import io
 from collections.abc import Sequence
 from pathlib import Path
 
-from seamo_fast.training.recovery.run_folder import write_atomically
+from seamo_fast.files import write_text
 from seamo_fast.training.reporting.figures import new_figure, save_figure
 
 Row = tuple[str | int | float, ...]
@@ -34,7 +34,7 @@ def write_csv(path: Path, header: Sequence[str], rows: Sequence[Row]) -> None:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(header)
     writer.writerows(rows)
-    write_atomically(path, text.getvalue())
+    write_text(path, text.getvalue())
 
 
 def draw_bars(path: Path, charts: dict[str, dict[str, float]], unit: str) -> None:

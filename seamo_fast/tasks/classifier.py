@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from seamo_fast.errors import CheckpointError
+from seamo_fast.files import replacing
 from seamo_fast.model.backbone import SeaMoBackbone
 from seamo_fast.model.weights import model_metadata, read_weights
 from seamo_fast.training.precision import autocast
@@ -63,12 +63,10 @@ class Classifier(nn.Module):
         state = {**self.backbone.state_dict(), **_prefixed("head", self.head)}
         state = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
         metadata = model_metadata(self.backbone.config, self.backbone.modalities)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
         try:
-            save_file(state, temporary, {**metadata, "classes": json.dumps(self.classes)})
-            temporary.replace(path)
+            with replacing(path) as temporary:
+                save_file(state, temporary, {**metadata, "classes": json.dumps(self.classes)})
         except (OSError, SafetensorError) as error:
-            temporary.unlink(missing_ok=True)
             raise CheckpointError(f"{path} could not be written: {error}") from error
 
     @classmethod

@@ -13,6 +13,7 @@ import torch
 
 from seamo_fast._version import __version__
 from seamo_fast.errors import ConfigError, DataError
+from seamo_fast.files import write_text
 from seamo_fast.modalities import Modality
 from seamo_fast.model.backbone import SeaMoBackbone
 from seamo_fast.model.config import PRESETS
@@ -26,7 +27,6 @@ from seamo_fast.tasks.metrics import Evaluation, evaluate, plot_confusion
 from seamo_fast.tasks.probe import fit_probe
 from seamo_fast.tasks.samples import Samples, load_samples, measure
 from seamo_fast.training.precision import choose_device, choose_dtype
-from seamo_fast.training.recovery.run_folder import write_atomically
 
 RESULTS = "results.json"
 _LOG = logging.getLogger(__name__)
@@ -88,7 +88,7 @@ def classify(config: FinetuneConfig) -> dict[str, Any]:
     model.save(output / "model.safetensors")
     title = f"{dataset.kind}, {config.method}, test accuracy {found.accuracy:.1%}"
     plot_confusion(found.confusion, dataset.classes, title, output / "confusion.png")
-    write_atomically(output / RESULTS, json.dumps(results, indent=1) + "\n")
+    write_text(output / RESULTS, json.dumps(results, indent=1) + "\n")
     _LOG.info(_report(results, output))
     return results
 

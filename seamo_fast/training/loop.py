@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from seamo_fast.files import write_text
 from seamo_fast.tiles import TileBatch
 from seamo_fast.training import batches, precision, schedule
 from seamo_fast.training.config import PretrainConfig, to_yaml
@@ -62,7 +63,7 @@ def _telemetry(state: RunState) -> Iterator[Telemetry | None]:
         telemetry = None
         with ranks.raise_on_all():
             if ranks.is_main():
-                run_folder.write_atomically(state.folder / "config.yaml", to_yaml(state.config))
+                write_text(state.folder / "config.yaml", to_yaml(state.config))
                 telemetry = Telemetry(state.folder, state.step, state.plan.total, state.config)
                 stack.callback(telemetry.close)
         yield telemetry

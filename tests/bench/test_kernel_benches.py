@@ -25,7 +25,7 @@ def small_cases(bench: common.Bench) -> list[common.Case]:
 @pytest.mark.parametrize(
     ("bench", "case", "name"),
     [
-        pytest.param(bench, case, name, id=f"{bench.op}, {case.label}, {case.direction}, {name}")
+        pytest.param(bench, case, name, id=f"{bench.name}, {case.label}, {case.direction}, {name}")
         for bench in BENCHES
         for case in small_cases(bench)
         for name in bench.names(compiled=False)

@@ -63,7 +63,9 @@ def test_what_was_not_measured_is_missed() -> None:
     lines = missed([])
     assert "the boundary was not measured" in lines
     assert len(lines) == 1 + sum(
-        len(threshold.sizes) * max(1, len(threshold.contestants)) for threshold in THRESHOLDS
+        len(threshold.sizes) * max(1, len(threshold.contestants))
+        for thresholds in THRESHOLDS.values()
+        for threshold in thresholds
     )
 
 
@@ -145,6 +147,45 @@ def test_one_command_writes_the_tables(tmp_path: Path, monkeypatch: pytest.Monke
     assert "| norm_pix_loss | forward+backward | 5.00 eager |" in text
     assert command.main(["--write"]) == 0
     assert page.read_text() == text
+
+
+def step(against: str, share: float, headline: str) -> Record:
+    return {
+        "table": "steps",
+        "model": "a model",
+        "ours": "as it is",
+        "against": against,
+        "batch": 8,
+        "headline": headline,
+        "seconds": 2.0,
+        "share": share,
+        "memory": 0.5,
+    }
+
+
+def test_the_front_page_names_the_hardest_rivals(tmp_path: Path) -> None:
+    timm = {"table": "inference", "op": "models", "direction": common.FORWARD}
+    path = written(
+        tmp_path / "found.json",
+        step("plain", 0.5, "plain"),
+        step("ViTMAE", 0.5, "ViTMAE"),
+        step("ViTMAE, compiled", 0.8, "ViTMAE"),
+        step("plain", 0.4, ""),
+        race("timm", 1.3, **timm | {"size": "base B=16"}),
+        race("timm compiled", 1.1, **timm | {"size": "base B=16"}),
+        race("timm", 1.05, **timm | {"size": "base B=1"}),
+        race("eager", 3.0),
+        race("flex", 2.0, op="tm_attention", size="small"),
+        race("cat", 1.5, op="assemble_tokens", size="small"),
+    )
+    assert tables.block("summary", [records.read(path)]).splitlines()[2:7] == [
+        "| training step, a model, batch 8 | plain | 2.00 | 0.50 |",
+        "| training step, a model, batch 8 | ViTMAE, compiled | 1.25 | 0.50 |",
+        "| inference, ViT-B/16, B=16 | timm compiled | 1.10 |  |",
+        "| single kernels `norm_pix_loss`, `tm_attention` "
+        "| best of PyTorch: eager, flex | 3.00, 2.00 |  |",
+        "",
+    ]
 
 
 @pytest.mark.parametrize("page", command.DOCS, ids=lambda page: page.name)

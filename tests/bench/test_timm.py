@@ -13,6 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 pytest.importorskip("timm", reason="timm is not installed")
 
 from bench.inference import models
+from bench.training.contestant import Machine
 
 SMALL = replace(models.CONFIG, width=32, depth=2, heads=2, image_size=32, patch_size=8)
 
@@ -48,5 +49,7 @@ def test_the_race_is_between_models_of_one_size() -> None:
     # the fused attention of the CPU hides its products from the counter
     with sdpa_kernel(SDPBackend.MATH), torch.no_grad(), FlopCounterMode(display=False) as counter:
         theirs(images)
-    case = models.common.Case("base", batch=1)
-    assert models.work_of(case).operations == pytest.approx(counter.get_total_flops(), rel=0.01)
+    assert models.work(images).operations == pytest.approx(counter.get_total_flops(), rel=0.01)
+    with torch.no_grad():
+        products = Machine(lambda: theirs(images), images.device).facts["flops"]
+    assert products == pytest.approx(counter.get_total_flops(), rel=0.001)

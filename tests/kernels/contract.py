@@ -30,6 +30,10 @@ class Backend(NamedTuple):
     public: bool  # whether the public functions reach them in these tests
 
 
+def name_of(op: Any) -> str:
+    return str(op.FUNCTION.__name__)
+
+
 class Subject:
     """An operation (a module of bench.ops) as one backend computes it."""
 
@@ -37,7 +41,7 @@ class Subject:
         self.op, self.backend = op, backend
         package = op.FUNCTION.__module__
         self.reference: Any = importlib.import_module(f"{package}.reference")
-        self.module: Any = _registry.implementation(package.rpartition(".")[2], backend.name)
+        self.module: Any = _registry.implementation(name_of(op), backend.name)
         # kernels of a GPU that run on the CPU run under guard
         self.slow = backend.name in ("triton", "cuda") and backend.device == "cpu"
         self.guarded = cuda_host.Guarded(self.module) if self.slow else self.module

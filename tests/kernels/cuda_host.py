@@ -15,7 +15,7 @@ import pytest
 from torch import Tensor
 from torch.utils._pytree import tree_map_only
 
-from seamo_fast.kernels import _cuda
+from seamo_fast.kernels._gpu import _cuda
 from seamo_fast.kernels.gather_patches import reference as gather_patches
 from tests.cuda_on_host import host
 from tests.cuda_on_host.host import guarded_by

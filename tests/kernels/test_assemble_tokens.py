@@ -10,7 +10,8 @@ import torch
 from hypothesis import strategies as st
 
 from bench.ops import assemble_tokens as OP
-from seamo_fast.kernels import _cuda_rows, assemble_tokens
+from seamo_fast.kernels import assemble_tokens
+from seamo_fast.kernels._gpu import _cuda_rows
 from tests.kernels import cuda_host
 from tests.kernels.contract import EVERY_DTYPE, Backend, Subject
 from tests.kernels.layouts import LAYOUTS, Layout, laid_out
@@ -58,7 +59,7 @@ def test_any_shape(subject: Subject) -> None:
         seed=st.integers(0, 2**31),
         dtype=st.sampled_from(EVERY_DTYPE),
         layouts=st.lists(st.sampled_from(LAYOUTS), min_size=5, max_size=5),
-        lead=st.lists(st.integers(1, 7), max_size=2).map(tuple),
+        lead=st.lists(st.integers(1, 4), max_size=2).map(tuple),
         counts=st.tuples(st.integers(0, 9), st.integers(0, 9)),
         n=st.integers(1, 70),
         d=st.integers(1, 130),

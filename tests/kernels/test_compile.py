@@ -9,142 +9,72 @@ import pytest
 import torch
 from torch import Tensor
 
+from bench.ops import MODULES, embed_patches
 from seamo_fast import kernels
+from tests.kernels.contract import gradient_of, name_of, there, tupled
+from tests.kernels.layouts import Layout, laid_out, plain, reversed_in_memory
 
-Layout = Callable[[Tensor], Tensor]
-
-
-def plain(x: Tensor) -> Tensor:
-    return x
+each_op = pytest.mark.parametrize("op", MODULES, ids=name_of)
 
 
-def permuted(x: Tensor) -> Tensor:
-    """The same values, dense, with the dimensions the other way round in memory."""
-    order = list(range(x.dim()))[::-1]
-    return x.permute(order).contiguous().permute(order)
+def inputs_of(
+    op: Any, layout: Layout = plain, dtype: torch.dtype | None = None, batch: int = 2
+) -> Any:
+    """Arguments that ask for their gradients; parameters stay float32 where they may."""
+    x = op.make(dtype or dtypes_of(op)[0], **op.batch(batch))
+    if op.FUNCTION is kernels.gather_patches:  # an order is part of a graph
+        x = x._replace(order=(2, 0, 1), nodata=3.0, dtype=torch.bfloat16)
+    x = laid_out(x, layout)
+    stored = op.dtypes(x)
+    floats = {name: getattr(x, name).to(stored[name]) for name in op.GRADIENTS}
+    return x._replace(**{name: value.requires_grad_() for name, value in floats.items()})
 
 
-def gather_inputs(layout: Layout, dtype: torch.dtype, batch: int) -> tuple[Any, ...]:
-    bands = [torch.rand(batch, 2, 2, 8, 8), torch.rand(batch, 2, 1, 4, 4)]
-    return (
-        [layout((band * 99).to(dtype)) for band in bands],
-        layout(torch.tensor([0.1, 0.2, -0.8, 0.7]).expand(batch, 2, 4)),
-        layout(torch.randint(0, 4, (batch, 2, 3))),
-        torch.rand(3),
-        torch.rand(3),
-    )
-
-
-def embed_inputs(layout: Layout, dtype: torch.dtype, batch: int) -> tuple[Any, ...]:
-    return (
-        layout(torch.randn(batch, 2, 3, 6).to(dtype)),
-        layout(torch.randn(5, 6)).requires_grad_(),
-        torch.randn(5).requires_grad_(),
-        layout(torch.randn(4, 5)).requires_grad_(),
-        layout(torch.randint(0, 4, (batch, 2, 3))),
-        layout(torch.randn(batch, 2, 5)).requires_grad_(),
-    )
-
-
-def assemble_inputs(layout: Layout, dtype: torch.dtype, batch: int) -> tuple[Any, ...]:
-    return (
-        layout(torch.randn(batch, 2, 3, 5).to(dtype)).requires_grad_(),
-        torch.randn(5).requires_grad_(),
-        layout(torch.randn(4, 5)).requires_grad_(),
-        layout(torch.randint(0, 4, (batch, 2, 7))),
-    )
-
-
-def attention_inputs(layout: Layout, dtype: torch.dtype, batch: int) -> tuple[Any, ...]:
-    q, k, v = (
-        layout(torch.randn(batch, 2, 2, tokens, 2, 4).to(dtype)).requires_grad_()
-        for tokens in (3, 5, 5)
-    )
-    return q, k, v, layout(torch.rand(4, 4) < 0.6), layout(torch.rand(batch, 2, 2) < 0.8)
-
-
-def loss_inputs(layout: Layout, dtype: torch.dtype, batch: int) -> tuple[Any, ...]:
-    pred, target = (layout(torch.randn(batch, 3, 6).to(dtype)) for _ in range(2))
-    return pred.requires_grad_(), target, layout(torch.rand(batch, 3))
-
-
-def gather(*inputs: Any) -> tuple[Tensor, Tensor]:
-    return kernels.gather_patches(
-        *inputs, order=(2, 0, 1), image_size=8, patch_size=4, nodata=3.0, dtype=torch.bfloat16
-    )
-
-
-CASES: dict[str, tuple[Callable[..., Any], Callable[..., tuple[Any, ...]]]] = {
-    "gather_patches": (gather, gather_inputs),
-    "embed_patches": (kernels.embed_patches, embed_inputs),
-    "assemble_tokens": (kernels.assemble_tokens, assemble_inputs),
-    "tm_attention": (kernels.tm_attention, attention_inputs),
-    "norm_pix_loss": (kernels.norm_pix_loss, loss_inputs),
-}
-DTYPES = {
-    "gather_patches": (torch.uint16, torch.int16, torch.float32),
-    "embed_patches": (torch.float32, torch.bfloat16, torch.float64),
-    "assemble_tokens": (torch.float32, torch.bfloat16, torch.float64),
-    "tm_attention": (torch.float32, torch.bfloat16, torch.float64),
-    "norm_pix_loss": (torch.float32, torch.bfloat16, torch.float64),
-}
+def dtypes_of(op: Any) -> tuple[torch.dtype, ...]:
+    if op.FUNCTION is kernels.gather_patches:
+        return torch.uint16, torch.int16, torch.float32
+    return torch.float32, torch.bfloat16, torch.float64
 
 
 def detached(inputs: Any) -> Any:
     if isinstance(inputs, Tensor):
         return inputs.detach()
+    if hasattr(inputs, "_fields"):
+        return type(inputs)(*map(detached, inputs))
     return type(inputs)(map(detached, inputs)) if isinstance(inputs, (list, tuple)) else inputs
 
 
-def operator_calls(name: str, inputs: tuple[Any, ...]) -> Iterator[tuple[Any, tuple[Any, ...]]]:
+def operator_calls(op: Any, x: Any) -> Iterator[tuple[Any, tuple[Any, ...]]]:
     """Every operator of an operation with arguments: forward first, then backward."""
-    ops = torch.ops.seamo
-    if name == "gather_patches":
-        yield ops.gather_patches.default, (*inputs, (2, 0, 1), (8, 8), 4, 3.0, torch.float16)
-    elif name == "embed_patches":
-        yield ops.embed_patches.default, inputs
-        grad = torch.randn_like(ops.embed_patches(*detached(inputs)))
-        for needed in ([True] * 4, [True, False, True, False]):
-            yield (
-                ops._embed_patches_backward.default,
-                (grad, inputs[0], inputs[4], inputs[3].shape[0], needed),
-            )
-    elif name == "assemble_tokens":
-        yield ops.assemble_tokens.default, inputs
-        grad = permuted(torch.randn_like(ops.assemble_tokens(*detached(inputs))))
-        for needed in ([True] * 3, [False, True, False]):
-            yield (
-                ops._assemble_tokens_backward.default,
-                (grad, inputs[3], inputs[0].shape[-2], inputs[2].shape[0], needed),
-            )
-    elif name == "tm_attention":
-        yield ops._tm_attention.default, inputs
-        q, k, v, adjacency, valid = detached(inputs)
-        out, lse = ops._tm_attention(q, k, v, adjacency, valid)
-        grad = permuted(torch.randn_like(out))
-        yield ops._tm_attention_backward.default, (grad, q, k, v, out, lse, adjacency, valid)
-    else:
-        for normalize in (True, False):
-            yield ops._norm_pix_loss.default, (*inputs, normalize, 1e-6)
-        pred, target, weight = detached(inputs)
-        loss, total = ops._norm_pix_loss(pred, target, weight, True, 1e-6)
-        yield (
-            ops._norm_pix_loss_backward.default,
-            (torch.ones_like(loss), pred, target, weight, total, True, 1e-6),
-        )
+    name = name_of(op)
+    forward = getattr(torch.ops.seamo, name, None) or getattr(torch.ops.seamo, f"_{name}")
+    yield forward.default, tuple(x)
+    if hasattr(x, "normalize"):
+        yield forward.default, tuple(x._replace(normalize=False))
+    if not op.GRADIENTS:
+        return
+    backward = getattr(torch.ops.seamo, f"_{name}_backward").default
+    x = detached(x)
+    outputs, grad = tupled(forward(*x)), reversed_in_memory(gradient_of(op, x))
+    everything = [True] * len(op.GRADIENTS)
+    yield backward, op.backward_arguments(x, outputs, grad, everything)
+    if any(argument.name == "needed" for argument in backward._schema.arguments):
+        some = [i % 2 == 0 for i in range(len(op.GRADIENTS))]
+        yield backward, op.backward_arguments(x, outputs, grad, some)
 
 
 @pytest.mark.parametrize(
     ("layout", "batch"),
-    [(plain, 2), (permuted, 2), (plain, 0)],
+    [(plain, 2), (reversed_in_memory, 2), (plain, 0)],
     ids=["plain", "permuted", "empty"],
 )
 @pytest.mark.parametrize(
-    ("name", "dtype"), [(name, dtype) for name in CASES for dtype in DTYPES[name]], ids=str
+    ("op", "dtype"),
+    [(op, dtype) for op in MODULES for dtype in dtypes_of(op)],
+    ids=lambda value: str(value) if isinstance(value, torch.dtype) else name_of(value),
 )
-def test_opcheck(name: str, dtype: torch.dtype, layout: Layout, batch: int) -> None:
-    inputs = CASES[name][1](layout, dtype, batch)
-    for operator, arguments in operator_calls(name, inputs):
+def test_opcheck(op: Any, dtype: torch.dtype, layout: Layout, batch: int) -> None:
+    for operator, arguments in operator_calls(op, inputs_of(op, layout, dtype, batch)):
         torch.library.opcheck(operator, arguments)
         if any(isinstance(x, Tensor) and x.requires_grad for x in arguments):
             torch.library.opcheck(
@@ -153,16 +83,14 @@ def test_opcheck(name: str, dtype: torch.dtype, layout: Layout, batch: int) -> N
 
 
 def test_opcheck_without_bias_and_offset() -> None:
-    patches, weight, _, table, index, _ = embed_inputs(plain, torch.float32, 2)
-    torch.library.opcheck(
-        torch.ops.seamo.embed_patches.default, (patches, weight, None, table, index, None)
-    )
+    x = embed_patches.make()._replace(bias=None, offset=None)
+    torch.library.opcheck(torch.ops.seamo.embed_patches.default, tuple(x))
 
 
 def test_every_operator_is_checked() -> None:
     checked = set()
-    for name, (_, inputs) in CASES.items():
-        for operator, _ in operator_calls(name, inputs(plain, torch.float32, 1)):
+    for op in MODULES:
+        for operator, _ in operator_calls(op, inputs_of(op)):
             checked.add(operator.name())
     registered = {
         schema.name
@@ -172,50 +100,49 @@ def test_every_operator_is_checked() -> None:
     assert checked == registered
 
 
-def gradients(function: Callable[..., Any], inputs: tuple[Any, ...]) -> list[Tensor]:
+def gradients(op: Any, function: Callable[..., Any], x: Any) -> list[Tensor]:
     """The outputs, and the gradients of the first where there are any."""
-    outputs = function(*inputs)
-    outputs = outputs if isinstance(outputs, tuple) else (outputs,)
-    wanted = [x for x in inputs if isinstance(x, Tensor) and x.requires_grad]
+    outputs = tupled(function(**x._asdict()))
+    wanted = [getattr(x, name) for name in there(op, x)]
     if not wanted:
         return list(outputs)
     return [*outputs, *torch.autograd.grad(outputs[0].square().sum(), wanted)]
 
 
-def assert_compiled_is_the_same(name: str, backend: str, sizes: tuple[int, ...]) -> None:
-    function, make_inputs = CASES[name]
+def assert_compiled_is_the_same(op: Any, backend: str, sizes: tuple[int, ...]) -> None:
     torch._dynamo.reset()
-    compiled = torch.compile(function, fullgraph=True, backend=backend)
+    compiled = torch.compile(op.FUNCTION, fullgraph=True, backend=backend)
     for batch in sizes:
-        inputs = make_inputs(plain, DTYPES[name][0], batch)
-        for actual, expected in zip(
-            gradients(compiled, inputs), gradients(function, inputs), strict=True
-        ):
-            torch.testing.assert_close(actual, expected)
+        x = inputs_of(op, batch=batch)
+        found, expected = gradients(op, compiled, x), gradients(op, op.FUNCTION, x)
+        torch.testing.assert_close(found, expected)
 
 
-@pytest.mark.parametrize("name", CASES)
-def test_fullgraph(name: str) -> None:
-    assert_compiled_is_the_same(name, "aot_eager", (2,))
+@each_op
+def test_fullgraph(op: Any) -> None:
+    assert_compiled_is_the_same(op, "aot_eager", (2,))
 
 
-@pytest.mark.parametrize("name", CASES)
-def test_second_size_becomes_dynamic_and_third_compiles_nothing(name: str) -> None:
-    function, make_inputs = CASES[name]
-    assert_compiled_is_the_same(name, "aot_eager", (2, 3))
-    compiled = torch.compile(function, fullgraph=True, backend="aot_eager")
+@each_op
+def test_second_size_becomes_dynamic_and_third_compiles_nothing(op: Any) -> None:
+    assert_compiled_is_the_same(op, "aot_eager", (2, 3))
+    compiled = torch.compile(op.FUNCTION, fullgraph=True, backend="aot_eager")
     with torch.compiler.set_stance("fail_on_recompile"):
-        gradients(compiled, make_inputs(plain, DTYPES[name][0], 5))
+        gradients(op, compiled, inputs_of(op, batch=5))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", CASES)
-def test_inductor(name: str) -> None:
-    assert_compiled_is_the_same(name, "inductor", (2, 3))
+@each_op
+def test_inductor(op: Any) -> None:
+    assert_compiled_is_the_same(op, "inductor", (2, 3))
 
 
 def test_one_graph_from_pixels_to_loss() -> None:
-    bands, boxes, index, shift, scale = gather_inputs(plain, torch.uint16, 2)
+    bands = [
+        torch.randint(0, 99, (2, 2, *grid)).to(torch.uint16) for grid in ((2, 8, 8), (1, 4, 4))
+    ]
+    boxes = torch.tensor([0.1, 0.2, -0.8, 0.7]).expand(2, 2, 4)
+    index, shift, scale = torch.randint(0, 4, (2, 2, 3)), torch.rand(3), torch.rand(3)
     weight, table = torch.randn(5, 48, requires_grad=True), torch.randn(4, 5)
     mask, head = torch.randn(5, requires_grad=True), torch.randn(48, 5, requires_grad=True)
     adjacency, groups = torch.ones(2, 2, dtype=torch.bool), torch.ones(2, 2, 1, dtype=torch.bool)
@@ -232,8 +159,9 @@ def test_one_graph_from_pixels_to_loss() -> None:
 
     inputs = (weight, mask, head)
     compiled = torch.compile(step, fullgraph=True, backend="aot_eager")
-    for actual, expected in zip(gradients(compiled, inputs), gradients(step, inputs), strict=True):
-        torch.testing.assert_close(actual, expected)
+    losses = compiled(*inputs), step(*inputs)
+    actual, expected = ([loss, *torch.autograd.grad(loss, inputs)] for loss in losses)
+    torch.testing.assert_close(actual, expected)
 
 
 def test_bad_input_is_named_under_compile() -> None:

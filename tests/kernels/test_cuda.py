@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from seamo_fast.kernels import _cuda, _nvcc
+from seamo_fast.kernels import _nvcc
+from seamo_fast.kernels._gpu import _cuda
 from tests.kernels import cuda_host
-from tests.kernels.cuda_host import cuda_device  # noqa: F401 (a fixture)
 
 on_device = pytest.mark.usefixtures("cuda_device")
 

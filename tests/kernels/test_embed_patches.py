@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from bench.ops import embed_patches as OP
-from seamo_fast.kernels import _cuda, _cuda_rows, embed_patches
+from seamo_fast.kernels import embed_patches
+from seamo_fast.kernels._gpu import _cuda, _cuda_rows
 from tests.kernels import cuda_host
 from tests.kernels.budget import distance, moved
 from tests.kernels.contract import EVERY_DTYPE, Backend, Subject

@@ -57,6 +57,22 @@ def test_three_native_grids(subject: Subject, stored: torch.dtype) -> None:
     subject.check(subject.make(stored, k=5, p=8, grids=OP.NATIVE))
 
 
+@pytest.mark.parametrize(
+    "kinds",
+    [
+        (torch.float32, torch.uint16, torch.uint8),
+        (torch.uint8, torch.int16, torch.float16),
+        (torch.float16, torch.float32, torch.int16),
+    ],
+    ids=str,
+)
+def test_grids_of_different_dtypes(subject: Subject, kinds: tuple[torch.dtype, ...]) -> None:
+    grids = ((2, 13, 70), (1, 4, 4), (3, 1, 5))
+    cases = [subject.make(kind, grids=grids, nodata=0.0) for kind in kinds]
+    x = cases[0]._replace(bands=[case.bands[g] for g, case in enumerate(cases)])
+    subject.check(lose(x, 0))
+
+
 @pytest.mark.parametrize("sizes", OP.SIZES, ids=str)
 def test_sizes(subject: Subject, sizes: dict[str, Any]) -> None:
     subject.check(subject.make(**sizes))

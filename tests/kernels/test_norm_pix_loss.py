@@ -17,26 +17,26 @@ from tests.kernels.layouts import LAYOUTS, Layout, laid_out
 
 
 @pytest.mark.parametrize("normalize", [True, False])
-@pytest.mark.parametrize("p", OP.PATCHES)
-def test_patch_sizes(subject: Subject, dtype: torch.dtype, normalize: bool, p: int) -> None:
-    subject.check(subject.make(dtype, p=p, normalize=normalize))
+@pytest.mark.parametrize("sizes", OP.SIZES, ids=str)
+def test_sizes(
+    subject: Subject, dtype: torch.dtype, normalize: bool, sizes: dict[str, Any]
+) -> None:
+    subject.check(subject.make(dtype, normalize=normalize, **sizes))
+
+
+@pytest.mark.parametrize("normalize", [True, False])
+def test_eps(subject: Subject, dtype: torch.dtype, normalize: bool) -> None:
+    subject.check(subject.make(dtype, normalize=normalize, eps=0.1))
 
 
 def test_one_value_that_is_not_normalized(subject: Subject, dtype: torch.dtype) -> None:
     subject.check(subject.make(dtype, p=1, normalize=False))
 
 
-@pytest.mark.parametrize("normalize", [True, False])
-@pytest.mark.parametrize("lead", OP.LEADS, ids=str)
-def test_leading_dimensions(subject: Subject, lead: tuple[int, ...], normalize: bool) -> None:
-    subject.check(subject.make(lead=lead, normalize=normalize))
-    subject.check(subject.make(lead=lead, normalize=normalize, eps=0.1))
-
-
 @pytest.mark.filterwarnings("ignore:var\\(\\)")  # the formula's, of nothing
-@pytest.mark.parametrize("lead", OP.EMPTY, ids=str)
-def test_no_patches_give_zero(subject: Subject, dtype: torch.dtype, lead: tuple[int, ...]) -> None:
-    results = subject.check(subject.make(dtype, lead=lead))
+@pytest.mark.parametrize("sizes", OP.EMPTY, ids=str)
+def test_no_patches_give_zero(subject: Subject, dtype: torch.dtype, sizes: dict[str, Any]) -> None:
+    results = subject.check(subject.make(dtype, **sizes))
     assert results["loss"].item() == 0
 
 

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from bench.ops import tm_attention as OP
-from seamo_fast.kernels import _cuda, tm_attention
+from seamo_fast.kernels import tm_attention
+from seamo_fast.kernels._gpu import _cuda
 from tests.kernels import cuda_host
 from tests.kernels.budget import distance, moved
 from tests.kernels.contract import EVERY_DTYPE, Backend, Subject, assert_equal, results_of
@@ -52,7 +53,8 @@ def check(subject: Subject, x: OP.Arguments, layout: Layout = plain) -> dict[str
 
 @pytest.mark.parametrize("width", OP.WIDTHS)
 def test_head_widths(subject: Subject, dtype: torch.dtype, width: int) -> None:
-    check(subject, few_groups(subject, dtype, k=33, keys=70, d=width))
+    tokens = {"k": 18, "keys": 35} if subject.slow else {"k": 33, "keys": 70}
+    check(subject, few_groups(subject, dtype, d=width, **tokens))
 
 
 @pytest.mark.parametrize("sizes", OP.SIZES, ids=str)
@@ -61,7 +63,9 @@ def test_sizes(subject: Subject, dtype: torch.dtype, sizes: dict[str, int]) -> N
 
 
 # 12 numbers of half precision are no whole 16 bytes, 32 are
-@pytest.mark.parametrize("sizes", [{"b": 2, "t": 1, "h": 2, "d": 12}, {"m": 2, "d": 32}], ids=str)
+@pytest.mark.parametrize(
+    "sizes", [{"b": 2, "t": 1, "h": 2, "d": 12}, {"t": 1, "m": 2, "d": 32}], ids=str
+)
 @pytest.mark.parametrize("layout", TOKEN_LAYOUTS)
 def test_layouts(
     subject: Subject, dtype: torch.dtype, layout: Layout, sizes: dict[str, int]
@@ -128,8 +132,9 @@ def test_empty_input(subject: Subject, dtype: torch.dtype, sizes: dict[str, int]
 
 
 @pytest.mark.filterwarnings("ignore:(overflow|invalid value) encountered")  # by the interpreter
-@pytest.mark.parametrize("factor", [1e-20, 30.0, 1e4])
-@pytest.mark.parametrize("keys", [1, 7, 18])
+@pytest.mark.parametrize(
+    ("keys", "factor"), [(1, 1e4), (7, 1e4), (18, 1e-20), (18, 30.0), (18, 1e4)]
+)
 def test_small_and_large_scores(subject: Subject, factor: float, keys: int) -> None:
     x = subject.make(b=1, t=3, m=1, k=17, keys=keys, d=20)
     x, grad = x._replace(q=x.q * factor), subject.gradient(x)
@@ -294,12 +299,6 @@ def test_bad_input_is_named(
 
 
 # ---- single backends ----
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-def test_cpu_takes_many_groups(cpu: Backend, dtype: torch.dtype) -> None:
-    subject = Subject(OP, cpu)
-    check(subject, subject.make(dtype, t=7, m=3, k=16, keys=16, d=24))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)

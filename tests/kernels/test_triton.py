@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
+from bench.ops import MODULES
 from seamo_fast import kernels
 from seamo_fast.errors import ConfigError
 from seamo_fast.kernels import _backends, _registry
-from tests.kernels import test_compile
 from tests.kernels.backends import forget
+from tests.kernels.budget import moved
+from tests.kernels.contract import differentiated, gradient_of, name_of
 
 pytest.importorskip("triton")
-
-OPS = tuple(test_compile.CASES)
 
 
 @pytest.fixture
@@ -28,34 +29,17 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     forget()
 
 
-def results(op: str, dtype: torch.dtype, device: str) -> list[Tensor]:
-    """Outputs and gradients of a public function."""
-    torch.manual_seed(0)
-    function, make = test_compile.CASES[op]
-    inputs = [
-        [x.to(device) for x in value]
-        if isinstance(value, list)
-        else value.detach().to(device).requires_grad_(value.requires_grad)
-        for value in make(test_compile.plain, dtype, 2)
-    ]
-    outputs = function(*inputs)
-    outputs = list(outputs) if isinstance(outputs, tuple) else [outputs]
-    wanted = [x for x in inputs if isinstance(x, Tensor) and x.requires_grad]
-    if wanted:
-        outputs += torch.autograd.grad(outputs[0].square().sum(), wanted)
-    return [x.detach() for x in outputs]
-
-
-@pytest.mark.parametrize("op", OPS)
+@pytest.mark.parametrize("op", MODULES, ids=name_of)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 def test_public_functions(
-    triton_device: str, asked: None, monkeypatch: pytest.MonkeyPatch, op: str, dtype: torch.dtype
+    triton_device: str, asked: None, monkeypatch: pytest.MonkeyPatch, op: Any, dtype: torch.dtype
 ) -> None:
-    actual = results(op, dtype, triton_device)
+    x = moved(op.make(dtype), triton_device)
+    grad = gradient_of(op, x)
+    actual = differentiated(op, op.FUNCTION, x, grad)
     monkeypatch.setenv(_registry.VARIABLE, "reference")
     forget()
-    expected = results(op, dtype, triton_device)
-    torch.testing.assert_close(actual, expected)
+    torch.testing.assert_close(actual, differentiated(op, op.FUNCTION, x, grad))
 
 
 def test_under_compile(triton_device: str, asked: None) -> None:
@@ -73,7 +57,7 @@ def test_under_compile(triton_device: str, asked: None) -> None:
 
 def test_is_chosen_where_asked_for(triton_device: str, asked: None) -> None:
     rows = kernels.explain(triton_device)
-    assert [row.backend for row in rows if row.chosen] == ["triton"] * len(OPS)
+    assert [row.backend for row in rows if row.chosen] == ["triton"] * len(MODULES)
 
 
 def test_auto_does_not_choose_the_interpreter(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -50,6 +50,8 @@ def test_sizes_of_the_presets_are_those_of_the_model() -> None:
 
     for name, model in PRESETS.items():
         assert COMMAND.parse(["--config", name])[0].model == model
+    paper = COMMAND.parse(["--config", "paper"])[0].model
+    assert paper == replace(PRESETS["base"], date_embedding=False)
 
 
 def test_paper_preset_follows_the_published_schedule() -> None:

@@ -66,3 +66,10 @@ def test_the_branches_keep_less_where_they_run(
     assert one.model.mlp_ratio == 4
     inputs = activation_bytes(one, stage, CPU, dtype)
     assert activation_bytes(all_, stage, CPU, dtype) == kept * inputs
+
+
+def test_a_model_without_fusion_keeps_nothing_for_it(settings: Settings) -> None:
+    config = settings(model__fusion="none")
+    stage = batches.make_plan(config, batches.open_shards(config.data.path)).stages[-1]
+    without = activation_bytes(config, replace(stage, fusion=False), CPU, torch.bfloat16)
+    assert activation_bytes(config, stage, CPU, torch.bfloat16) == without

@@ -11,7 +11,7 @@ from seamo_fast.data.shards.band_statistics import BandStatistics
 from seamo_fast.modalities import Modality
 
 FLOOR: Final = 1.0  # percent of the values that count as a band's darkest
-DARK: Final = 900  # DN: with +1000 added, hardly any value lies below
+DARK: Final = 900  # DN: with +1000 added, hardly any value is below
 CIRRUS: Final = "B10"  # sees no ground: almost 0 anywhere, whatever the scene
 
 
@@ -27,7 +27,7 @@ class BandProfile:
         self.maximum = np.full(bands, -np.inf)
         self.unmeasured = np.zeros(bands, np.int64)
         self.histogram = np.zeros((bands, 0), np.int64)  # of the values from -32768 to 65535
-        # tiles whose darkest values lie below and above what an offset of 1000 leaves
+        # tiles whose darkest values are below and above what an offset of 1000 leaves
         self.tiles = np.zeros(2, np.int64)
 
     def add(self, modality: Modality, grids: Sequence[np.ndarray], valid: np.ndarray) -> None:

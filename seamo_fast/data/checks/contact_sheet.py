@@ -85,7 +85,7 @@ def composite(modality: Modality, grids: Sequence[np.ndarray]) -> np.ndarray:
     Coarser bands are repeated onto the finest of these grids.
 
     Args:
-        modality: Tells the channels of each grid.
+        modality: Says which bands each grid holds.
         grids: Of one season, each [Cg, Hg, Wg].
     """
     images = []

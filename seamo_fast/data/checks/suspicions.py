@@ -64,7 +64,7 @@ def _decibels(low: float, high: float, span: str) -> str | None:
 
 
 def _offset(modality: Modality, profile: BandProfile) -> list[str]:
-    """Compares the darkest values with the offset; B10 tells it for every single tile."""
+    """Compares the darkest values with the offset; B10 shows it for every single tile."""
     below, above = (int(n) for n in profile.tiles)
     shifted = modality.offset >= 1000
     if below and above:

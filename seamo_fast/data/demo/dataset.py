@@ -1,6 +1,6 @@
 """Demo data: synthetic Sentinel-1/2 scenes, written once as ordinary shards into a cache.
 
-The default pretraining job runs on them, so that it goes the way of real data from the first step.
+The default pretraining job runs on them, so it takes the path of real data from the first step.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How much disk a pack will take, told before it starts."""
+"""How much disk a pack will take, estimated before it starts."""
 
 from __future__ import annotations
 

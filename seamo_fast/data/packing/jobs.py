@@ -126,7 +126,7 @@ def _start(shared: Any) -> None:
 
 
 def _follow() -> None:
-    # A worker that outlives a killed main process would write beside the run that continues it.
+    # A worker that outlives a killed main process would write beside the run that resumes.
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()

@@ -263,7 +263,7 @@ def _finished(folder: Path, shards: Sequence[Shard]) -> Manifest | None:
 def _remove(folder: Path, shards: Sequence[Shard]) -> None:
     for shard in shards:
         shutil.rmtree(folder / shard.entry.name, ignore_errors=True)
-    with suppress(OSError):  # something else lies there
+    with suppress(OSError):  # something else is there
         folder.rmdir()
 
 
@@ -286,7 +286,7 @@ def pack(
 
 
 def remove_shards(plan: Plan) -> None:
-    """Deletes the shard sets that lie where a plan would write.
+    """Deletes the shard sets that are where a plan would write.
 
     Raises:
         DataError: One of them was not written by this program, or cannot be deleted.

@@ -27,7 +27,7 @@ class BandStatistics:
         """Takes in the valid groups of one sample.
 
         Args:
-            modality: Tells the channels of each grid and the nodata value.
+            modality: Says which bands each grid holds, and the nodata value.
             grids: Each [T, Cg, Hg, Wg].
             valid: bool [T].
         """

@@ -23,7 +23,7 @@ def check_npy(path: Path, spec: ArraySpec, samples: int) -> int:
     Raises:
         DataError: Its header or length is not what the manifest says.
     """
-    mend = f"delete {path.parent} and run the same pack command again"
+    remedy = f"delete {path.parent} and run the same pack command again"
     try:
         with path.open("rb") as file:
             np.lib.format.read_magic(file)
@@ -31,19 +31,19 @@ def check_npy(path: Path, spec: ArraySpec, samples: int) -> int:
             offset = file.tell()
         size = path.stat().st_size
     except OSError as error:
-        raise DataError(f"{path} cannot be read ({error.strerror}); {mend}") from error
+        raise DataError(f"{path} cannot be read ({error.strerror}); {remedy}") from error
     except Exception as error:  # a damaged header raises whatever its parser meets
-        raise DataError(f"{path} is not a .npy file ({error}); {mend}") from error
+        raise DataError(f"{path} is not a .npy file ({error}); {remedy}") from error
     expected = (samples, *spec.shape)
     if shape != expected or dtype != spec.dtype or fortran:
         order = " in Fortran order" if fortran else ""
         raise DataError(
             f"{path} holds {dtype} {list(shape)}{order}, but the manifest says {spec.dtype} "
-            f"{list(expected)}; {mend}"
+            f"{list(expected)}; {remedy}"
         )
     if size != offset + samples * spec.nbytes:
         raise DataError(
-            f"{path} has {size} bytes instead of {offset + samples * spec.nbytes}; {mend}"
+            f"{path} has {size} bytes instead of {offset + samples * spec.nbytes}; {remedy}"
         )
     return offset
 
@@ -51,7 +51,7 @@ def check_npy(path: Path, spec: ArraySpec, samples: int) -> int:
 class MappedArrays:
     """Maps files when they are first asked for, from any thread; forgets those used least.
 
-    A file that stays mapped is read like memory; mapping it anew costs page faults. Each mapping
+    A file that stays mapped is read like memory; mapping it again costs page faults. Each mapping
     holds a file descriptor, so half of those that the process may open are used (`ulimit -n`).
     """
 

@@ -43,18 +43,18 @@ def load_records(
         DataError: It is missing or damaged.
     """
     path = folder / entry.name / "records.json"
-    mend = f"delete {path.parent} and run the same pack command again"
+    remedy = f"delete {path.parent} and run the same pack command again"
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise DataError(f"{path} cannot be read ({error.strerror}); {mend}") from error
+        raise DataError(f"{path} cannot be read ({error.strerror}); {remedy}") from error
     if zlib.crc32(data) != entry.crc32:
-        raise DataError(f"{path} fails its checksum: it was changed after packing; {mend}")
+        raise DataError(f"{path} fails its checksum: it was changed after packing; {remedy}")
     shape = entry.samples, len(modalities), seasons
     try:
         return _parse(json.loads(data), shape, modalities, arrays)
     except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
-        raise DataError(f"{path} is not as expected ({error!r}); {mend}") from error
+        raise DataError(f"{path} is not as expected ({error!r}); {remedy}") from error
 
 
 def _parse(

@@ -92,7 +92,7 @@ class ShardSet:
         return self.modalities if names is None else tuple(stored[name] for name in names)
 
     def describe(self, index: int) -> str:
-        """Returns where sample `index` lies and what it is called in its source."""
+        """Returns where sample `index` is and what it is called in its source."""
         shard, record = self._locate(index)
         entry = self.manifest.shards[shard]
         return f"{self.path / entry.name} record {record} ({self._load(shard).ids[record]})"

@@ -21,7 +21,7 @@ _TYPES: Final = {1: "B", 3: "H", 4: "I"}  # BYTE, SHORT, LONG of TIFF 6.0
 _MAX_COUNT: Final = 1024
 # A plain file holds a main image of one band, neither compressed nor predicted ...
 _PLAIN: Final = {254: 0, 259: 1, 277: 1, 317: 1}
-# ... and no description, tiles or further images, which tell tifffile more than the pixels do.
+# ... and no description, tiles or further images, which change what tifffile returns.
 _NOT_PLAIN: Final = frozenset((270, 322, 330))
 _PLAIN_DTYPES: Final = ("uint8", "uint16", "int16", "uint32", "int32", "float32", "float64")
 
@@ -34,7 +34,7 @@ class TiffHeader(NamedTuple):
         dtype: Name of the dtype of all bands, such as "uint16"; "mixed" where they differ.
         compression: Code of tag 259.
         photometric: Code of tag 262.
-        planar: The bands lie one after the other instead of pixel by pixel.
+        planar: The bands are stored one after the other instead of pixel by pixel.
         oriented: Row 0 is the top, column 0 the left.
         single: The file holds no further image.
     """

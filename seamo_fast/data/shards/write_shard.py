@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
-import tempfile
 import zlib
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -96,7 +96,8 @@ class ShardFolder:
         }
         self._files: dict[str, ArrayWriter] = {}
         with writing(self._target, self._needed):
-            self._partial = Path(tempfile.mkdtemp(prefix=f".{name}.", dir=out))
+            self._partial = out / f".{name}.{os.getpid()}"
+            self._partial.mkdir()
         try:
             self._open()
         except BaseException:
@@ -105,7 +106,6 @@ class ShardFolder:
 
     def _open(self) -> None:
         with writing(self._target, self._needed):
-            self._partial.chmod(0o755)
             for array, spec in self._arrays.items():
                 self._files[array] = array_writer(self._partial, array, spec, self._encoding)
 
@@ -190,8 +190,8 @@ class ShardFolder:
         with writing(self._target, self._needed):
             for file in self._files.values():
                 file.close()
-        records = write_json(self._partial / "records.json", self._records)
-        write_json(self._partial / "report.json", asdict(report))
+        records = write_json(self._partial / "records.json", self._records, self._needed)
+        write_json(self._partial / "report.json", asdict(report), self._needed)
         with writing(self._target):
             self._partial.rename(self._target)
             sync(self._target.parent)

@@ -37,6 +37,7 @@ from seamo_fast.checkpoint_files import (
     verify,
 )
 from seamo_fast.errors import CheckpointError
+from seamo_fast.files import replacing, sync, write_text
 
 
 @dataclass(frozen=True)
@@ -93,12 +94,13 @@ def save(
         folder.mkdir(parents=True, exist_ok=True)
         _remove_leftovers(folder)
         temporary.mkdir()
-        save_file(_on_host(model), temporary / MODEL, dict(metadata))
-        save_file(_on_host(optimizer), temporary / OPTIMIZER)
+        with replacing(temporary / MODEL) as file:
+            save_file(_on_host(model), file, dict(metadata))
+        with replacing(temporary / OPTIMIZER) as file:
+            save_file(_on_host(optimizer), file)
         _write_record(temporary, {**record, "step": step})
-        _sync(temporary)
         temporary.rename(target)
-        _sync(folder)
+        sync(folder)
     except (OSError, SafetensorError) as error:
         shutil.rmtree(temporary, ignore_errors=True)
         raise _write_error(target, needed, error) from error
@@ -197,9 +199,8 @@ def _write_record(folder: Path, record: dict[str, Any]) -> None:
         for name in (MODEL, OPTIMIZER)
     }
     record = {"format": FORMAT, **record, "versions": versions(), "files": files}
-    (folder / RECORD).write_text(
-        json.dumps({**record, "sha256": record_digest(record)}, indent=1), encoding="utf-8"
-    )
+    text = json.dumps({**record, "sha256": record_digest(record)}, indent=1)
+    write_text(folder / RECORD, text)
 
 
 def _on_meta(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -208,18 +209,6 @@ def _on_meta(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def _on_host(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-
-
-def _sync(folder: Path) -> None:
-    """Waits until a folder and its files are on the disk."""
-    for path in (*folder.iterdir(), folder):
-        if path.is_dir() and path != folder:
-            continue
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
 
 def _remove(path: Path) -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import logging
 import zlib
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import torch
 
@@ -18,7 +19,8 @@ from seamo_fast.training.config import PretrainConfig, differences, to_dict
 from seamo_fast.training.distributed import ranks, sharding
 from seamo_fast.training.recovery import checkpoint, run_folder
 from seamo_fast.training.recovery.checkpoint import Checkpoint
-from seamo_fast.training.reporting.telemetry import LOG
+
+_LOG: Final = logging.getLogger(__name__)
 
 
 def identity(config: PretrainConfig, shards: ShardSet) -> dict[str, Any]:
@@ -68,13 +70,13 @@ def _read(folder: Path, resume: str, identity: dict[str, Any]) -> Checkpoint | N
     if ranks.restarted() and step_folders(folder / run_folder.CHECKPOINTS):
         # the first start of this command has already obeyed `resume`: now the run folder counts
         resume = "auto"
-    start = run_folder.find_start(folder, resume, LOG.warning)
+    start = run_folder.find_start(folder, resume, _LOG.warning)
     if start is None:
         return None
     found = checkpoint.load(start)
     run_folder.check_same(start, found.record["identity"], identity)
-    run_folder.make_room(folder, start, LOG.warning)
-    LOG.info(f"resuming at step {found.step}, from {start}")
+    run_folder.make_room(folder, start, _LOG.warning)
+    _LOG.info(f"resuming at step {found.step}, from {start}")
     return found
 
 

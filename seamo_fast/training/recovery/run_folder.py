@@ -109,16 +109,3 @@ def _move_aside(folder: Path, warn: Callable[[str], None]) -> None:
     for path in present:
         path.rename(target / path.name)
     warn(f"the earlier run was moved to {target}")
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Writes a small text file whole or not at all, also when the power fails.
-
-    What a killed process leaves is written over the next time.
-    """
-    temporary = path.with_name(f".{path.name}")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import faulthandler
+import logging
 import os
 import platform
 import threading
 import time
 from pathlib import Path
 from types import TracebackType
+from typing import Final
 
-from seamo_fast.training.reporting.telemetry import LOG
+_LOG: Final = logging.getLogger(__name__)
 
 
 class Watchdog:
@@ -70,7 +72,7 @@ class Watchdog:
             file.write(f"{time.strftime('%F %T')}: no step after {self._step}\n")
             file.flush()
             faulthandler.dump_traceback(file, all_threads=True)
-        LOG.warning(
+        _LOG.warning(
             f"no step has ended for {self._seconds:g} s after step {self._step}; the stacks of all "
             f"threads are in {self.path}"
         )

@@ -10,6 +10,7 @@ import torch
 
 from seamo_fast.data.loading.loader import TileLoader
 from seamo_fast.data.shards.shard_set import ShardSet
+from seamo_fast.files import replacing
 from seamo_fast.model.seamo import SeaMo
 from seamo_fast.tiles import TileBatch
 from seamo_fast.training import batches, precision
@@ -183,6 +184,5 @@ def new_figure(size: tuple[float, float]) -> Any:
 
 def save_figure(figure: Any, target: Path) -> None:
     """Writes a figure as a PNG, whole or not at all."""
-    temporary = target.with_name(f".{target.name}")
-    figure.savefig(temporary, dpi=110, format="png")
-    temporary.replace(target)
+    with replacing(target) as temporary:
+        figure.savefig(temporary, dpi=110, format="png")

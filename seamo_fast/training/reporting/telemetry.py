@@ -14,6 +14,7 @@ from typing import Any, Final
 from tqdm import tqdm
 
 from seamo_fast.errors import ConfigError, DataError
+from seamo_fast.files import write_text
 from seamo_fast.training.config import PretrainConfig, to_dict
 from seamo_fast.training.recovery import run_folder
 
@@ -30,7 +31,7 @@ class MetricsFile:
 
     def __init__(self, path: Path, step: int) -> None:
         kept = [line for line in read_metrics(path) if line["step"] <= step]
-        run_folder.write_atomically(path, "".join(json.dumps(line) + "\n" for line in kept))
+        write_text(path, "".join(json.dumps(line) + "\n" for line in kept))
         self._file = path.open("a", encoding="utf-8")
 
     def write(self, metrics: Mapping[str, Any]) -> None:
@@ -155,7 +156,7 @@ def _wandb_run(folder: Path, project: str, config: PretrainConfig) -> Any:
     name = folder / run_folder.WANDB / "id.txt"
     if not name.exists():
         name.parent.mkdir(exist_ok=True)
-        run_folder.write_atomically(name, uuid.uuid4().hex)
+        write_text(name, uuid.uuid4().hex)
     return wandb.init(
         project=project,
         dir=str(folder),

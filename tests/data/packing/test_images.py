@@ -267,7 +267,10 @@ def test_dtype_of_the_mapping(tmp_path: Path, write_mapping: Callable[..., str])
         ),
         (lambda s: s.update(pairing="days"), r"pairing must be steps or seasons, but got 'days'"),
         (lambda s: s["modalities"]["opt"].update(gsd={"B4": 10}), r"gsd has no value for band B8"),
-        (lambda s: s["modalities"]["opt"].update(gsd={"B4": 10, "B8": 20}), r"of one file lie on"),
+        (
+            lambda s: s["modalities"]["opt"].update(gsd={"B4": 10, "B8": 20}),
+            r"of one file share one grid",
+        ),
         (lambda s: s["modalities"]["opt"].update(dtype="int64"), r"dtype must be one of uint8, "),
         (
             lambda s: s["modalities"]["opt"].update(files="S2/.*"),

@@ -330,5 +330,5 @@ def test_a_source_is_never_written_to(
     source = tmp_path / "source"
     source.mkdir()
     assert main([str(source), str(source / inside)]) == 2
-    assert "lies in the source" in capsys.readouterr().err
+    assert "is inside the source" in capsys.readouterr().err
     assert list(source.iterdir()) == []

@@ -201,7 +201,7 @@ def test_torchrun_restarts_a_killed_rank_and_the_run_resumes(
     file.write_text(to_yaml(killed))
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2",
                "--max-restarts=1", str(script), str(file)]  # fmt: skip
-    path = os.pathsep.join([os.environ.get("PYTHONPATH", ""), str(Path(__file__).parents[2])])
+    path = os.pathsep.join([os.environ.get("PYTHONPATH", ""), str(Path(__file__).parents[3])])
     done = subprocess.run(
         command,
         env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path},
@@ -235,7 +235,7 @@ def act_full_disk(patch: pytest.MonkeyPatch, here: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     if here == 0:
-        patch.setattr(checkpoint, "_sync", fail)
+        patch.setattr(checkpoint, "replacing", fail)
 
 
 def test_a_full_disk_ends_all_ranks(uneven: Settings) -> None:

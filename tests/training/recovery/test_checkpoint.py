@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -154,30 +156,34 @@ def test_all_is_on_the_disk_before_the_name_appears_and_then_the_name(
     at = order_on_disk.index("rename step_00000007")
     files = {"model.safetensors", "optimizer.safetensors", "checkpoint.json"}
     before = order_on_disk[:at]
-    assert {f"sync {name}" for name in files} <= set(before)
+    for name in files:
+        assert before.index(f"sync .{name}") < before.index(f"rename {name}")
     assert before[-1].startswith("sync .step_00000007.")
     assert order_on_disk[-1] == "sync checkpoints"
     assert order_on_disk.index("sync checkpoints") > at
 
 
-@pytest.mark.parametrize("call", ["_write_record", "_sync", "save_file"])
+MOMENTS = [(checkpoint, "_write_record"), (os, "fsync"), (checkpoint, "save_file")]
+
+
+@pytest.mark.parametrize(("module", "call"), MOMENTS)
 def test_any_failed_write_is_cleaned_up(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: ModuleType, call: str
 ) -> None:
     save(tmp_path, 1)
 
     def fail(*_: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(checkpoint, call, fail)
+    monkeypatch.setattr(module, call, fail)
     with pytest.raises(CheckpointError, match="the disk is full"):
         save(tmp_path, 2)
     assert [path.name for path in tmp_path.iterdir()] == ["step_00000001"]
 
 
-@pytest.mark.parametrize("call", ["_write_record", "_sync", "save_file"])
+@pytest.mark.parametrize(("module", "call"), MOMENTS)
 def test_a_process_killed_while_saving_leaves_no_half_checkpoint(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: ModuleType, call: str
 ) -> None:
     class Killed(BaseException):
         pass
@@ -186,12 +192,12 @@ def test_a_process_killed_while_saving_leaves_no_half_checkpoint(
         raise Killed
 
     save(tmp_path, 1)
-    original: Callable[..., Any] = getattr(checkpoint, call)
-    monkeypatch.setattr(checkpoint, call, die)
+    original: Callable[..., Any] = getattr(module, call)
+    monkeypatch.setattr(module, call, die)
     with pytest.raises(Killed):
         save(tmp_path, 2)
     assert [p.name for p in checkpoint_files.step_folders(tmp_path)] == ["step_00000001"]
-    monkeypatch.setattr(checkpoint, call, original)
+    monkeypatch.setattr(module, call, original)
     save(tmp_path, 2)
     assert len(list(tmp_path.iterdir())) == 2
 

@@ -68,27 +68,3 @@ def test_starting_over_moves_each_earlier_run_into_a_folder_of_its_own(tmp_path:
         assert (tmp_path / f"previous-{number}" / "metrics.jsonl").read_text() == str(number)
     assert run_folder.find_start(tmp_path, "none", say) is None
     assert [message.rpartition("/")[2] for message in said] == ["previous-1", "previous-2"]
-
-
-def test_a_small_file_is_on_the_disk_before_its_name_appears(
-    tmp_path: Path, order_on_disk: list[str]
-) -> None:
-    run_folder.write_atomically(tmp_path / "config.yaml", "text")
-    assert order_on_disk.index("rename config.yaml") == 1
-    assert order_on_disk[0].startswith("sync .config.yaml")
-
-
-def test_what_a_killed_process_left_is_written_over(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    file = tmp_path / "config.yaml"
-    run_folder.write_atomically(file, "first")
-    process = os.fork()
-    if process == 0:
-        monkeypatch.setattr(Path, "replace", lambda *_: os._exit(9))
-        run_folder.write_atomically(file, "half of the sec")
-    assert os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == 9
-    assert file.read_text() == "first"
-    run_folder.write_atomically(file, "second")
-    assert file.read_text() == "second"
-    assert list(tmp_path.iterdir()) == [file]

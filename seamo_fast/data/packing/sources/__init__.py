@@ -36,7 +36,7 @@ def open_source(
     """Opens a dataset.
 
     Args:
-        path: Where it lies.
+        path: Where it is.
         layout: One of `layout_names`, or "auto" to recognise it.
         mapping: Name or file of the mapping of a series.
         seasons: T; 4 or the mapping's if None.

@@ -52,7 +52,7 @@ class Source(Protocol):
 
     Attributes:
         layout: Name of the layout, for the manifest.
-        path: Where the dataset lies.
+        path: Where the dataset is.
         release: Release name for the manifest and measured statistics.
         modalities: In the order of the M axis.
         arrays: One record's dtype and shape for each array.
@@ -89,7 +89,7 @@ class Layout(Source, Protocol):
     A new one is a class like this in a file of its own, and its name in `LAYOUTS` of this package.
 
     Args:
-        path: Where the dataset lies.
+        path: Where the dataset is.
         seasons: T.
         modalities: Which to read; the layout's usual ones if None.
 

@@ -42,7 +42,7 @@ and the others make up `sample` and `place`. Without named groups each folder in
 and the only group is the date.
 
 With pairing "steps" the dates of all modalities make one time axis, a sample is a window on it, and
-seasons lie `step` apart. With "seasons" a place is one sample, and each modality's dates are paired
+seasons are `step` apart. With "seasons" a place is one sample, and each modality's dates are paired
 with the seasons by `season_slots`.
 """
 
@@ -238,7 +238,7 @@ class Mapping:
             raise ValueError(f"modality {name!r}: bands must be image band numbers from 1")
         if not single and isinstance(each.gsd, dict) and len(set(each.gsd.values())) > 1:
             raise ValueError(
-                f"modality {name!r}: the bands of one file lie on one grid; give one gsd, or a "
+                f"modality {name!r}: the bands of one file share one grid; give one gsd, or a "
                 "pattern with a group `band` for single-band files"
             )
 

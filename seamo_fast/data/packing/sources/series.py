@@ -3,7 +3,7 @@
 NetCDF-4: each `*.nc` file under SOURCE is one place, or SOURCE is such a file.
 GeoTIFF: the mapping's patterns say which files under SOURCE make up a sample.
 
-With pairing "steps" an item yields a sample for each window of `seasons` time steps that lie `step`
+With pairing "steps" an item yields a sample for each window of `seasons` time steps that are `step`
 apart, starting every `stride` steps; with "seasons" it yields one, each modality with its own
 dates. Values are stored to the bit, unless the mapping asks for another dtype. A group whose
 pixels are mostly not measured is invalid; measured means neither nodata nor NaN in any band.

@@ -1,4 +1,4 @@
-"""Where on Earth a tile lies."""
+"""Where on Earth a tile is."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def tiff_position(path: Path) -> tuple[float, float] | None:
             y = float(origin[4]) - (page.imagelength / 2 - float(origin[1])) * float(step[1])
             code = tags.get("ProjectedCSTypeGeoKey") or tags.get("GeographicTypeGeoKey", 0)
             return to_degrees(x, y, int(code))
-    except Exception:  # noqa: BLE001 (a damaged file raises anything; its pixels tell why)
+    except Exception:  # noqa: BLE001 (a damaged file raises anything; its pixels show why)
         return None
 
 

@@ -21,14 +21,14 @@ _TREE: Final = struct.Struct("<IHHQQQQQ")  # page size, flags, depth, 3 page cou
 _TAIL: Final = struct.Struct("<QQ")  # last page, transaction
 _NODE: Final = struct.Struct("<HHHH")  # size (or child) low, high, flags (or child), key length
 _BRANCH, _LEAF, _OVERFLOW, _META_PAGE = 1, 2, 4, 8
-_BIG: Final = 1  # the value lies on overflow pages
+_BIG: Final = 1  # the value is on overflow pages
 _NO_PAGE: Final = 2**64 - 1
 _DEEPEST: Final = 32
 _PAGE_SIZES: Final = tuple(2**n for n in range(9, 17))
 
 
 class _Node(NamedTuple):
-    """A slot of a page: its key, and the child page, or where the value lies."""
+    """A slot of a page: its key, and the child page, or where the value is."""
 
     key: bytes
     child: int

@@ -1,4 +1,4 @@
-"""Members of a tar file, read where they lie: nothing is unpacked to disk."""
+"""Members of a tar file, read in place: nothing is unpacked to disk."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Arrays of a zarr group that lies in a ZIP file (zarr storage format, version 2).
+"""Arrays of a zarr group in a ZIP file (zarr storage format, version 2).
 
 Nothing is unpacked to disk: members are looked up by name, and what a header says is checked
 against a limit before memory is taken for it.

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import _native, _torch_private
+from .. import _native, _torch_private
 
 LIBRARY = "libseamo_cuda.so"
 

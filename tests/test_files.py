@@ -1,0 +1,120 @@
+"""Files appear whole, readable by whom the umask says, or not at all."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from seamo_fast import files
+from seamo_fast.data import ShardWriter
+from seamo_fast.errors import DataError
+from seamo_fast.modalities import Band, Modality
+from seamo_fast.training.recovery import checkpoint
+
+
+def test_a_small_file_is_on_the_disk_before_its_name_appears(
+    tmp_path: Path, order_on_disk: list[str]
+) -> None:
+    files.write_text(tmp_path / "config.yaml", "text")
+    assert order_on_disk.index("rename config.yaml") == 1
+    assert order_on_disk[0].startswith("sync .config.yaml")
+
+
+def test_what_a_killed_process_left_is_written_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "config.yaml"
+    files.write_text(file, "first")
+    process = os.fork()
+    if process == 0:
+        monkeypatch.setattr(Path, "replace", lambda *_: os._exit(9))
+        files.write_text(file, "half of the sec")
+    assert os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == 9
+    assert file.read_text() == "first"
+    files.write_text(file, "second")
+    assert file.read_text() == "second"
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_a_failure_leaves_the_file_as_it_was(tmp_path: Path) -> None:
+    file = tmp_path / "weights"
+    file.write_text("first")
+    for error in (OSError(errno.ENOSPC, "full"), KeyboardInterrupt()):
+        with pytest.raises(type(error)), files.replacing(file) as temporary:  # noqa: PT012
+            temporary.write_text("half of the sec")
+            raise error
+        assert file.read_text() == "first"
+        assert list(tmp_path.iterdir()) == [file]
+
+
+def test_a_file_that_nothing_wrote_is_empty(tmp_path: Path) -> None:
+    with files.replacing(tmp_path / "empty"):
+        pass
+    assert (tmp_path / "empty").read_bytes() == b""
+
+
+@pytest.fixture(params=[0o022, 0o027, 0o002, 0o077])
+def allowed(request: pytest.FixtureRequest) -> Iterator[int]:
+    """Sets a umask; yields the mode that files then have."""
+    before = os.umask(request.param)
+    yield 0o666 & ~request.param
+    os.umask(before)
+
+
+def modes(folder: Path) -> dict[str, int]:
+    return {path.name: path.stat().st_mode & 0o777 for path in folder.rglob("*")}
+
+
+def test_modes_are_those_of_the_umask(tmp_path: Path, allowed: int) -> None:
+    files.write_text(tmp_path / "text", "x")
+    files.write_json(tmp_path / "json", [1])
+    with files.replacing(tmp_path / "weights") as temporary:
+        save_file({"x": torch.zeros(1)}, temporary)
+    assert set(modes(tmp_path).values()) == {allowed}
+
+
+def test_checkpoints_are_readable_by_whom_the_umask_says(tmp_path: Path, allowed: int) -> None:
+    weights = {"weight": torch.zeros(3)}
+    path = checkpoint.save(tmp_path, 1, weights, {}, {}, {}, keep=1)
+    assert modes(path) == dict.fromkeys(
+        ("model.safetensors", "optimizer.safetensors", "checkpoint.json"), allowed
+    )
+
+
+def test_shards_are_readable_by_whom_the_umask_says(tmp_path: Path, allowed: int) -> None:
+    writer = ShardWriter(tmp_path, [Modality("one", (Band("A", 10),), "dn")], 1)
+    values = np.arange(4, dtype=np.uint16).reshape(1, 1, 2, 2)
+    writer.add("a", {"one": [values]}, {"one": [None]}, {"one": [True]})
+    writer.finish()
+    found = modes(tmp_path)
+    folder = found.pop("shard-00000")
+    assert folder == allowed | (allowed & 0o444) >> 2
+    assert set(found.values()) == {allowed}
+    assert set(found) == {"manifest.json", "one_10m.npy", "records.json", "report.json"}
+
+
+def test_json_is_compact_and_has_no_nan(tmp_path: Path) -> None:
+    file = tmp_path / "x.json"
+    assert files.write_json(file, {"a": [1, None]}) == b'{"a":[1,null]}' == file.read_bytes()
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        files.write_json(file, float("nan"))
+    assert json.loads(file.read_text()) == {"a": [1, None]}
+
+
+def test_what_cannot_be_written_is_named(tmp_path: Path, small_disk: Callable[[int], Path]) -> None:
+    with pytest.raises(DataError, match=r"cannot write .*nowhere/x.json: No such file or dir"):
+        files.write_json(tmp_path / "nowhere" / "x.json", 1)
+    disk = small_disk(16)
+    with pytest.raises(DataError, match=r"no space left .*x.json: 0\.\d MB are free; free"):
+        files.write_json(disk / "x.json", "x" * 2**20)
+    with pytest.raises(DataError, match=r"4\.2 MB are needed for this shard and 0\.\d MB are free"):
+        files.write_json(disk / "x.json", "x" * 2**20, needed=4_200_000)
+    assert list(disk.iterdir()) == []
