@@ -215,6 +215,15 @@ def test_second_derivatives_are_refused() -> None:
         slope.sum().backward()
 
 
+def test_no_token_is_skipped_unless_asked() -> None:
+    c = case()
+    found = kernels.residual_attention(c.x, c.block.norm1, c.block.attn)
+    asked = kernels.residual_attention(c.x, c.block.norm1, c.block.attn, None, skip=0)
+    assert found.shape == c.x.shape
+    assert torch.equal(found, asked)
+    assert kernels.residual_attention(c.x, c.block.norm1, c.block.attn, None, 5).shape[1] == 7
+
+
 def test_strides_do_not_matter() -> None:
     c = case()
     turned = c.x.transpose(0, 1).contiguous().transpose(0, 1)

@@ -64,8 +64,9 @@ class Imports:
                 continue
             distance = self._distance(file, path)
             if distance is not None and file not in SKIPPED_FILES:
-                ranks.append((distance - 2 * _mirrors(file, path), file))
-        return [file for _, file in sorted(ranks)]
+                mirrors = _mirrors(file, path)
+                ranks.append((distance - 2 * mirrors, -mirrors, file))
+        return [file for *_, file in sorted(ranks)]
 
     def _distance(self, start: str, goal: str) -> float | None:
         waiting, known = [(0.0, start)], set()

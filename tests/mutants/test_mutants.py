@@ -162,7 +162,7 @@ def test_a_sample_follows_from_the_seed_and_takes_turns(root: Path) -> None:
 
 def test_each_equivalent_has_a_reason_and_the_table_names_what_went_unnoticed() -> None:
     for key, reason in equivalents().items():
-        assert key.count(" | ") == 3, key
+        assert key.count(" | ") >= 3, key
         assert reason
     kept, lost = (Mutant("a/b.py", "f", 1, "x", f"logic: {n}", 0, 0, 0, "") for n in "12")
     judged = [(kept, Verdict("killed", "", 1, 1, "")), (lost, Verdict("survived", "", 1, 1, ""))]

@@ -179,11 +179,12 @@ def descriptors() -> int:
 def test_files_are_closed(zarr_root: Path) -> None:
     path = next(zarr_root.rglob("S2L2A/*train*.zip"))
     before = descriptors()
-    with ZarrZip(path, "a.zip"):
+    with ZarrZip(path, "a.zip") as kept:
         assert descriptors() == before + 1
     assert descriptors() == before
-    with open_series(path, get_modality("s2l2a")):
+    with open_series(path, get_modality("s2l2a")) as series:
         assert descriptors() == before + 1
+    assert (kept, series) is not None  # while they live: not the garbage collector has closed them
     assert descriptors() == before
     with pytest.raises(DataError):
         open_series(path, get_modality("s1grd"))
