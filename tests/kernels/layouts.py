@@ -52,6 +52,16 @@ def repeated(x: Tensor) -> Tensor:
 
 LAYOUTS = (plain, reversed_in_memory, sliced, of_longer_rows, apart, at_an_odd_address, repeated)
 
+# every layout in float32; in the other dtypes those that move rows, and where 16 bytes begin
+OF_DTYPES = [
+    *((torch.float32, layout) for layout in LAYOUTS),
+    *(
+        (dtype, layout)
+        for dtype in (torch.bfloat16, torch.float16)
+        for layout in (reversed_in_memory, sliced, of_longer_rows)
+    ),
+]
+
 
 def heads_outside(x: Tensor) -> Tensor:
     """[B, T, M, K, H, d] as a projection of each head may leave it."""

@@ -106,7 +106,7 @@ def test_bands_last_in_memory(subject: Subject, stored: torch.dtype) -> None:
 
 
 def test_other_layouts_give_the_same_bits(subject: Subject) -> None:
-    x = subject.make(batch=2, t=3, k=5, p=8, grids=OP.NATIVE)
+    x = subject.make(batch=2, t=1, k=5, p=8, grids=OP.NATIVE)
     assert_equal(subject.run(laid_out(x, reversed_in_memory)), subject.run(x))
 
 
@@ -276,7 +276,7 @@ def test_full_box_matches_interpolate(subject: Subject, grid: int, image: int) -
 
 @pytest.mark.parametrize("half", [torch.bfloat16, torch.float16], ids=str)
 def test_output_dtype_rounds_once(subject: Subject, half: torch.dtype) -> None:
-    x = subject.make(torch.uint8, batch=2, t=3, k=5, p=8, grids=OP.NATIVE)
+    x = subject.make(torch.uint8, t=1, k=5, p=8, grids=OP.NATIVE)
     full, rounded = subject.run(x), subject.run(x._replace(dtype=half))
     assert torch.equal(rounded["patches"], full["patches"].to(half))
     assert torch.equal(rounded["valid"], full["valid"])

@@ -13,7 +13,7 @@ from seamo_fast.kernels import norm_pix_loss
 from tests.kernels import cuda_host
 from tests.kernels.budget import largest, moved
 from tests.kernels.contract import EVERY_DTYPE, Backend, Subject, assert_equal, differentiated
-from tests.kernels.layouts import LAYOUTS, Layout, laid_out
+from tests.kernels.layouts import LAYOUTS, OF_DTYPES, Layout, laid_out
 
 
 @pytest.mark.parametrize("normalize", [True, False])
@@ -22,6 +22,11 @@ def test_sizes(
     subject: Subject, dtype: torch.dtype, normalize: bool, sizes: dict[str, Any]
 ) -> None:
     subject.check(subject.make(dtype, normalize=normalize, **sizes))
+
+
+@pytest.mark.parametrize("lead", OP.LEADS, ids=str)
+def test_leading_dimensions(subject: Subject, lead: tuple[int, ...]) -> None:
+    subject.check(subject.make(lead=lead))
 
 
 @pytest.mark.parametrize("normalize", [True, False])
@@ -40,7 +45,7 @@ def test_no_patches_give_zero(subject: Subject, dtype: torch.dtype, sizes: dict[
     assert results["loss"].item() == 0
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize(("dtype", "layout"), OF_DTYPES)
 def test_layouts(subject: Subject, dtype: torch.dtype, layout: Layout) -> None:
     subject.check(laid_out(subject.make(dtype), layout))
 
