@@ -15,7 +15,7 @@ from seamo_fast.kernels._gpu import _cuda
 from tests.cuda_on_host import host
 from tests.kernels import cuda_host
 from tests.kernels.backends import forget
-from tests.kernels.contract import EVERY_DTYPE, Backend, Subject
+from tests.kernels.contract import EVERY_DTYPE, Backend, Subject, name_of
 
 
 def _poisoning(allocate: Callable[..., Tensor]) -> Callable[..., Tensor]:

@@ -41,7 +41,7 @@ def compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_line_for_each_source_and_where_the_module_is(
     compiler: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert build.main() == 0
+    assert build.main([]) == 0
     *lines, last = capsys.readouterr().out.splitlines()
     count = len(_cxx._sources())
     assert [line.split("]")[0] for line in lines] == [
@@ -55,7 +55,7 @@ def test_a_line_for_each_source_and_where_the_module_is(
 
 
 def test_flags_of_the_user_and_of_each_folder(compiler: Path) -> None:
-    build.main()
+    build.main([])
     *compiled, linked = (compiler.parent / "calls").read_text().splitlines()
     assert all(line.startswith("--first ") and "-fmine" in line for line in compiled)
     assert all(("-O3" in line) == ("/csrc/cpu/" in line) for line in compiled)
@@ -68,7 +68,7 @@ def test_a_failure_shows_what_the_compiler_said(
     compiler: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("REFUSED", "row_sums.cpp")
-    assert build.main() == 2
+    assert build.main([]) == 2
     captured = capsys.readouterr()
     assert "a.cpp:3: error: bad\n" in captured.out
     assert captured.err == (
@@ -81,5 +81,5 @@ def test_without_a_compiler(
     compiler: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("CXX", "no-such-compiler")
-    assert build.main() == 2
+    assert build.main([]) == 2
     assert "the C++ compiler no-such-compiler was not found; install one" in capsys.readouterr().err

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import pytest
 import torch
 from torch import Tensor
@@ -23,7 +25,12 @@ def step(model: SeaMo, batch: TileBatch, views: Views, parts: int) -> tuple[Tens
     model.zero_grad()
     autocast = torch.autocast("cpu", enabled=False)
     losses = gradients.backward(
-        model, model, batch, views, fusion=True, accumulate=parts, autocast=autocast
+        model,
+        model.count,
+        list(zip(batch.split(parts), views.split(parts), strict=True)),
+        fusion=True,
+        autocast=autocast,
+        phase=lambda _: nullcontext(),
     )
     zero = torch.zeros(())
     return losses, [zero if p.grad is None else p.grad for p in model.parameters()]
