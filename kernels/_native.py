@@ -1,7 +1,7 @@
 """The compiled kernels: built by setup.py or ``python -m seamo_fast.build``, loaded at first use.
 
 Compiling needs the torch that will run the result. pip builds in an empty environment, and torch
-as a build requirement would be downloaded anew into it: several GB, perhaps of another release. So
+as a build requirement would be downloaded again into it: several GB, perhaps of another release. So
 setup.py compiles where torch can be imported (``pip install --no-build-isolation``), beside this
 file. Everywhere else ``python -m seamo_fast.build`` compiles after the installation, into the cache
 folder. Importing compiles nothing, and no installation fails because compiling does: the reason is

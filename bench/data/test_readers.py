@@ -42,7 +42,7 @@ def test_one_core(
 ) -> None:
     """Each reader in turn with ours; `times_ours` is the ratio of the medians of the rounds.
 
-    A cold memory map holds its pages, so all are opened anew for each cold round; ours then
+    A cold memory map holds its pages, so all are opened again for each cold round; ours then
     compares checksums again.
     """
     if (name, cache) == (OURS, "cold"):

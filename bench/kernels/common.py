@@ -299,7 +299,7 @@ def copy_rate() -> float:
 
 
 def peak_extra_memory(function: Callable[[], object]) -> int | None:
-    """Bytes a call holds at most beyond what was held before; None where it cannot be told."""
+    """Bytes a call holds at most beyond what was held before; None where it cannot be measured."""
     gc.collect()
     if device() == "cuda":
         torch.cuda.reset_peak_memory_stats()

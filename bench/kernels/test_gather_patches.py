@@ -133,7 +133,7 @@ def crop(x: Inputs, compiled: Callable[[Any], Any] = lambda part: part) -> commo
 
 
 def parts_compiled(function: Callable[..., Any]) -> common.Function:
-    """Not as one graph: every batch, with regions of its own, would be compiled anew."""
+    """Not as one graph: every batch, with regions of its own, would be compiled again."""
     parts = functools.cache(lambda part: torch.compile(part, dynamic=True, fullgraph=True))
     return functools.partial(function, compiled=parts)
 

@@ -41,7 +41,7 @@ def dot(a, b, acc, PRECISION: tl.constexpr):
 
 
 def tuned(kernel: Any, configs: Sequence[triton.Config], key: Sequence[str]) -> Any:
-    """A kernel that runs the fastest of ``configs``, found anew for each value of ``key``."""
+    """A kernel that runs the fastest of ``configs``, searched for each value of ``key``."""
     # the interpreter cannot time: the first configuration runs
     chosen = configs[:1] if INTERPRETED else configs
     return triton.autotune(configs=list(chosen), key=list(key), cache_results=True)(kernel)

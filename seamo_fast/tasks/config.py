@@ -33,7 +33,7 @@ class FinetuneConfig:
         seed: Of weights, order of images and flips. The split does not depend on it.
         device: `auto` takes a GPU where there is one; or `cpu`, `cuda`, `cuda:1`.
         precision: `auto` takes bfloat16 where the hardware has matrix units for it, else float32.
-        on_bad: What an image that cannot be read does: `skip` counts it and goes on without it,
+        on_bad: What an image that cannot be read does: `skip` counts it and continues without it,
             `stop` ends the run.
     """
 

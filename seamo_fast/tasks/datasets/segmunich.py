@@ -91,7 +91,7 @@ class SegMunich(LabelledDataset[FileEntry]):
     def _read(self, entry: FileEntry) -> Contents:
         image = read_image(entry.path, ("uint16", "int16", "float32"))
         bands = len(SEGMUNICH.bands)
-        # tifffile writes [H, W, C] arrays as a page a row unless told otherwise
+        # tifffile writes [H, W, C] arrays as a page a row unless asked otherwise
         if image.shape == (SIDE, SIDE, bands):
             image = np.moveaxis(image, -1, 0)
         if image.shape != (bands, SIDE, SIDE):

@@ -37,7 +37,7 @@ class TorchGeoDataset(LabelledDataset[Number]):
         split: Name of the part that the dataset was opened for.
         ignore: Value in the masks that stands for no class, None if there is none.
         on_bad: See `LabelledDataset`.
-        task: What is to be told of an item.
+        task: What is to be predicted for an item.
 
     Raises:
         DataError: The dataset has no items.

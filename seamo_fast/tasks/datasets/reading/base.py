@@ -152,7 +152,7 @@ class LabelledDataset(Dataset["LabelledTile | SkippedTile"], ABC, Generic[E]):
     where `on_bad` is "skip"; `collate` leaves those out and counts them.
 
     Attributes:
-        task: What is to be told of an item.
+        task: What is to be predicted for an item.
         modalities: Those of an item, without statistics: measure them on the training part.
         classes: Names of the classes.
         entries: Where each item lies.

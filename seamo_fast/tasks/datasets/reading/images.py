@@ -35,7 +35,7 @@ def read_image(path: Path, dtypes: Sequence[str] = (), shape: Shape = ANY) -> np
     `MAX_VALUES` values.
 
     Args:
-        path: What it holds is told from its suffix. Of a palette PNG the indices are read.
+        path: Its suffix says what it holds. Of a palette PNG the indices are read.
         dtypes: Those allowed; any if empty.
         shape: The sizes expected.
 
