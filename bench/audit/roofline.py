@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from bench.sizes import BASE, MODALITIES, POSITIONS, SEASONS, TOKENS, VALUES
+import torch
 
-# base model, both modalities of four seasons; bfloat16
-_B, _T, _M, _K, _N, _P = 64, SEASONS, MODALITIES, TOKENS, POSITIONS, VALUES
-_D, _DECODER, _H = BASE.width, BASE.decoder_width, BASE.heads
-_HALF, _FULL = 2, 4  # bytes
+from bench.ops import MODULES, OPS
 
 
 class Device(NamedTuple):
@@ -38,30 +35,15 @@ class Work(NamedTuple):
 
 
 def works() -> list[Work]:
-    """Each operation in each direction; gather, embed, assemble and loss for one modality."""
-    images, rows = _B * _T, _B * _T * _K
-    stored = (4 * 264**2 + 6 * 132**2 + 2 * 44**2) * 2  # bytes of Sentinel-2 at native resolution
-    patches = rows * _P * _HALF
-    tokens = rows * _D * _HALF
-    weight = _D * _P
-    sequence = images * _N * _DECODER * _HALF
-    visible = rows * _DECODER * _HALF
-    hidden = images * (_N - _K) * _P * _HALF
-    state = _B * _T * _M * _K * _D * _HALF
-    sums = _B * _T * _M * _K * _H * _FULL
-    pairs = _B * _T * _M * _K * (_T - 1 + _M - 1) * _K
-    product = 2 * pairs * _D
-    return [
-        Work("gather_patches", "forward", images * stored * _K / _N + patches, 0, 12 * rows * _P),
-        Work("embed_patches", "forward", patches + weight * _HALF + tokens, 2 * rows * weight, 0),
-        Work("embed_patches", "backward", patches + tokens + weight * _FULL, 2 * rows * weight, 0),
-        Work("assemble_tokens", "forward", visible + sequence, 0, sequence / _HALF),
-        Work("assemble_tokens", "backward", visible + sequence, 0, sequence / _HALF),
-        Work("tm_attention", "forward", 4 * state + sums, 2 * product, 5 * pairs * _H),
-        Work("tm_attention", "backward", 8 * state + sums, 5 * product, 8 * pairs * _H),
-        Work("norm_pix_loss", "forward", 2 * hidden, 0, 8 * hidden / _HALF),
-        Work("norm_pix_loss", "backward", 3 * hidden, 0, 9 * hidden / _HALF),
-    ]
+    """Each operation forward and in both directions, in bfloat16, at the shapes of the audit."""
+    found = []
+    for op, module in zip(OPS, MODULES, strict=True):
+        x = module.at_base(torch.bfloat16)
+        for both in (False, True) if module.GRADIENTS else (False,):
+            done = module.work(x, both=both)
+            tensor, plain = (done.operations, 0) if module.PRODUCTS else (0, done.operations)
+            found.append(Work(op, "both" if both else "forward", done.bytes, tensor, plain))
+    return found
 
 
 def least_time(work: Work, device: Device) -> tuple[float, str]:

@@ -16,6 +16,7 @@ from bench.audit.binary import Kernel
 from bench.audit.cases import Case, cases, others
 from bench.audit.table import Row
 from bench.ops import OPS
+from seamo_fast import kernels
 
 NVIDIA = ("sm_80", "sm_90", "sm_100")
 
@@ -30,9 +31,18 @@ class Scope:
     quick: bool = False
     jobs: int = 1
 
-    def cases(self) -> list[Case]:
+    def having(self, backend: str) -> list[str]:
+        """The operations that a backend has kernels of."""
+        places = {op: f"{kernels.__name__}.{op}.{backend}_impl" for op in self.ops}
+        return [op for op, place in places.items() if importlib.util.find_spec(place)]
+
+    def cases(self, backend: str) -> list[Case]:
         """The calls whose kernels are read."""
-        return [case for case in cases(quick=self.quick) if case.op in self.ops]
+        found = cases(quick=self.quick)
+        if backend == "cuda" and not self.quick:
+            found += others()
+        ops = self.having(backend)
+        return [case for case in found if case.op in ops]
 
 
 def triton_rows(scope: Scope, target: str, number: int) -> list[Row]:
@@ -41,7 +51,7 @@ def triton_rows(scope: Scope, target: str, number: int) -> list[Row]:
     os.environ.pop("TRITON_INTERPRET", None)
     from bench.audit import triton
 
-    case = scope.cases()[number]
+    case = scope.cases("triton")[number]
     return [
         _row("triton", case.op, case.inputs, target, kernel)
         for kernel in triton.compiled(case, target)
@@ -50,7 +60,7 @@ def triton_rows(scope: Scope, target: str, number: int) -> list[Row]:
 
 def audit_with_triton(scope: Scope) -> list[Row]:
     """Compiles the Triton kernels, a few cases at a time."""
-    numbers = range(len(scope.cases()))
+    numbers = range(len(scope.cases("triton")))
     work = [(scope, target, number) for number, target in itertools.product(numbers, scope.targets)]
     with ProcessPoolExecutor(scope.jobs) as pool:
         found = pool.map(triton_rows, *zip(*work, strict=True))
@@ -62,12 +72,9 @@ def audit_with_cuda(scope: Scope) -> list[Row]:
     targets = [target for target in scope.targets if target in NVIDIA]
     if not targets:
         return []
-    calls = scope.cases()
-    if not scope.quick:
-        calls += [case for case in others() if case.op in scope.ops]
     with tempfile.TemporaryDirectory() as folder:
-        library = cuda.Library(Path(folder), targets, scope.ops, scope.jobs)
-        found = list(library.launched(calls))
+        library = cuda.Library(Path(folder), targets, scope.having("cuda"), scope.jobs)
+        found = list(library.launched(scope.cases("cuda")))
         if not scope.quick and set(scope.ops) == set(OPS):
             found += library.not_launched()
         return [_row("cuda", *kernel) for kernel in found]

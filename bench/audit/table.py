@@ -11,6 +11,7 @@ from typing import Any
 
 from bench.audit import cuda
 from bench.audit.binary import TARGETS
+from bench.ops import MODULES, OPS
 
 EXPECTED = Path(__file__).with_name("expected.json")
 # columns of the table
@@ -18,15 +19,7 @@ MEASURED = (
     *("registers", "spill_bytes", "shared", "occupancy", "tensor", "wide_loads", "wide_stores"),
 )
 
-# kernels of Triton and CUDA that multiply matrices, and those that only move memory
-PRODUCTS = {
-    "embed_patches": ("forward", "weight_grad", "tokens", "gradient"),
-    "tm_attention": ("forward", "query_grad", "key_grad"),
-}
-STREAMS = {
-    "assemble_tokens": ("forward", "backward", "tokens", "copy"),
-    "norm_pix_loss": ("forward", "backward", "loss", "gradient"),
-}
+_OF = dict(zip(OPS, MODULES, strict=True))
 
 
 @dataclass(frozen=True)
@@ -72,12 +65,13 @@ def _faults(row: Row) -> Iterator[str]:
     if not row.half:
         return
     kernel = row.kernel.partition("<")[0]
-    multiplies = kernel in PRODUCTS.get(row.op, ())
+    op = _OF[row.op]
+    multiplies = kernel in op.PRODUCTS
     if row.spill_bytes > 0:
         yield f"spills {row.spill_bytes} bytes"
     if multiplies and not row.tensor:
         yield "no tensor-core instruction"
-    if (multiplies or kernel in STREAMS.get(row.op, ())) and row.wide_loads == 0:
+    if (multiplies or kernel in op.STREAMS) and row.wide_loads == 0:
         yield "no loads of 16 bytes"
 
 

@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from bench.ops.work import Threshold, Work, nbytes
+from bench import sizes
+from bench.ops.work import Threshold, Work, nbytes, without_memory
 from seamo_fast.kernels import assemble_tokens
 from seamo_fast.kernels._dtypes import accumulation
 
@@ -53,6 +54,17 @@ def backward_arguments(
 ) -> tuple[Any, ...]:
     """What the backward operator takes."""
     return grad, x.index, x.visible.shape[-2], x.table.shape[0], needed
+
+
+def at_base(dtype: torch.dtype) -> Arguments:
+    """Shapes alone: 64 samples of the base model, one modality."""
+    lead, width = (64, sizes.SEASONS), sizes.BASE.decoder_width
+    return Arguments(
+        without_memory(*lead, sizes.TOKENS, width, dtype=dtype),
+        without_memory(width),
+        without_memory(sizes.POSITIONS, width),
+        without_memory(*lead, sizes.POSITIONS, dtype=torch.int32),
+    )
 
 
 RIVALS = (formula,)
@@ -129,4 +141,9 @@ SMALLEST: dict[str, Any] = {
     "n": 4,
     "d": 8,
 }  # where a call costs least
+NEEDED = [True, True, False]  # gradients at the base shape: its table is fixed
+PRODUCTS: tuple[str, ...] = ()  # kernels of GPUs that multiply matrices
+STREAMS = ("forward", "backward", "tokens", "copy")  # those that only move memory
+AUDITED: tuple[dict[str, Any], ...] = ()  # what at_base takes, beside each dtype
+AUDITED_CUDA: tuple[dict[str, Any], ...] = ()
 THRESHOLDS = (Threshold(("small",), ("cat", "unshuffle"), 2),)

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from bench.ops.work import Threshold, Work, nbytes
+from bench import sizes
+from bench.ops.work import Threshold, Work, nbytes, without_memory
 from seamo_fast.kernels import embed_patches
 from seamo_fast.kernels._dtypes import accumulation
 
@@ -64,6 +65,19 @@ def backward_arguments(
 ) -> tuple[Any, ...]:
     """What the backward operator takes."""
     return grad, x.patches, x.index, x.table.shape[0], needed
+
+
+def at_base(dtype: torch.dtype, *, batch: int = 64) -> Arguments:
+    """Shapes alone: samples of the base model, Sentinel-2."""
+    lead, width, size = (batch, sizes.SEASONS), sizes.BASE.width, sizes.VALUES
+    return Arguments(
+        without_memory(*lead, sizes.TOKENS, size, dtype=dtype),
+        without_memory(width, size),
+        without_memory(width),
+        without_memory(sizes.POSITIONS, width),
+        without_memory(*lead, sizes.TOKENS, dtype=torch.int32),
+        without_memory(*lead, width),
+    )
 
 
 RIVALS = (formula,)
@@ -140,6 +154,12 @@ SMALLEST: dict[str, Any] = {
     "n": 4,
     "d": 8,
 }  # where a call costs least
+NEEDED = [True] * len(GRADIENTS)
+PRODUCTS = ("forward", "weight_grad", "tokens", "gradient")  # kernels of GPUs: matrix products
+STREAMS: tuple[str, ...] = ()  # those that only move memory
+# what at_base takes, beside each dtype: so few patches take smaller blocks
+AUDITED: tuple[dict[str, Any], ...] = ({"batch": 8},)
+AUDITED_CUDA: tuple[dict[str, Any], ...] = ()
 THRESHOLDS = (
     Threshold(("small",), ("all patches",), 3),
     Threshold(("small",), ("bare product",), 0.95),

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from bench.ops.work import Threshold, Work
+from bench import sizes
+from bench.ops.work import Threshold, Work, without_memory
 from seamo_fast.kernels import gather_patches
 from seamo_fast.kernels._dtypes import accumulation
 
@@ -148,6 +149,27 @@ def patchified(image: Tensor, index: Tensor, p: int) -> Tensor:
     )
 
 
+def at_base(dtype: torch.dtype, *, stored: torch.dtype = torch.uint16) -> Arguments:
+    """Shapes alone, but whole tiles as boxes: 64 samples of Sentinel-2, for the base model."""
+    lead = (64, sizes.SEASONS)
+    bands = [
+        without_memory(*lead, count, side, side, dtype=stored)
+        for count, side in ((4, 264), (6, 132), (2, 44))
+    ]
+    return Arguments(
+        bands,
+        boxes=torch.tensor([0.0, 0, 1, 1]).expand(*lead, 4).contiguous(),
+        index=torch.arange(sizes.TOKENS, dtype=torch.int32).expand(*lead, -1).contiguous(),
+        shift=without_memory(12),
+        scale=without_memory(12),
+        order=list(range(12)),
+        image_size=(sizes.IMAGE, sizes.IMAGE),
+        patch_size=sizes.PATCH,
+        nodata=0.0,
+        dtype=dtype,
+    )
+
+
 RIVALS = ()  # nothing in PyTorch reads patches from whole grids
 
 
@@ -232,6 +254,12 @@ SMALLEST: dict[str, Any] = {
     "patches": (2, 2),
     "nodata": 0.0,
 }  # where a call costs least
+PRODUCTS: tuple[str, ...] = ()  # kernels of GPUs that multiply matrices
+STREAMS: tuple[str, ...] = ()  # those that only move memory: this one interpolates
+AUDITED: tuple[dict[str, Any], ...] = ()  # what at_base takes, beside each dtype
+AUDITED_CUDA: tuple[dict[str, Any], ...] = tuple(
+    {"stored": dtype} for dtype in (torch.int16, torch.uint8, torch.float16, torch.float32)
+)
 _TILES = ("s2l2a", "s2l2a nodata")
 THRESHOLDS = (
     Threshold(_TILES, ("crop",), 6, both=False),

@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from bench.ops.work import Threshold, Work, nbytes
+from bench import sizes
+from bench.ops.work import Threshold, Work, nbytes, without_memory
 from seamo_fast.kernels import norm_pix_loss
 from seamo_fast.kernels._dtypes import accumulation
 
@@ -65,6 +66,13 @@ def backward_arguments(
     return grad, *x[:3], outputs[1], *x[3:]
 
 
+def at_base(dtype: torch.dtype, *, goal: torch.dtype | None = None) -> Arguments:
+    """Shapes alone: 64 samples of the base model, Sentinel-2; ``goal``: the dtype of targets."""
+    lead = (64, sizes.SEASONS, sizes.POSITIONS - sizes.TOKENS)
+    pred = without_memory(*lead, sizes.VALUES, dtype=dtype)
+    return Arguments(pred, pred.to(goal or dtype), without_memory(*lead, dtype=torch.bool))
+
+
 RIVALS = (formula,)
 
 
@@ -117,6 +125,14 @@ MANY: tuple[dict[str, Any], ...] = (  # for kernels that are not interpreted
 )
 EMPTY: tuple[dict[str, Any], ...] = ({"lead": (0,)}, {"lead": (2, 0)}, {"lead": (2, 0, 3)})
 SMALLEST: dict[str, Any] = {"lead": (1, 1, 2), "p": 16}  # where a call costs least
+NEEDED = [True]
+PRODUCTS: tuple[str, ...] = ()  # kernels of GPUs that multiply matrices
+STREAMS = ("forward", "backward", "loss", "gradient")  # those that only move memory
+AUDITED: tuple[dict[str, Any], ...] = ()  # what at_base takes, beside each dtype
+AUDITED_CUDA: tuple[dict[str, Any], ...] = (  # each dtype takes Triton a compilation of its own
+    {"dtype": torch.bfloat16, "goal": torch.float32},
+    {"dtype": torch.float16, "goal": torch.float32},
+)
 THRESHOLDS = (
     Threshold(("s2l2a",), ("eager",), 4),
     Threshold(("s2l2a",), ("eager compiled",), 1.5),

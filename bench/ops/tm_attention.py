@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from bench.ops.work import Threshold, Work, nbytes
+from bench import sizes
+from bench.ops.work import Threshold, Work, nbytes, without_memory
 from seamo_fast.kernels import tm_attention
 from seamo_fast.kernels._dtypes import accumulation
 
@@ -94,6 +95,23 @@ def backward_arguments(
 ) -> tuple[Any, ...]:
     """What the backward operator takes."""
     return grad, x.q, x.k, x.v, *outputs, x.adjacency, x.valid
+
+
+def at_base(dtype: torch.dtype, *, d: int = 64, k: int = 64) -> Arguments:
+    """Shapes alone, but the paper's adjacency: 64 samples of the base model.
+
+    Keys and values lie as one projection leaves them.
+    """
+    groups = (64, sizes.SEASONS, sizes.MODALITIES)
+    heads = sizes.BASE.width // d
+    key, value = without_memory(*groups, k, 2, heads, d, dtype=dtype).unbind(4)
+    return Arguments(
+        without_memory(*groups, k, heads, d, dtype=dtype),
+        key,
+        value,
+        adjacency_of_the_paper(sizes.SEASONS, sizes.MODALITIES),
+        without_memory(*groups, dtype=torch.bool),
+    )
 
 
 RIVALS = (formula, masked)
@@ -186,4 +204,17 @@ SMALLEST: dict[str, Any] = {
     "h": 1,
     "d": 8,
 }  # where a call costs least
+NEEDED = [True] * len(GRADIENTS)
+PRODUCTS = ("forward", "query_grad", "key_grad")  # kernels of GPUs that multiply matrices
+STREAMS: tuple[str, ...] = ()  # those that only move memory
+_PADDED = (32, 48, 80, 96, 128)  # widths, beside 64
+# what at_base takes, beside each dtype; few tokens have configurations of their own, 100 cut blocks
+AUDITED: tuple[dict[str, Any], ...] = (
+    *({"k": k} for k in (16, 32, 100)),
+    *({"d": d, "k": k} for d in _PADDED for k in (64, 100)),
+    *({"d": 96, "k": k} for k in (16, 32)),
+)
+AUDITED_CUDA: tuple[dict[str, Any], ...] = tuple(
+    {"dtype": dtype, "d": d} for dtype in (torch.float16, torch.float32) for d in _PADDED
+)
 THRESHOLDS = (Threshold(("small",), (), 1.8),)

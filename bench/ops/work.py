@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 
@@ -27,3 +28,8 @@ class Threshold(NamedTuple):
 def nbytes(*tensors: Tensor | None) -> int:
     """Bytes of the elements of some tensors."""
     return sum(0 if x is None else x.numel() * x.element_size() for x in tensors)
+
+
+def without_memory(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    """A tensor of a shape alone: a backend computes its launches from shapes and strides."""
+    return torch.empty(shape, dtype=dtype, device="meta")

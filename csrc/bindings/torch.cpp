@@ -35,7 +35,8 @@ int64_t thread_count() { return at::get_num_threads(); }
 void* allocate(int64_t bytes) {
   void* memory = c10::alloc_cpu(bytes);
   const at::Context& context = at::globalContext();
-  if (context.deterministicAlgorithms() && context.deterministicFillUninitializedMemory()) {
+  const bool fill = context.deterministicFillUninitializedMemory();
+  if (bytes > 0 && fill && context.deterministicAlgorithms()) {  // of no bytes there is no address
     std::memset(memory, 0xff, bytes);
   }
   return memory;

@@ -13,13 +13,14 @@ import pytest
 
 from bench.audit import __main__ as command
 from bench.audit import binary, roofline, run, table
+from seamo_fast import kernels
 from tests.conftest import REPOSITORY
 
 ROW = table.Row(
     backend="triton",
     op="tm_attention",
     kernel="forward",
-    inputs="bfloat16 d=64 K=64",
+    inputs="bfloat16 k=100",
     configuration="warps 4",
     target="sm_90",
     registers=128,
@@ -70,7 +71,7 @@ def test_faults(changes: dict[str, Any], message: str) -> None:
 
 
 def test_float32_may_spill() -> None:
-    assert table.faults(changed(inputs="float32 d=64 K=64", spill_bytes=8, tensor="")) == []
+    assert table.faults(changed(inputs="float32", spill_bytes=8, tensor="")) == []
 
 
 @pytest.mark.parametrize(
@@ -130,6 +131,18 @@ def test_an_update_keeps_what_was_not_audited(
     written = table.read()
     assert written["compilers"] == {"triton": "3.0", "cuda": "3.0"}
     assert list(written["rows"]) == sorted([ROW.name, other[0].name])
+
+
+@pytest.mark.parametrize("backend", run.BACKENDS)
+def test_every_operation_of_a_backend_is_audited(backend: str) -> None:
+    folder = Path(kernels.__path__[0])
+    there = {path.parent.name for path in folder.glob(f"*/{backend}_impl.py")}
+    assert len(there) == 5
+    assert {case.op for case in run.Scope([backend], []).cases(backend)} == there
+    # and what a case launches is in the table
+    rows = {tuple(name.split(" | ")[i] for i in (1, 3)) for name in table.read()["rows"]
+            if name.startswith(backend)}  # fmt: skip
+    assert {(case.op, case.inputs) for case in run.Scope([backend], []).cases(backend)} == rows
 
 
 def test_a_quick_audit_does_not_make_the_table() -> None:
