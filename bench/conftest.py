@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 import torch
 
+from seamo_fast.kernels import _native
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Adds --full."""
@@ -24,6 +26,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     left_out = [item for item in items if item.get_closest_marker("full")]
     items[:] = [item for item in items if not item.get_closest_marker("full")]
     config.hook.pytest_deselected(items=left_out)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def compiled_kernels() -> None:
+    """Without them every race would time the reference, and nothing would say so."""
+    loaded = _native.load()
+    if isinstance(loaded, str) and not torch.cuda.is_available():
+        pytest.exit(f"races need the C++ kernels, but {loaded}", returncode=1)
 
 
 def pytest_benchmark_update_machine_info(

@@ -8,7 +8,16 @@ class SeaMoError(Exception):
 
 
 class DataError(SeaMoError):
-    """Tiles, shards or datasets that cannot be used as they are."""
+    """Tiles, shards or datasets that cannot be used as they are.
+
+    Args:
+        message: What is wrong and how to fix it.
+        kind: Its code in reports, one of `seamo_fast.data.shards.KINDS`.
+    """
+
+    def __init__(self, message: str = "", kind: str = "unreadable") -> None:
+        super().__init__(message)
+        self.kind = kind
 
 
 class ConfigError(SeaMoError):

@@ -3,6 +3,7 @@
 python -m seamo_fast.pack /data/ssl4eo-s12 shards/ssl4eo-s12
 python -m seamo_fast.pack /data/ssl4eo-s12 shards/ssl4eo-s12 --splits 0.9,0.05,0.05 --verify
 python -m seamo_fast.pack cubes shards/cubes --mapping mapping.yaml
+python -m seamo_fast.pack --check /data/ssl4eo-s12        # only reads and reports
 """
 
 from __future__ import annotations
@@ -18,14 +19,21 @@ from typing import Final
 from tqdm import tqdm
 
 from seamo_fast.cli import Command, progress_bar, say
-from seamo_fast.data.packing import report
+from seamo_fast.data.packing import check, report
 from seamo_fast.data.packing.disk_space import estimate
-from seamo_fast.data.packing.packer import OnBad, Plan, Shard, pack_splits, remove_shards
+from seamo_fast.data.packing.packer import (
+    OnBad,
+    OnMetadata,
+    Plan,
+    Shard,
+    pack_splits,
+    remove_shards,
+)
 from seamo_fast.data.packing.sources import layout_names, open_source
 from seamo_fast.data.packing.splits import Splits
 from seamo_fast.data.packing.verify import verify
 from seamo_fast.data.shards import Encoding, ShardSet
-from seamo_fast.errors import ConfigError
+from seamo_fast.errors import ConfigError, DataError
 
 
 @dataclass(frozen=True)
@@ -49,6 +57,9 @@ class PackSettings:
         on_bad: skip (and report) bad tiles, or stop at the first.
         verify: Read everything back after writing and compare the checksums.
         overwrite: Delete the shards that OUT holds before packing.
+        on_metadata: use the mapping where a file says something else of its numbers, and report
+            it; or stop.
+        strict: Stop at the first remark of any kind.
     """
 
     source: Path
@@ -65,6 +76,8 @@ class PackSettings:
     on_bad: OnBad = "skip"
     verify: bool = False
     overwrite: bool = False
+    on_metadata: OnMetadata = "use"
+    strict: bool = False
 
     def __post_init__(self) -> None:
         if self.workers < 1:
@@ -78,6 +91,34 @@ class PackSettings:
             raise ConfigError("split_cell needs splits, such as --splits 0.9,0.05,0.05")
 
 
+@dataclass(frozen=True)
+class CheckSettings:
+    """All settings of `python -m seamo_fast.pack --check`, which writes nothing.
+
+    Attributes:
+        source: Folder (or NetCDF file) of the dataset.
+        layout: As for packing.
+        mapping: As for packing.
+        seasons: As for packing.
+        modalities: As for packing.
+        workers: Processes.
+        strict: End with an error if there is a remark of any kind.
+    """
+
+    source: Path
+    layout: str = "auto"
+    mapping: str | None = None
+    seasons: int | None = None
+    modalities: list[str] | None = None
+    workers: int = os.cpu_count() or 1
+    strict: bool = False
+
+    def __post_init__(self) -> None:
+        if self.workers < 1:
+            raise ConfigError(f"workers must be 1 or more, but got {self.workers}")
+
+
+CHECK: Final = Command("pack --check", CheckSettings, check.__doc__, positional=True)
 COMMAND: Final = Command(
     "pack",
     PackSettings,
@@ -89,7 +130,15 @@ COMMAND: Final = Command(
 
 def _run(settings: PackSettings) -> None:
     splits = None if settings.splits is None else Splits.parse(settings.splits, settings.split_cell)
-    plan = Plan(settings.out, settings.shard_size, settings.on_bad, settings.format, splits)
+    plan = Plan(
+        settings.out,
+        settings.shard_size,
+        settings.on_bad,
+        settings.format,
+        splits,
+        settings.on_metadata,
+        settings.strict,
+    )
     source = open_source(
         settings.source,
         settings.layout,
@@ -117,6 +166,24 @@ def _run(settings: PackSettings) -> None:
         _verify([ShardSet(plan.folders[split]) for split in manifests], settings.workers)
 
 
+def _check(settings: CheckSettings) -> None:
+    source = open_source(
+        settings.source,
+        settings.layout,
+        mapping=settings.mapping,
+        seasons=settings.seasons,
+        modalities=settings.modalities,
+    )
+    with progress_bar(source.estimate()) as bar:
+        found = check.check(source, workers=settings.workers, tick=bar.update)
+    say(f"{found.samples} samples of {len(source.items())} items can be packed")
+    for title, remarks in (("skipped", found.skipped), ("noted", found.noted)):
+        for line in report.listed(title, remarks, ""):
+            say(line)
+    if settings.strict and (found.skipped or found.noted):
+        raise DataError(f"{len(found.skipped) + len(found.noted)} remarks, and strict allows none")
+
+
 def _shown(bar: tqdm[None]) -> Callable[[str, Shard], None]:
     """Returns what reports a finished shard: a line where no terminal shows the bar."""
 
@@ -136,6 +203,9 @@ def _verify(sets: Sequence[ShardSet], workers: int) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit status."""
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    if "--check" in given:
+        return CHECK.run(_check, [each for each in given if each != "--check"])
     return COMMAND.run(_run, arguments)
 
 

@@ -52,7 +52,7 @@ class _Part:
                             yield modality, reading.arrays[modality.name], valid
             except DataError as error:
                 count()
-                bad.append(Remark(item, str(error)))
+                bad.append(Remark(item, str(error), error.kind))
 
     def _stored(self, shards: ShardSet, bad: list[Remark]) -> _Groups:
         for number in map(int, self.items):
@@ -60,7 +60,7 @@ class _Part:
             try:
                 sample = shards.read(number)
             except DataError as error:
-                bad.append(Remark(f"sample {number}", str(error)))
+                bad.append(Remark(f"sample {number}", str(error), error.kind))
                 continue
             for column, modality in enumerate(shards.modalities):
                 yield modality, sample.bands[modality.name], sample.valid[:, column]

@@ -21,6 +21,7 @@ from seamo_fast.errors import ConfigError, DataError, SeaMoError
 from seamo_fast.files import writing
 
 OnBad = Literal["skip", "stop"]
+OnMetadata = Literal["use", "stop"]
 
 
 class Shard(NamedTuple):
@@ -41,6 +42,9 @@ class Plan:
         on_bad: What a bad tile does: "skip" makes its group invalid and reports it, "stop" raises.
         encoding: How arrays are stored, "npy" or "tiff".
         splits: Parts that are packed apart, None for one set.
+        on_metadata: What it does that a file says something else of its numbers than the mapping:
+            "use" takes the mapping and reports it, "stop" raises.
+        strict: Whether the first remark of any kind raises.
 
     Raises:
         ConfigError: `shard_size` is below 1.
@@ -51,6 +55,8 @@ class Plan:
     on_bad: OnBad = "skip"
     encoding: Encoding = "npy"
     splits: Splits | None = None
+    on_metadata: OnMetadata = "use"
+    strict: bool = False
 
     def __post_init__(self) -> None:
         if self.shard_size < 1:
@@ -61,6 +67,16 @@ class Plan:
         """Where each split goes; the name is empty without splits."""
         names = self.splits.names if self.splits else ()
         return {name: self.out / name for name in names} or {"": self.out}
+
+    def stops(self, skipped: Sequence[Remark], noted: Sequence[Remark]) -> Remark | None:
+        """Returns the first remark that ends packing, None if there is none."""
+        for remark in skipped:
+            if self.strict or self.on_bad == "stop":
+                return remark
+        for remark in noted:
+            if self.strict or (self.on_metadata == "stop" and remark.kind == "override"):
+                return remark
+        return None
 
     def settings(self, source: Source) -> dict[str, Any]:
         """Returns what decides the content of a shard, besides its items."""
@@ -133,26 +149,29 @@ class _Job:
                 for reading in self.source.read(item):
                     count()
                     split = first if reading.empty else self._split(reading)
-                    for remark in reading.skipped:
-                        self._skip(remark, reports[split])
-                    reports[split].noted += reading.noted
+                    skipped = [*reading.skipped]
                     if reading.empty:
-                        remark = Remark(reading.id, "no tile of it can be used")
-                        self._skip(remark, reports[split])
-                    else:
+                        why = "no tile of it can be used"
+                        skipped.append(Remark(reading.id, why, "unusable"))
+                    self._report(skipped, reading.noted, reports[split])
+                    if not reading.empty:
                         yield split, reading
             except DataError as error:
                 count()
-                self._skip(Remark(item, str(error)), reports[first])
+                self._report([Remark(item, str(error), error.kind)], [], reports[first])
 
     def _split(self, reading: Reading) -> str:
         splits = self.plan.splits
         return splits.choose(reading.place or reading.id, reading.position) if splits else ""
 
-    def _skip(self, remark: Remark, report: ShardReport) -> None:
-        if self.plan.on_bad == "stop":
+    def _report(
+        self, skipped: Sequence[Remark], noted: Sequence[Remark], report: ShardReport
+    ) -> None:
+        remark = self.plan.stops(skipped, noted)
+        if remark is not None:
             raise _StopError(f"{remark.what}: {remark.why}")
-        report.skipped.append(remark)
+        report.skipped += skipped
+        report.noted += noted
 
     def _keep(self, target: Path) -> Shard:
         report = ShardReport.load(target)
@@ -161,8 +180,9 @@ class _Job:
                 f"{target} was packed from other items or with other settings; choose another "
                 "folder, or give --overwrite to delete the shards in this one"
             )
-        if report.skipped and self.plan.on_bad == "stop":
-            raise _StopError(f"{report.skipped[0].what}: {report.skipped[0].why}")
+        remark = self.plan.stops(report.skipped, report.noted)
+        if remark is not None:
+            raise _StopError(f"{remark.what}: {remark.why}")
         return Shard(finished_entry(target), report, kept=True)
 
 

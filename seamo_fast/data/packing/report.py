@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
@@ -36,14 +37,24 @@ def summary(split: str, manifest: Manifest, items: int, out: Path) -> Iterator[s
         size = sum(file.stat().st_size for file in out.rglob("*.tif"))
     title = f"{split}: " if split else ""
     yield f"{title}packed {samples} samples of {items} items into {out} ({size / 1e6:.1f} MB)"
-    yield from _list("skipped", manifest.skipped, out)
-    yield from _list("noted", manifest.noted, out)
+    rest = f", all in {out / 'manifest.json'}"
+    yield from listed("skipped", manifest.skipped, rest)
+    yield from listed("noted", manifest.noted, rest)
 
 
-def _list(title: str, remarks: Sequence[Remark], out: Path) -> Iterator[str]:
-    if remarks:
-        yield f"{title} {len(remarks)}:"
+def listed(title: str, remarks: Sequence[Remark], rest: str) -> Iterator[str]:
+    """Yields a heading with the number of each kind, then the first remarks.
+
+    Args:
+        title: "skipped" or "noted".
+        remarks: All of them; without any nothing is yielded.
+        rest: Where those that are not shown can be read.
+    """
+    if not remarks:
+        return
+    kinds = Counter(remark.kind for remark in remarks if remark.kind)
+    yield f"{title} {len(remarks)}:" + "".join(f" {n} {kind}" for kind, n in kinds.most_common())
     for remark in remarks[:_SHOWN]:
         yield f"  {remark.what}: {remark.why}"
     if len(remarks) > _SHOWN:
-        yield f"  and {len(remarks) - _SHOWN} more, all in {out / 'manifest.json'}"
+        yield f"  and {len(remarks) - _SHOWN} more{rest}"

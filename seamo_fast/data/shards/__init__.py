@@ -7,7 +7,8 @@
         s2l2a_20m.npy         [S, T, Cg, Hg, Wg], the numbers of the source in its dtype,
         s1grd_10m.npy         uncompressed and in C order, for memory mapping
         records.json          a list of S records, in the order of the arrays
-        report.json           what the shard was made from, and what was left out
+        report.json           what the shard was made from: items, settings, skipped and noted as
+                              in the manifest, statistics of modalities that came without
       shard-00001/ ...
 
 S is the number of samples in the shard, T that of the seasons. The channels of a file are the
@@ -23,7 +24,8 @@ valid is stored as zeros, without date. A shard folder appears by renaming a com
                               release, composite
       arrays                  for each file, without suffix: dtype, and shape of one sample
       shards                  for each shard: name, samples, and CRC-32 of its records.json
-      skipped, noted          what was left out, and what is unusual: what, and why
+      skipped, noted          what was left out, and what is unusual: what, why, and its kind, a
+                              code of `seamo_fast.data.shards.KINDS`
       encoding                npy or tiff
       statistics              what python -m seamo_fast.stats measured, by modality and band
       created_by              the program that wrote this
@@ -53,18 +55,19 @@ from seamo_fast.data.shards.manifest import (
     ArraySpec,
     Encoding,
     Manifest,
-    Remark,
     ShardEntry,
     array_names,
     check_modality,
     is_packed,
     record_bytes,
 )
+from seamo_fast.data.shards.remarks import KINDS, Remark
 from seamo_fast.data.shards.shard_set import Sample, ShardSet
 from seamo_fast.data.shards.write_set import ShardWriter
 
 __all__ = [
     "DTYPES",
+    "KINDS",
     "ArraySpec",
     "Encoding",
     "Manifest",

@@ -13,6 +13,7 @@ from typing import Any, Final, Literal, NamedTuple
 import numpy as np
 
 from seamo_fast._version import __version__
+from seamo_fast.data.shards.remarks import Remark
 from seamo_fast.errors import DataError
 from seamo_fast.files import write_json
 from seamo_fast.modalities import Modality, get_modality, list_modalities
@@ -43,13 +44,6 @@ class ShardEntry(NamedTuple):
     name: str
     samples: int
     crc32: int
-
-
-class Remark(NamedTuple):
-    """Something of the source that was left out or is unusual, and why."""
-
-    what: str
-    why: str
 
 
 @dataclass(frozen=True)

@@ -15,11 +15,11 @@ from seamo_fast.data.shards.manifest import (
     ArraySpec,
     Encoding,
     Manifest,
-    Remark,
     ShardEntry,
     array_names,
     check_modality,
 )
+from seamo_fast.data.shards.remarks import Remark, unique
 from seamo_fast.data.shards.write_shard import ShardFolder, ShardReport
 from seamo_fast.errors import DataError
 from seamo_fast.files import writing
@@ -51,7 +51,7 @@ def write_manifest(
     """
     shards = tuple(entry for entry in entries if entry.samples)
     if not shards:
-        left_out = _unique([*skipped, *(each for report in reports for each in report.skipped)])
+        left_out = unique([*skipped, *(each for report in reports for each in report.skipped)])
         raise DataError(f"no sample of {source} could be packed into {out}{_reasons(left_out)}")
     measured = []
     for modality in modalities:
@@ -68,8 +68,8 @@ def write_manifest(
         modalities=tuple(measured),
         arrays=dict(arrays),
         shards=shards,
-        skipped=_unique([*skipped, *(each for report in reports for each in report.skipped)]),
-        noted=_unique([each for report in reports for each in report.noted]),
+        skipped=unique([*skipped, *(each for report in reports for each in report.skipped)]),
+        noted=unique([each for report in reports for each in report.noted]),
         encoding=encoding,
     )
     manifest.save(out)
@@ -81,11 +81,6 @@ def _reasons(skipped: Sequence[Remark]) -> str:
         return ": it holds nothing to pack"
     shown = "; ".join(f"{remark.what}: {remark.why}" for remark in skipped[:3])
     return f": {shown}" + (f"; and {len(skipped) - 3} more" if len(skipped) > 3 else "")
-
-
-def _unique(remarks: Iterable[Remark]) -> tuple[Remark, ...]:
-    # Overlapping windows of a series meet the same tile several times.
-    return tuple(dict.fromkeys(remarks))
 
 
 class ShardWriter:

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import date
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
@@ -21,11 +21,11 @@ from seamo_fast.data.shards.band_statistics import BandStatistics
 from seamo_fast.data.shards.manifest import (
     ArraySpec,
     Encoding,
-    Remark,
     ShardEntry,
     array_names,
     record_bytes,
 )
+from seamo_fast.data.shards.remarks import Remark
 from seamo_fast.errors import DataError
 from seamo_fast.files import sync, write_json, writing
 from seamo_fast.modalities import Modality
@@ -58,14 +58,27 @@ class ShardReport:
         """
         try:
             report = cls(**json.loads((folder / "report.json").read_bytes()))
-            report.skipped = [Remark(*each) for each in report.skipped]
-            report.noted = [Remark(*each) for each in report.noted]
+            report.skipped = [_remark(each) for each in report.skipped]
+            report.noted = [_remark(each) for each in report.noted]
         except (OSError, ValueError, TypeError) as error:
             raise DataError(
                 f"{folder} exists but was not written by this program ({error}); "
                 "delete it or choose another folder"
             ) from error
         return report
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns what report.json holds."""
+        remarks = {name: [each._asdict() for each in getattr(self, name)] for name in _REMARKS}
+        return {**asdict(self), **remarks}
+
+
+_REMARKS: Final = ("skipped", "noted")
+
+
+def _remark(found: Any) -> Remark:
+    # earlier versions wrote a list [what, why]
+    return Remark(**found) if isinstance(found, dict) else Remark(*found)
 
 
 class ShardFolder:
@@ -191,7 +204,7 @@ class ShardFolder:
             for file in self._files.values():
                 file.close()
         records = write_json(self._partial / "records.json", self._records, self._needed)
-        write_json(self._partial / "report.json", asdict(report), self._needed)
+        write_json(self._partial / "report.json", report.to_dict(), self._needed)
         with writing(self._target):
             self._partial.rename(self._target)
             sync(self._target.parent)

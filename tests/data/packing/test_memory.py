@@ -75,9 +75,10 @@ def test_reading(tmp_path: Path) -> None:
         shards, batch_size=8, seed=0, modalities=["s2l1c", "s1grd"], seasons=4, workers=1
     )
     batches = iter(loader)
-    # the most of them: how many batches exist at a moment is a matter of luck
+    # how many batches exist at a moment is a matter of luck
     before = max(own_memory() for _ in islice(batches, 20))
     for _ in islice(batches, 280):
         pass
-    assert own_memory() < before + GROWTH
+    # a sample that is kept from each batch would be 300 MB more
+    assert own_memory() < before + 5 * GROWTH
     assert own_memory() < MOST

@@ -64,7 +64,7 @@ class Made:
         if int(item) in self.broken:
             raise DataError("the place is broken")
         ok = int(item) not in self.bad
-        skipped = [] if ok else [Remark(f"tile {item}", "it is bad")]
+        skipped = [] if ok else [Remark(f"tile {item}", "it is bad", "unreadable")]
         values = np.full((1, 1, 1, 1), int(item), np.uint16)
         yield Reading(item, {"one": [values]}, {"one": [None]}, {"one": [ok]}, skipped)
 
@@ -91,10 +91,10 @@ def test_bad_items_are_left_out_and_reported(tmp_path: Path) -> None:
     assert [entry.name for entry in manifest.shards] == ["shard-00000", "shard-00002"]
     assert [shard.entry.samples for shard in seen] == [3, 0, 1]
     assert manifest.skipped[:2] == (
-        Remark("tile 1", "it is bad"),
-        Remark("1", "no tile of it can be used"),
+        Remark("tile 1", "it is bad", "unreadable"),
+        Remark("1", "no tile of it can be used", "unusable"),
     )
-    assert manifest.skipped[-1] == Remark("8", "the place is broken")
+    assert manifest.skipped[-1] == Remark("8", "the place is broken", "unreadable")
     assert ShardSet(tmp_path).manifest == manifest
 
 
@@ -119,7 +119,7 @@ def test_what_was_skipped_once_stays_skipped(tmp_path: Path) -> None:
     again = Made(bad=(3,))
     assert pack(again, tmp_path) == first
     assert again.read_items == []
-    assert first.skipped[0] == Remark("tile 3", "it is bad")
+    assert first.skipped[0] == Remark("tile 3", "it is bad", "unreadable")
 
 
 def test_a_mapping_of_the_package_is_a_layout(
@@ -232,7 +232,7 @@ def test_result_does_not_depend_on_the_workers(
         "packed shard-00001: 3 samples, 1 skipped",
         "packed shard-00002: 3 samples",
         f"packed 12 samples of 5 items into {tmp_path / 'one'} (0.0 MB)",
-        "skipped 1:",
+        "skipped 1: 1 unreadable",
     ]
     assert lines[5].startswith("  3.nc: ")
     assert main(command(series, tmp_path / "two", "--shard_size", "2", "--workers", "2")) == 0

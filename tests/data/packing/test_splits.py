@@ -139,7 +139,7 @@ def test_what_an_empty_split_left_out_is_told(tmp_path: Path) -> None:
     plan = Plan(tmp_path / "out", splits=Splits((0.000001, 0.999999)))
     manifests = pack_splits(Broken(count=2), plan)
     assert list(manifests) == ["val"]
-    assert manifests["val"].skipped == (Remark("0", "it is broken"),)
+    assert manifests["val"].skipped == (Remark("0", "it is broken", "unreadable"),)
     with pytest.raises(DataError, match=r"could be packed into .*: 0: it is broken"):
         pack_splits(Broken(count=1), Plan(tmp_path / "none", splits=plan.splits))
 

@@ -211,10 +211,11 @@ def test_location_without_any_tile_is_skipped(
         (
             "s1/0000100/S1A_IW_GRDH_1SDV_20200101T010800",
             "every pixel is nodata (0 or NaN in all bands)",
+            "unmeasured",
         ),
-        ("0000100", "no tile of it can be used"),
-        ("s2a/0000200/undated", "the folder name has no date YYYYMMDDTHHMMSS"),
-        ("0000300", "no tile of it can be used"),
+        ("0000100", "no tile of it can be used", "unusable"),
+        ("s2a/0000200/undated", "the folder name has no date YYYYMMDDTHHMMSS", "date"),
+        ("0000300", "no tile of it can be used", "unusable"),
     ]
 
 

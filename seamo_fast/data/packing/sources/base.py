@@ -113,7 +113,16 @@ class Layout(Source, Protocol):
 
 
 class TileError(ValueError):
-    """A tile that cannot be used; the message says why."""
+    """A tile that cannot be used; the message says why.
+
+    Args:
+        message: Names the file and what is wrong.
+        kind: Its code in reports, one of `seamo_fast.data.shards.KINDS`.
+    """
+
+    def __init__(self, message: str, kind: str = "unreadable") -> None:
+        super().__init__(message)
+        self.kind = kind
 
 
 def read_tiff(path: Path, most: int = 2**28) -> np.ndarray:
@@ -136,13 +145,13 @@ def read_tiff(path: Path, most: int = 2**28) -> np.ndarray:
                 raise TileError(f"{path.name} says that it holds {series.nbytes} bytes of pixels")
             values, axes = series.asarray(), series.axes
     except FileNotFoundError:
-        raise TileError(f"{path.name} is missing") from None
+        raise TileError(f"{path.name} is missing", "missing") from None
     except TileError:
         raise
     except Exception as error:  # damaged files raise whatever their decoder meets
         raise TileError(f"{path.name} cannot be read ({type(error).__name__}: {error})") from error
     if values.ndim not in (2, 3) or "Y" not in axes or "X" not in axes:
-        raise TileError(f"{path.name} has axes {axes}; expected rows, columns and bands")
+        raise TileError(f"{path.name} has axes {axes}; expected rows, columns and bands", "axes")
     values = np.moveaxis(values, (axes.index("Y"), axes.index("X")), (-2, -1))
     return values.astype(values.dtype.newbyteorder("="), copy=False)
 
@@ -150,9 +159,11 @@ def read_tiff(path: Path, most: int = 2**28) -> np.ndarray:
 def check_tile(name: str, values: np.ndarray, dtype: str, shape: Sequence[int]) -> None:
     """Raises TileError unless a tile has the expected dtype and shape."""
     if values.dtype != dtype:
-        raise TileError(f"{name} has dtype {values.dtype}, expected {dtype}")
+        raise TileError(f"{name} has dtype {values.dtype}, expected {dtype}", "mismatch")
     if values.shape != tuple(shape):
-        raise TileError(f"{name} has shape {list(values.shape)}, expected {list(shape)}")
+        raise TileError(
+            f"{name} has shape {list(values.shape)}, expected {list(shape)}", "mismatch"
+        )
 
 
 def list_folders(path: Path) -> list[Path]:

@@ -40,7 +40,8 @@ class ImageSample:
         """Takes in a file; two of the same kind are a problem."""
         tile = self.tiles.setdefault(modality, {}).setdefault(day, {})
         if band in tile:
-            self.problems.append(Remark(name, f"another file of the same tile: {tile[band].name}"))
+            why = f"another file of the same tile: {tile[band].name}"
+            self.problems.append(Remark(name, why, "name"))
         else:
             tile[band] = path
 
@@ -64,7 +65,7 @@ def index_images(root: Path, key: str) -> dict[str, ImageSample]:
             try:
                 day = parse_date(groups["date"]) if "date" in groups else None
             except ValueError as error:
-                found.problems.append(Remark(name, str(error)))
+                found.problems.append(Remark(name, str(error), "date"))
                 continue
             found.add(modality, day, groups.get("band", ""), root / name, name)
     return dict(sorted(samples.items()))
@@ -151,7 +152,7 @@ def _read_tile(mapping: ModalityMapping, tile: Tile) -> list[np.ndarray]:
         grouped = [[images[channel] for channel in grid.bands] for grid in grids]
         if any(len({image.shape for image in group}) > 1 for group in grouped):
             shapes = ", ".join(str(list(image.shape)) for image in images)
-            raise TileError(f"bands of one grid differ in size: {shapes}")
+            raise TileError(f"bands of one grid differ in size: {shapes}", "mismatch")
         return [np.stack(group) for group in grouped]
     path = tile[""]
     values = read_tiff(path)
@@ -159,17 +160,17 @@ def _read_tile(mapping: ModalityMapping, tile: Tile) -> list[np.ndarray]:
     channels = [int(number) - 1 for number in numbers]
     if max(channels) >= len(values):
         raise TileError(
-            f"{path.name} has {len(values)} bands, expected at least {max(channels) + 1}"
+            f"{path.name} has {len(values)} bands, expected at least {max(channels) + 1}", "axes"
         )
     return [values[channels]]
 
 
 def _single(tile: Tile, band: str) -> np.ndarray:
     if band not in tile:
-        raise TileError(f"no file of band {band}; there are {', '.join(sorted(tile))}")
+        raise TileError(f"no file of band {band}; there are {', '.join(sorted(tile))}", "missing")
     values = read_tiff(tile[band])
     if values.ndim == 3 and len(values) == 1:
         return values[0]
     if values.ndim != 2:
-        raise TileError(f"{tile[band].name} has {len(values)} bands, expected one")
+        raise TileError(f"{tile[band].name} has {len(values)} bands, expected one", "axes")
     return values

@@ -228,11 +228,12 @@ class Series:
                 spec = self.arrays[array]
                 check_tile(modality.name, values, spec.dtype, spec.shape[1:])
         except TileError as error:
-            reading.skipped.append(Remark(what, str(error)))
+            reading.skipped.append(Remark(what, str(error), error.kind))
             return None
         share = min(_measured_share(values, modality.nodata) for values in grids)
         if share == 0 or share < self._mapping.min_valid:
-            reading.noted.append(Remark(what, f"only {share:.0%} of the pixels measured"))
+            why = f"only {share:.0%} of the pixels measured"
+            reading.noted.append(Remark(what, why, "unmeasured"))
             return None
         return grids
 
@@ -264,7 +265,7 @@ def _converted(values: np.ndarray, dtype: str) -> np.ndarray:
         limits, whole = np.finfo(target), True
         found = values[np.isfinite(values)]
     if not whole or found.min(initial=0) < limits.min or found.max(initial=0) > limits.max:
-        raise TileError(f"{values.min()}..{values.max()} cannot be stored as {dtype}")
+        raise TileError(f"{values.min()}..{values.max()} cannot be stored as {dtype}", "mismatch")
     return values.astype(target)
 
 

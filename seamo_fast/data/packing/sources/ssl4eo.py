@@ -122,7 +122,8 @@ class SSL4EO:
                 found.append((datetime.strptime(stamp, "%Y%m%d").date(), folder))
             except ValueError:
                 what = str(folder.relative_to(self.path))
-                reading.skipped.append(Remark(what, "the folder name has no date YYYYMMDDTHHMMSS"))
+                why = "the folder name has no date YYYYMMDDTHHMMSS"
+                reading.skipped.append(Remark(what, why, "date"))
         return sorted(found)
 
     def _read_modality(
@@ -138,12 +139,13 @@ class SSL4EO:
             try:
                 nan_pixels = self._read_tile(modality, tile[1], [grid[t] for grid in grids])
             except TileError as error:
-                reading.skipped.append(Remark(what, str(error)))
+                reading.skipped.append(Remark(what, str(error), error.kind))
                 continue
             dates[t] = tile[0]
             reading.position = reading.position or _position(tile[1])
             if nan_pixels:
-                reading.noted.append(Remark(what, f"{nan_pixels} values are NaN or infinite"))
+                why = f"{nan_pixels} values are NaN or infinite"
+                reading.noted.append(Remark(what, why, "nonfinite"))
         reading.arrays[modality.name] = grids
         reading.dates[modality.name] = dates
         reading.valid[modality.name] = [day is not None for day in dates]
@@ -159,7 +161,7 @@ class SSL4EO:
                 array[position] = values
         unmeasured = [~np.isfinite(array) for array in out]
         if all(np.all(bad | (array == 0)) for bad, array in zip(unmeasured, out, strict=True)):
-            raise TileError("every pixel is nodata (0 or NaN in all bands)")
+            raise TileError("every pixel is nodata (0 or NaN in all bands)", "unmeasured")
         return sum(int(bad.sum()) for bad in unmeasured)
 
 
@@ -168,14 +170,15 @@ def _band_files(modality: Modality, folder: Path) -> dict[str, Path]:
     for file in sorted(folder.glob("*.tif")):
         band = canonical_band(file.stem)
         if band in files:
-            raise TileError(f"band {band} comes twice: {files[band].name}, {file.name}")
+            raise TileError(f"band {band} comes twice: {files[band].name}, {file.name}", "name")
         files[band] = file
     missing = [name for name in modality.band_names if name not in files]
     unknown = sorted(files.keys() - set(modality.band_names))
     if missing or unknown:
         raise TileError(
             f"expected the {len(modality.bands)} bands {', '.join(modality.band_names)}; "
-            f"missing: {', '.join(missing) or 'none'}; unknown: {', '.join(unknown) or 'none'}"
+            f"missing: {', '.join(missing) or 'none'}; unknown: {', '.join(unknown) or 'none'}",
+            "missing",
         )
     return files
 

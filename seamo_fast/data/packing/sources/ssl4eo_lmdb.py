@@ -116,13 +116,15 @@ class SSL4EOLmdb:
             if stored is None or stored.dtype != spec.dtype or stored.shape[1:] != spec.shape[1:]:
                 came = "nothing" if stored is None else f"{stored.dtype} {list(stored.shape)}"
                 expected = f"{spec.dtype} {list(spec.shape)}"
-                reading.skipped.append(Remark(f"{item} {name}", f"{came}, expected {expected}"))
+                why = f"{came}, expected {expected}"
+                reading.skipped.append(Remark(f"{item} {name}", why, "mismatch"))
                 stored = tiles[:0]
             for season, tile in enumerate(stored[: self.seasons]):
                 tiles[season], valid[season] = tile, bool(np.any(np.isfinite(tile) & (tile != 0)))
                 if not valid[season]:
                     what = f"{item} {name} season {season}"
-                    reading.skipped.append(Remark(what, "every pixel is nodata (0 or NaN)"))
+                    why = "every pixel is nodata (0 or NaN)"
+                    reading.skipped.append(Remark(what, why, "unmeasured"))
             reading.arrays[name], reading.valid[name] = [tiles], valid
             reading.dates[name] = [None] * self.seasons
         yield reading

@@ -123,14 +123,14 @@ class SSL4EOZarr:
             what = f"{item} {modality.name} {place}"
             file = files.get(modality.name)
             if file is None or place not in file.places:
-                reading.noted.append(Remark(what, "not in the files of this modality"))
+                reading.noted.append(Remark(what, "not in the files of this modality", "missing"))
                 continue
             try:
                 series = file.read(place)
                 spec = self.arrays[array_names(modality)[0]]
                 check_tile(what, series.tiles[0], spec.dtype, spec.shape[1:])
             except (DataError, TileError) as error:
-                reading.skipped.append(Remark(what, str(error)))
+                reading.skipped.append(Remark(what, str(error), error.kind))
                 continue
             found[modality.name] = series
             reading.position = reading.position or series.position
@@ -155,7 +155,8 @@ class SSL4EOZarr:
                 usable = _usable(found[name].tiles)
                 for t in sorted(set(range(len(found[name].tiles))) - set(usable)):
                     what = f"{item} {name} {reading.id} time {t}"
-                    reading.skipped.append(Remark(what, "every pixel is nodata (0 or NaN)"))
+                    why = "every pixel is nodata (0 or NaN)"
+                    reading.skipped.append(Remark(what, why, "unmeasured"))
 
     def _path(self, item: str, name: str) -> Path:
         return self.path / Path(item).parent / _FOLDERS[name] / Path(item).name

@@ -1,0 +1,76 @@
+"""Reads everything that packing would, and writes nothing: a dry audit of a data set."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+from seamo_fast.data.packing.jobs import Tick, count, run_jobs
+from seamo_fast.data.packing.sources import Source
+from seamo_fast.data.shards.remarks import Remark, unique
+from seamo_fast.errors import DataError
+
+_ITEMS: Final = 16  # of a job
+
+
+class Audit(NamedTuple):
+    """What was found.
+
+    Attributes:
+        samples: Samples that would be packed.
+        skipped: What would be left out.
+        noted: What is unusual.
+    """
+
+    samples: int
+    skipped: tuple[Remark, ...]
+    noted: tuple[Remark, ...]
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Some items of a source; picklable."""
+
+    source: Source
+    items: list[str]
+
+    def run(self) -> Audit:
+        samples, skipped, noted = 0, [], []
+        for item in self.items:
+            try:
+                for reading in self.source.read(item):
+                    count()
+                    samples += not reading.empty
+                    skipped += reading.skipped
+                    noted += reading.noted
+                    if reading.empty:
+                        why = "no tile of it can be used"
+                        skipped.append(Remark(reading.id, why, "unusable"))
+            except DataError as error:
+                count()
+                skipped.append(Remark(item, str(error), error.kind))
+        return Audit(samples, tuple(skipped), tuple(noted))
+
+
+def check(source: Source, *, workers: int = 1, tick: Tick = lambda done: None) -> Audit:
+    """Returns what packing a source would report.
+
+    Args:
+        source: What would be packed.
+        workers: Processes.
+        tick: Called with the number of samples that were read since the last call.
+    """
+    items = source.items()
+    parts = [_Part(source, items[start : start + _ITEMS]) for start in range(0, len(items), _ITEMS)]
+    found = list(run_jobs(parts, workers, tick))
+    return Audit(
+        sum(each.samples for each in found),
+        unique(_all(found, "skipped")),
+        unique(_all(found, "noted")),
+    )
+
+
+def _all(parts: list[Audit], name: str) -> Iterator[Remark]:
+    for part in parts:
+        yield from getattr(part, name)
