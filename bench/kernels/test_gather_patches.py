@@ -189,7 +189,8 @@ def arguments(x: Inputs) -> op.Arguments:
         (IMAGE, IMAGE),
         PATCH,
         x.nodata,
-        x.dtype,
+        whole_pixel=False,
+        dtype=x.dtype,
     )
 
 

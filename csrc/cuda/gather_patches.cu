@@ -5,12 +5,17 @@
 
 namespace seamo::gather_patches {
 
-// One grid [B, T, C, H, W] of a modality: strides of its dimensions, and the place of each of its
-// channels in the output. lost [images, wanted] becomes 1 where a value of the patch was lost.
-SEAMO_PARAMS(GatherPatches, const void* band; int64_t storage;
+// One grid [B, T, C, H, W] of a modality, with the strides of its dimensions.
+SEAMO_PARAMS(StoredGrid, const void* band; int64_t storage;
              int64_t batch_stride, season_stride, channel_stride, row_stride, col_stride;
-             const int32_t* place; int64_t channels, grid_height, grid_width, has_nodata;
-             float nodata; const float* boxes; const void* index; int64_t index_is_long;
+             int64_t channels, height, width; float nodata;)
+
+// `grid` is the one that is sampled, `place` where each of its channels goes in the output. The
+// first grid_count of `grids` are all of the modality if nodata is a value unless it is in all
+// channels of a pixel, else none. lost [images, wanted] becomes 1 where a value was lost.
+SEAMO_PARAMS(GatherPatches, StoredGrid grid; const int32_t* place; int64_t has_nodata;
+             StoredGrid grids[8]; int64_t grid_count;
+             const float* boxes; const void* index; int64_t index_is_long;
              const float* shift; const float* scale; int64_t images, seasons, wanted, all_channels;
              int64_t image_height, image_width, patch; void* patches; int64_t patches_storage;
              int32_t* lost; void* stream;)
@@ -44,21 +49,75 @@ __device__ inline Tap tap_of(int pixel, float start, float extent, int64_t image
   return {number, number + 1 < grid ? number + 1 : number, place - low};
 }
 
-template <typename Pixel>
-__device__ inline bool is_lost(float value, const GatherPatches& x) {
-  return (x.has_nodata && value == x.nodata) || (kIsFloat<Pixel> && !isfinite(value));
+__device__ inline float value_at(const StoredGrid& grid, int64_t offset) {
+  switch (grid.storage) {
+    case kHalf:
+      return to_float(static_cast<const __half*>(grid.band)[offset]);
+    case kUint8:
+      return to_float(static_cast<const uint8_t*>(grid.band)[offset]);
+    case kUint16:
+      return to_float(static_cast<const uint16_t*>(grid.band)[offset]);
+    case kInt16:
+      return to_float(static_cast<const int16_t*>(grid.band)[offset]);
+    default:
+      return static_cast<const float*>(grid.band)[offset];
+  }
 }
 
-// Adds a neighbour; one that is no measurement counts as 0 and marks the value as lost.
-template <typename Pixel>
-__device__ inline void add(const Pixel* from, float weight, const GatherPatches& x, float& value,
-                           bool& lost) {
-  if (weight == 0) return;
-  const float tap = to_float(*from);
-  const bool bad = is_lost<Pixel>(tap, x);
-  lost |= bad;
-  if (!bad) value += tap * weight;
+// The pixel of `other` pixels at the centre of pixel i of `own`.
+__device__ inline int64_t at_centre(int64_t i, int64_t own, int64_t other) {
+  return (2 * i + 1) * other / (2 * own);
 }
+
+// Whether a pixel that is nodata in a channel is no measurement: in no channel of any grid.
+__device__ inline bool is_hole(const GatherPatches& x, int64_t image, int row, int col) {
+  for (int g = 0; g < x.grid_count; ++g) {
+    const StoredGrid& grid = x.grids[g];
+    int64_t place = image / x.seasons * grid.batch_stride +
+                    image % x.seasons * grid.season_stride +
+                    at_centre(row, x.grid.height, grid.height) * grid.row_stride +
+                    at_centre(col, x.grid.width, grid.width) * grid.col_stride;
+    for (int c = 0; c < grid.channels; ++c, place += grid.channel_stride) {
+      const float value = value_at(grid, place);
+      if (isfinite(value) && value != grid.nodata) return false;
+    }
+  }
+  return true;
+}
+
+template <typename Pixel>
+__device__ inline bool is_finite(float value) {
+  return !kIsFloat<Pixel> || isfinite(value);
+}
+
+__device__ inline bool is_nodata(float value, const GatherPatches& x) {
+  return x.has_nodata && value == x.grid.nodata;
+}
+
+// What a thread knows of the four neighbours of its pixel, a bit each: whether nodata is there in
+// all channels. Looked up when one is first nodata.
+class Holes {
+ public:
+  __device__ bool has(int i, const GatherPatches& x, int64_t image, const Tap& down,
+                      const Tap& right) {
+    if (x.grid_count == 0) return true;
+    if (!known_) find(x, image, down, right);
+    return bits_ >> i & 1;
+  }
+
+ private:
+  __device__ void find(const GatherPatches& x, int64_t image, const Tap& down, const Tap& right) {
+    known_ = true;
+#pragma unroll 1
+    for (int i = 0; i < 4; ++i) {
+      const int row = i / 2 ? down.high : down.low, col = i % 2 ? right.high : right.low;
+      if (is_hole(x, image, row, col)) bits_ |= 1 << i;
+    }
+  }
+
+  int bits_ = 0;
+  bool known_ = false;
+};
 
 __device__ inline float normalized(float value, bool lost, const GatherPatches& x, int place) {
   return lost ? 0.0f : (value - x.shift[place]) * x.scale[place];
@@ -91,7 +150,7 @@ struct Pixels {
     image = blockIdx.x / blocks;
     first = static_cast<int>(blockIdx.x % blocks) * kThreads;
     first_channel = static_cast<int>(blockIdx.y) * kChannels;
-    const int left = static_cast<int>(x.channels) - first_channel;
+    const int left = static_cast<int>(x.grid.channels) - first_channel;
     channels = left < kChannels ? left : kChannels;
   }
   __device__ int64_t patch(const GatherPatches& x, int pixel) const {
@@ -103,19 +162,29 @@ struct Pixels {
   }
 };
 
+// Eight pixels side by side in the grid.
+struct Run {
+  int64_t start;  // offset
+  int row, col;
+};
+
 // Pixels that are stored as they lie in the grid, eight at a time.
 template <typename Pixel>
 __device__ inline void copy_pixels(const GatherPatches& x, const Pixels& pixels, const Pixel* band,
-                                   const int64_t* starts) {
+                                   const Run* runs) {
   constexpr int eights = kThreads / kEight;
   for (int i = threadIdx.x; i < pixels.channels * eights; i += kThreads) {
     const int pixel = pixels.first + i % eights * kEight;
     if (pixel >= pixels.count) continue;
     const int place = x.place[pixels.first_channel + i / eights];
-    Eight values = load_eight(band + i / eights * x.channel_stride + starts[i % eights], 0, true);
+    const Run run = runs[i % eights];
+    Eight values = load_eight(band + i / eights * x.grid.channel_stride + run.start, 0, true);
     bool any_lost = false;
     for (int j = 0; j < kEight; ++j) {
-      const bool lost = is_lost<Pixel>(values.values[j], x);
+      bool lost = !is_finite<Pixel>(values.values[j]);
+      if (is_nodata(values.values[j], x)) {
+        lost |= x.grid_count == 0 || is_hole(x, pixels.image, run.row, run.col + j);
+      }
       values.values[j] = normalized(values.values[j], lost, x, place);
       any_lost |= lost;
     }
@@ -126,9 +195,9 @@ __device__ inline void copy_pixels(const GatherPatches& x, const Pixels& pixels,
 
 template <typename Pixel>
 __global__ void __launch_bounds__(kThreads, 5)
-    patches_kernel(const GatherPatches x, bool packed, bool band_packed) {
+    patches_kernel(const __grid_constant__ GatherPatches x, bool packed, bool band_packed) {
   __shared__ __align__(16) float staged[kChannels][kThreads];
-  __shared__ int64_t starts[kThreads / kEight];
+  __shared__ Run runs[kThreads / kEight];
   const Pixels pixels(x);
   const int lane = threadIdx.x % kEight, pixel = pixels.first + static_cast<int>(threadIdx.x);
   const bool inside = pixel < pixels.count;
@@ -138,38 +207,45 @@ __global__ void __launch_bounds__(kThreads, 5)
   const int row = number / columns * side + pixel % pixels.area / side;
   const int col = number % columns * side + pixel % side;
   const float* box = x.boxes + pixels.image * 4;
-  const Tap down = tap_of(row, box[0], box[2], x.image_height, x.grid_height);
-  const Tap right = tap_of(col, box[1], box[3], x.image_width, x.grid_width);
+  const Tap down = tap_of(row, box[0], box[2], x.image_height, x.grid.height);
+  const Tap right = tap_of(col, box[1], box[3], x.image_width, x.grid.width);
   const Pixel* band =
-      static_cast<const Pixel*>(x.band) + pixels.image / x.seasons * x.batch_stride +
-      pixels.image % x.seasons * x.season_stride + pixels.first_channel * x.channel_stride;
-  const int64_t start = down.low * x.row_stride + right.low * x.col_stride;
+      static_cast<const Pixel*>(x.grid.band) + pixels.image / x.seasons * x.grid.batch_stride +
+      pixels.image % x.seasons * x.grid.season_stride +
+      pixels.first_channel * x.grid.channel_stride;
+  const int64_t start = down.low * x.grid.row_stride + right.low * x.grid.col_stride;
 
   if constexpr (sizeof(Pixel) > 1) {
     const int source = threadIdx.x % kWarp - lane;
     const bool exact = down.weight == 0 && right.weight == 0 && start % kEight == lane;
     const bool plain = __shfl_sync(kFullWarp, start, source) == start - lane && exact;
-    if (lane == 0) starts[threadIdx.x / kEight] = start;
+    if (lane == 0) runs[threadIdx.x / kEight] = {start, down.low, right.low};
     if (__syncthreads_and(band_packed && (plain || !inside))) {
-      copy_pixels(x, pixels, band, starts);
+      copy_pixels(x, pixels, band, runs);
       return;
     }
   }
 
-  const Pixel* above = band + down.low * x.row_stride;
-  const Pixel* below = band + down.high * x.row_stride;
-  const int64_t low = right.low * x.col_stride, high = right.high * x.col_stride;
+  const Pixel* above = band + down.low * x.grid.row_stride;
+  const Pixel* below = band + down.high * x.grid.row_stride;
+  const int64_t low = right.low * x.grid.col_stride, high = right.high * x.grid.col_stride;
   const Pixel* neighbours[] = {above + low, above + high, below + low, below + high};
   const float up = 1 - down.weight, left = 1 - right.weight;
   const float weights[] = {up * left, up * right.weight, down.weight * left,
                            down.weight * right.weight};
+  Holes holes;
   bool any_lost = false;
   for (int c = 0; c < pixels.channels && inside; ++c) {
     const int place = x.place[pixels.first_channel + c];
     float value = 0;
     bool lost = false;
     for (int i = 0; i < 4; ++i) {
-      add(neighbours[i] + c * x.channel_stride, weights[i], x, value, lost);
+      if (weights[i] == 0) continue;
+      const float tap = to_float(neighbours[i][c * x.grid.channel_stride]);
+      bool bad = !is_finite<Pixel>(tap);
+      if (is_nodata(tap, x)) bad |= holes.has(i, x, pixels.image, down, right);
+      lost |= bad;
+      if (!bad) value += tap * weights[i];  // one that is no measurement counts as 0
     }
     value = normalized(value, lost, x, place);
     any_lost |= lost;
@@ -196,16 +272,18 @@ template <typename Pixel>
 int launch_for(const GatherPatches& x) {
   const int64_t area = x.patch * x.patch;
   const bool packed = is_packed(x.patches, area);
-  const int64_t strides = x.batch_stride | x.season_stride | x.channel_stride | x.row_stride;
-  const bool band_packed = packed && x.patch % kEight == 0 && x.col_stride == 1 &&
-                           strides % kEight == 0 && is_packed(x.band, 0);
+  const StoredGrid& own = x.grid;
+  const int64_t strides =
+      own.batch_stride | own.season_stride | own.channel_stride | own.row_stride;
+  const bool band_packed = packed && x.patch % kEight == 0 && own.col_stride == 1 &&
+                           strides % kEight == 0 && is_packed(own.band, 0);
   auto kernel = patches_kernel<Pixel>;
-  const dim3 grid(x.images * ceil_div(x.wanted * area, kThreads), ceil_div(x.channels, kChannels));
+  const dim3 grid(x.images * ceil_div(x.wanted * area, kThreads), ceil_div(x.grid.channels, kChannels));
   return SEAMO_LAUNCH(kernel, grid, dim3(kThreads), 0, x.stream, x, packed, band_packed);
 }
 
 SEAMO_EXPORT int seamo_gather_patches(const GatherPatches* params) {
-  switch (params->storage) {
+  switch (params->grid.storage) {
     case kFloat:
       return launch_for<float>(*params);
     case kHalf:

@@ -12,6 +12,8 @@ from .._dtypes import accumulation
 from .._gpu import _cuda
 from . import reference
 
+_MOST_GRIDS = 8  # of GatherPatches in csrc/cuda/gather_patches.cu
+
 
 def forward(
     bands: Sequence[Tensor],
@@ -23,6 +25,7 @@ def forward(
     image_size: Sequence[int],
     patch_size: int,
     nodata: float | None,
+    whole_pixel: bool,
     dtype: torch.dtype,
 ) -> tuple[Tensor, Tensor] | None:
     """One launch a grid."""
@@ -31,11 +34,18 @@ def forward(
     patches = index.new_empty((batch, seasons, wanted, size), dtype=dtype)
     if not _cuda.takes(patches) or accumulation(*bands) == torch.float64:
         return None
+    whole_pixel = whole_pixel and nodata is not None
+    if whole_pixel and len(bands) > _MOST_GRIDS:
+        return None
     lost = torch.zeros(index.shape, dtype=torch.int32, device=index.device)
     if patches.numel() == 0:
         return patches, lost == 0
     places = reference.output_channels(tuple(order), index.device)
-    shared = {
+    grids = [_grid(band, reference.as_stored(nodata, band.dtype)) for band in bands]
+    shared: dict[str, Any] = {
+        "has_nodata": nodata is not None,
+        "grids": tuple(grids) if whole_pixel else (),
+        "grid_count": len(grids) if whole_pixel else 0,
         "boxes": _cuda.floats(boxes),
         "index": index.contiguous(),
         "index_is_long": index.dtype == torch.int64,
@@ -53,25 +63,15 @@ def forward(
         "lost": lost,
     }
     first = 0
-    for band in bands:
+    for band, grid in zip(bands, grids, strict=True):
         if band.shape[2]:
-            _sample(band, places[first:], reference.as_stored(nodata, band.dtype), shared)
+            _cuda.run("gather_patches", grid=grid, place=places[first:], **shared)
         first += band.shape[2]
     return patches, lost == 0
 
 
-def _sample(band: Tensor, place: Tensor, nodata: float | None, shared: dict[str, Any]) -> None:
-    strides = ("batch_stride", "season_stride", "channel_stride", "row_stride", "col_stride")
-    _cuda.run(
-        "gather_patches",
-        band=band,
-        storage=_cuda.storage(band),
-        **dict(zip(strides, band.stride(), strict=True)),
-        place=place,
-        channels=band.shape[2],
-        grid_height=band.shape[3],
-        grid_width=band.shape[4],
-        has_nodata=nodata is not None,
-        nodata=nodata or 0.0,
-        **shared,
+def _grid(band: Tensor, nodata: float | None) -> Any:
+    """The struct StoredGrid of a band."""
+    return _cuda.struct("StoredGrid")(
+        band.data_ptr(), _cuda.storage(band), *band.stride(), *band.shape[2:], nodata or 0.0
     )
