@@ -69,7 +69,8 @@ __device__ inline int64_t at_centre(int64_t i, int64_t own, int64_t other) {
   return (2 * i + 1) * other / (2 * own);
 }
 
-// Whether a pixel that is nodata in a channel is no measurement: in no channel of any grid.
+// Whether nodata in a channel of a pixel means that nothing was measured: no channel of any grid in
+// `grids` has a measurement there.
 __device__ inline bool is_hole(const GatherPatches& x, int64_t image, int row, int col) {
   for (int g = 0; g < x.grid_count; ++g) {
     const StoredGrid& grid = x.grids[g];
@@ -182,9 +183,7 @@ __device__ inline void copy_pixels(const GatherPatches& x, const Pixels& pixels,
     bool any_lost = false;
     for (int j = 0; j < kEight; ++j) {
       bool lost = !is_finite<Pixel>(values.values[j]);
-      if (is_nodata(values.values[j], x)) {
-        lost |= x.grid_count == 0 || is_hole(x, pixels.image, run.row, run.col + j);
-      }
+      if (is_nodata(values.values[j], x)) lost |= is_hole(x, pixels.image, run.row, run.col + j);
       values.values[j] = normalized(values.values[j], lost, x, place);
       any_lost |= lost;
     }

@@ -97,8 +97,7 @@ def _holes(wanted, image, T, row, col, HEIGHT, WIDTH, grids):
         place += image // T * band_b + image % T * band_t
         for _ in range(channels):
             value = tl.load(band + place, mask=wanted, other=0).to(tl.float32)
-            finite = (value == value) & (tl.abs(value) != float("inf"))
-            wanted &= (value == nodata) | (finite == 0)
+            wanted &= (value == nodata) | (value != value) | (tl.abs(value) == float("inf"))
             place += band_c
     return wanted
 
