@@ -74,8 +74,7 @@ __device__ inline int64_t at_centre(int64_t i, int64_t own, int64_t other) {
 __device__ inline bool is_hole(const GatherPatches& x, int64_t image, int row, int col) {
   for (int g = 0; g < x.grid_count; ++g) {
     const StoredGrid& grid = x.grids[g];
-    int64_t place = image / x.seasons * grid.batch_stride +
-                    image % x.seasons * grid.season_stride +
+    int64_t place = image / x.seasons * grid.batch_stride + image % x.seasons * grid.season_stride +
                     at_centre(row, x.grid.height, grid.height) * grid.row_stride +
                     at_centre(col, x.grid.width, grid.width) * grid.col_stride;
     for (int c = 0; c < grid.channels; ++c, place += grid.channel_stride) {
@@ -208,10 +207,10 @@ __global__ void __launch_bounds__(kThreads, 5)
   const float* box = x.boxes + pixels.image * 4;
   const Tap down = tap_of(row, box[0], box[2], x.image_height, x.grid.height);
   const Tap right = tap_of(col, box[1], box[3], x.image_width, x.grid.width);
-  const Pixel* band =
-      static_cast<const Pixel*>(x.grid.band) + pixels.image / x.seasons * x.grid.batch_stride +
-      pixels.image % x.seasons * x.grid.season_stride +
-      pixels.first_channel * x.grid.channel_stride;
+  const Pixel* band = static_cast<const Pixel*>(x.grid.band) +
+                      pixels.image / x.seasons * x.grid.batch_stride +
+                      pixels.image % x.seasons * x.grid.season_stride +
+                      pixels.first_channel * x.grid.channel_stride;
   const int64_t start = down.low * x.grid.row_stride + right.low * x.grid.col_stride;
 
   if constexpr (sizeof(Pixel) > 1) {
@@ -277,7 +276,8 @@ int launch_for(const GatherPatches& x) {
   const bool band_packed = packed && x.patch % kEight == 0 && own.col_stride == 1 &&
                            strides % kEight == 0 && is_packed(own.band, 0);
   auto kernel = patches_kernel<Pixel>;
-  const dim3 grid(x.images * ceil_div(x.wanted * area, kThreads), ceil_div(x.grid.channels, kChannels));
+  const dim3 grid(x.images * ceil_div(x.wanted * area, kThreads),
+                  ceil_div(x.grid.channels, kChannels));
   return SEAMO_LAUNCH(kernel, grid, dim3(kThreads), 0, x.stream, x, packed, band_packed);
 }
 
