@@ -102,7 +102,7 @@ def test_rule_of_nodata(described: Callable[..., Modality]) -> None:
     # of another value it is not known that bands may have it
     assert rule(like="s2l2a", nodata=65535) == rule(like="s2l2a", nodata=None) == "band"
     assert rule(like="s2l2a", nodata=65535, nodata_rule="pixel") == "pixel"
-    assert rule(like="s1grd") == "band"
+    assert described(like="s1grd", bands={"VV": "vv"}).nodata_rule == "band"
     with pytest.raises(DataError, match="'opt' has nodata_rule 'any'; expected one of band, pixel"):
         rule(**plain, nodata_rule="any")
 

@@ -42,12 +42,12 @@ def by_hand(modality: Modality, grids: list[np.ndarray]) -> list[np.ndarray]:
 
 @given(
     seed=st.integers(0, 2**31),
-    sides=st.lists(st.integers(1, 9), min_size=4, max_size=4),
+    sides=st.lists(st.integers(1, 6), min_size=4, max_size=4),
     dtype=st.sampled_from(["uint8", "uint16", "int16", "float16", "float32"]),
-    nodata=st.sampled_from([None, 0, 1, -1, 0.5, 70000]),
+    nodata=st.sampled_from([None, 0, 1, -1, 0.5, 60000]),
     rule=st.sampled_from(["band", "pixel"]),
 )
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_measured_equals_the_definition(
     seed: int, sides: list[int], dtype: str, nodata: float | None, rule: NodataRule
 ) -> None:
