@@ -28,7 +28,7 @@ def forward(
     whole_pixel: bool,
     dtype: torch.dtype,
 ) -> tuple[Tensor, Tensor] | None:
-    """One launch a grid."""
+    """One launch a grid; one more by pixel, for the patches that lost something in the first."""
     batch, seasons, wanted = index.shape
     size = len(order) * patch_size**2
     patches = index.new_empty((batch, seasons, wanted, size), dtype=dtype)
@@ -45,7 +45,7 @@ def forward(
     shared: dict[str, Any] = {
         "has_nodata": nodata is not None,
         "grids": tuple(grids) if whole_pixel else (),
-        "grid_count": len(grids) if whole_pixel else 0,
+        "grid_count": len(grids),
         "boxes": _cuda.floats(boxes),
         "index": index.contiguous(),
         "index_is_long": index.dtype == torch.int64,
@@ -60,14 +60,20 @@ def forward(
         "patch": patch_size,
         "patches": patches,
         "patches_storage": _cuda.storage(patches),
-        "lost": lost,
     }
-    first = 0
-    for band, grid in zip(bands, grids, strict=True):
-        if band.shape[2]:
-            _cuda.run("gather_patches", grid=grid, place=places[first:], **shared)
-        first += band.shape[2]
+    _sample(grids, places, suspects=None, lost=lost, **shared)
+    if whole_pixel:
+        lost, suspects = torch.zeros_like(lost), lost
+        _sample(grids, places, suspects=suspects, lost=lost, **shared)
     return patches, lost == 0
+
+
+def _sample(each: Sequence[Any], places: Tensor, **shared: Any) -> None:
+    first = 0
+    for grid in each:
+        if grid.channels:
+            _cuda.run("gather_patches", grid=grid, place=places[first:], **shared)
+        first += grid.channels
 
 
 def _grid(band: Tensor, nodata: float | None) -> Any:
