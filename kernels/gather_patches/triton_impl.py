@@ -103,17 +103,8 @@ def _holes(wanted, image, T, row, col, HEIGHT, WIDTH, grids):
 
 
 @triton.jit
-def _forward_kernel(
-    band, boxes, index, shift, scale, channel, patches, valid, nodata, grids,
-    band_b, band_t, band_c, band_y, band_x,
-    T, K, CHANNELS, OUTPUT_CHANNELS, GRID_HEIGHT, GRID_WIDTH, HEIGHT, WIDTH,
-    PATCH: tl.constexpr, NODATA: tl.constexpr, FLOAT: tl.constexpr,
-    BLOCK_PIXELS: tl.constexpr, BLOCK_CHANNELS: tl.constexpr,
-):  # fmt: skip
-    """A block of the wanted pixels of one image in some channels of one grid.
-
-    ``grids``: all of the modality if nodata counts only in all channels of a pixel, else none.
-    """
+def _pixels(index, K, WIDTH, PATCH: tl.constexpr, BLOCK_PIXELS: tl.constexpr):
+    """A block of the wanted pixels of one image: which they are, and where in the image."""
     AREA: tl.constexpr = PATCH * PATCH
     blocks = tl.cdiv(K * AREA, BLOCK_PIXELS)
     image = (tl.program_id(0) // blocks).to(tl.int64)
@@ -123,9 +114,12 @@ def _forward_kernel(
     number = tl.load(index + patch, mask=inside, other=0).to(tl.int32)
     row = number // (WIDTH // PATCH) * PATCH + pixel % AREA // PATCH
     col = number % (WIDTH // PATCH) * PATCH + pixel % PATCH
-    box = boxes + image * 4
-    y, y_next, y_weight = _taps(row, box, box + 2, HEIGHT, GRID_HEIGHT)
-    x, x_next, x_weight = _taps(col, box + 1, box + 3, WIDTH, GRID_WIDTH)
+    return image, inside, patch, pixel % AREA, row, col
+
+
+@triton.jit
+def _neighbours(y, y_next, y_weight, x, x_next, x_weight, band_y, band_x):
+    """Offsets and weights of the four neighbours of each pixel."""
     above, below = y.to(tl.int64) * band_y, y_next.to(tl.int64) * band_y
     left, right = x.to(tl.int64) * band_x, x_next.to(tl.int64) * band_x
     offsets = (above + left, above + right, below + left, below + right)
@@ -133,33 +127,67 @@ def _forward_kernel(
         (1 - y_weight) * (1 - x_weight), (1 - y_weight) * x_weight,
         y_weight * (1 - x_weight), y_weight * x_weight,
     )  # fmt: skip
-    band += image // T * band_b + image % T * band_t
-    to = patches + patch * OUTPUT_CHANNELS * AREA + pixel % AREA
+    return offsets, weights
 
+
+@triton.jit
+def _forward_kernel(
+    band, boxes, index, shift, scale, channel, patches, valid, nodata,
+    band_b, band_t, band_c, band_y, band_x,
+    T, K, CHANNELS, OUTPUT_CHANNELS, GRID_HEIGHT, GRID_WIDTH, HEIGHT, WIDTH,
+    PATCH: tl.constexpr, NODATA: tl.constexpr, FLOAT: tl.constexpr,
+    BLOCK_PIXELS: tl.constexpr, BLOCK_CHANNELS: tl.constexpr,
+):  # fmt: skip
+    """A block of the wanted pixels of one image in some channels of one grid."""
+    AREA: tl.constexpr = PATCH * PATCH
+    image, inside, patch, place, row, col = _pixels(index, K, WIDTH, PATCH, BLOCK_PIXELS)
+    box = boxes + image * 4
+    y, y_next, y_weight = _taps(row, box, box + 2, HEIGHT, GRID_HEIGHT)
+    x, x_next, x_weight = _taps(col, box + 1, box + 3, WIDTH, GRID_WIDTH)
+    offsets, weights = _neighbours(y, y_next, y_weight, x, x_next, x_weight, band_y, band_x)
     first = tl.program_id(1) * BLOCK_CHANNELS
-    last = tl.minimum(first + BLOCK_CHANNELS, CHANNELS)
-    band += first.to(tl.int64) * band_c
+    band += image // T * band_b + image % T * band_t + first.to(tl.int64) * band_c
     lost = _channels(
-        band, band_c, first, last, offsets, weights, inside, (inside, inside, inside, inside),
-        nodata, channel, shift, scale, to, NODATA, FLOAT, AREA, BLOCK_PIXELS,
+        band, band_c, first, tl.minimum(first + BLOCK_CHANNELS, CHANNELS), offsets, weights,
+        inside, (inside, inside, inside, inside), nodata, channel, shift, scale,
+        patches + patch * OUTPUT_CHANNELS * AREA + place, NODATA, FLOAT, AREA, BLOCK_PIXELS,
     )  # fmt: skip
-    if len(grids) > 0:
-        # few programs come here: most have no nodata at all
-        missing = lost & inside
-        if tl.max(missing.to(tl.int32), 0) > 0:
-            holes = (
-                _holes(missing, image, T, y, x, GRID_HEIGHT, GRID_WIDTH, grids),
-                _holes(missing, image, T, y, x_next, GRID_HEIGHT, GRID_WIDTH, grids),
-                _holes(missing, image, T, y_next, x, GRID_HEIGHT, GRID_WIDTH, grids),
-                _holes(missing, image, T, y_next, x_next, GRID_HEIGHT, GRID_WIDTH, grids),
-            )
-            lost = _channels(
-                band, band_c, first, last, offsets, weights, inside, holes,
-                nodata, channel, shift, scale, to, NODATA, FLOAT, AREA, BLOCK_PIXELS,
-            )  # fmt: skip
     if NODATA or FLOAT:
         # programs of several channels and grids may write the same False
         tl.store(valid + patch, tl.zeros([BLOCK_PIXELS], tl.int1), mask=inside & lost)
+
+
+@triton.jit
+def _again_kernel(
+    band, boxes, index, shift, scale, channel, patches, valid, nodata, before, grids,
+    band_b, band_t, band_c, band_y, band_x,
+    T, K, CHANNELS, OUTPUT_CHANNELS, GRID_HEIGHT, GRID_WIDTH, HEIGHT, WIDTH,
+    PATCH: tl.constexpr, FLOAT: tl.constexpr,
+    BLOCK_PIXELS: tl.constexpr, BLOCK_CHANNELS: tl.constexpr,
+):  # fmt: skip
+    """The same by pixel, of the patches that were not valid ``before``: few programs have one."""
+    AREA: tl.constexpr = PATCH * PATCH
+    image, inside, patch, place, row, col = _pixels(index, K, WIDTH, PATCH, BLOCK_PIXELS)
+    wanted = inside & (tl.load(before + patch, mask=inside, other=1) == 0)
+    if tl.max(wanted.to(tl.int32), 0) > 0:
+        box = boxes + image * 4
+        y, y_next, y_weight = _taps(row, box, box + 2, HEIGHT, GRID_HEIGHT)
+        x, x_next, x_weight = _taps(col, box + 1, box + 3, WIDTH, GRID_WIDTH)
+        holes = (
+            _holes(wanted, image, T, y, x, GRID_HEIGHT, GRID_WIDTH, grids),
+            _holes(wanted, image, T, y, x_next, GRID_HEIGHT, GRID_WIDTH, grids),
+            _holes(wanted, image, T, y_next, x, GRID_HEIGHT, GRID_WIDTH, grids),
+            _holes(wanted, image, T, y_next, x_next, GRID_HEIGHT, GRID_WIDTH, grids),
+        )
+        offsets, weights = _neighbours(y, y_next, y_weight, x, x_next, x_weight, band_y, band_x)
+        first = tl.program_id(1) * BLOCK_CHANNELS
+        band += image // T * band_b + image % T * band_t + first.to(tl.int64) * band_c
+        lost = _channels(
+            band, band_c, first, tl.minimum(first + BLOCK_CHANNELS, CHANNELS), offsets, weights,
+            wanted, holes, nodata, channel, shift, scale,
+            patches + patch * OUTPUT_CHANNELS * AREA + place, True, FLOAT, AREA, BLOCK_PIXELS,
+        )  # fmt: skip
+        tl.store(valid + patch, tl.zeros([BLOCK_PIXELS], tl.int1), mask=wanted & lost)
 
 
 def forward(
@@ -175,7 +203,7 @@ def forward(
     whole_pixel: bool,
     dtype: torch.dtype,
 ) -> tuple[Tensor, Tensor] | None:
-    """One launch a grid."""
+    """One launch a grid; one more by pixel, for the patches that lost something in the first."""
     batch, seasons, wanted = index.shape
     size = len(order) * patch_size**2
     patches = index.new_empty((batch, seasons, wanted, size), dtype=dtype)
@@ -187,21 +215,27 @@ def forward(
     channel = reference.output_channels(tuple(order), index.device)
     shared = [x.contiguous() for x in (boxes, index, shift, scale)]
     stored = [reference.as_stored(nodata, band.dtype) for band in bands]
-    grids = tuple(
-        (band, *band.stride(), *band.shape[2:], value)
-        for band, value in zip(bands, stored, strict=True)
-        if whole_pixel and value is not None
-    )
-    first = 0
-    with _triton.device_of(index):
+
+    def sample(kernel: Any, *more: Any, **options: Any) -> None:
+        first = 0
         for band, value in zip(bands, stored, strict=True):
-            _tuned()[_grid(batch * seasons, wanted * patch_size**2, band.shape[2])](
-                band, *shared, channel[first:], patches, valid, value or 0.0, grids, *band.stride(),
-                seasons, wanted, band.shape[2], len(order), *band.shape[3:], *image_size,
-                PATCH=patch_size, NODATA=nodata is not None, FLOAT=band.is_floating_point(),
-                enable_fp_fusion=False,
+            kernel[_grid(batch * seasons, wanted * patch_size**2, band.shape[2])](
+                band, *shared, channel[first:], patches, valid, value or 0.0, *more,
+                *band.stride(), seasons, wanted, band.shape[2], len(order), *band.shape[3:],
+                *image_size, PATCH=patch_size, FLOAT=band.is_floating_point(),
+                enable_fp_fusion=False, **options,
             )  # fmt: skip
             first += band.shape[2]
+
+    with _triton.device_of(index):
+        sample(_tuned(), NODATA=nodata is not None)
+        if whole_pixel and nodata is not None:
+            grids = tuple(
+                (band, *band.stride(), *band.shape[2:], value)
+                for band, value in zip(bands, stored, strict=True)
+            )
+            before, valid = valid, torch.ones_like(valid)
+            sample(_again_kernel, before, grids, BLOCK_PIXELS=128, BLOCK_CHANNELS=4, num_warps=4)
     return patches, valid
 
 
