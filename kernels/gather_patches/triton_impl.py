@@ -61,7 +61,8 @@ def _add(
 
 @triton.jit
 def _channels(
-    band, band_c, first, last, offsets, weights, inside, holes, nodata, channel, shift, scale, to,
+    band, band_c, first, last, offsets, weights, inside, holes, nodata, channel, shift, scale,
+    patches, first_channel, place,
     NODATA: tl.constexpr, FLOAT: tl.constexpr, AREA: tl.constexpr, BLOCK_PIXELS: tl.constexpr,
 ):  # fmt: skip
     """Samples and stores channels of a grid; returns which pixels lost a value in one of them.
@@ -79,7 +80,8 @@ def _channels(
         own = tl.load(channel + c)
         value = (value - tl.load(shift + own).to(tl.float32)) * tl.load(scale + own).to(tl.float32)
         value = tl.where(gone, 0.0, value)
-        tl.store(to + own * AREA, cast(value, to.dtype.element_ty), mask=inside)
+        to = patches + (first_channel + own) * AREA + place
+        tl.store(to, cast(value, patches.dtype.element_ty), mask=inside)
         lost |= gone
         band += band_c
     return lost
@@ -150,7 +152,7 @@ def _forward_kernel(
     lost = _channels(
         band, band_c, first, tl.minimum(first + BLOCK_CHANNELS, CHANNELS), offsets, weights,
         inside, (inside, inside, inside, inside), nodata, channel, shift, scale,
-        patches + patch * OUTPUT_CHANNELS * AREA + place, NODATA, FLOAT, AREA, BLOCK_PIXELS,
+        patches, patch * OUTPUT_CHANNELS, place, NODATA, FLOAT, AREA, BLOCK_PIXELS,
     )  # fmt: skip
     if NODATA or FLOAT:
         # programs of several channels and grids may write the same False
@@ -185,7 +187,7 @@ def _again_kernel(
         lost = _channels(
             band, band_c, first, tl.minimum(first + BLOCK_CHANNELS, CHANNELS), offsets, weights,
             wanted, holes, nodata, channel, shift, scale,
-            patches + patch * OUTPUT_CHANNELS * AREA + place, True, FLOAT, AREA, BLOCK_PIXELS,
+            patches, patch * OUTPUT_CHANNELS, place, True, FLOAT, AREA, BLOCK_PIXELS,
         )  # fmt: skip
         tl.store(valid + patch, tl.zeros([BLOCK_PIXELS], tl.int1), mask=wanted & lost)
 

@@ -22,7 +22,7 @@ def measured(modality: Modality, grids: Sequence[np.ndarray]) -> list[np.ndarray
     known = [_differ(grid, modality.nodata) for grid in grids]
     if modality.nodata_rule == "band" or all(each.all() for each in known):
         return known
-    pixels = [each.any(axis=-3, keepdims=True) for each in known]
+    pixels = [np.any(each, axis=-3, keepdims=True) for each in known]
     return [
         np.isfinite(grid)
         & np.logical_or.reduce([_at_centres(each, grid.shape[-2:]) for each in pixels])
