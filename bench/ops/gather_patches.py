@@ -282,7 +282,8 @@ AUDITED: tuple[dict[str, Any], ...] = (
     {"whole_pixel": True},
 )  # what at_base takes, beside each dtype
 AUDITED_CUDA: tuple[dict[str, Any], ...] = tuple(
-    {"stored": dtype} for dtype in (torch.int16, torch.uint8, torch.float16, torch.float32)
+    {"stored": dtype, "whole_pixel": True}
+    for dtype in (torch.int16, torch.uint8, torch.float16, torch.float32)
 )
 _TILES = ("s2l2a", "s2l2a nodata")
 THRESHOLDS = (
