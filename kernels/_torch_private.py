@@ -56,6 +56,19 @@ def is_traced(arguments: Sequence[Any]) -> bool:
     )
 
 
+def has_numbers(tensor: torch.Tensor) -> bool:
+    """Whether the numbers of a tensor can be read: nothing traces, transforms or fakes it."""
+    return not (
+        torch.compiler.is_compiling()
+        or MISSING
+        or tensor.is_meta
+        or _dispatch_modes() > 0
+        or _transforms() is not None
+        or has_torch_function((tensor,))
+        or _tracing()
+    )
+
+
 def may_have_tangents() -> bool:
     """Whether derivatives in forward mode are being found, or may be."""
     return getattr(_forward_ad, "_current_level", 0) >= 0
