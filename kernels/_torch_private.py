@@ -59,12 +59,11 @@ def is_traced(arguments: Sequence[Any]) -> bool:
 def has_numbers(tensor: torch.Tensor) -> bool:
     """Whether the numbers of a tensor can be read: nothing traces, transforms or fakes it."""
     return not (
-        torch.compiler.is_compiling()
-        or MISSING
+        MISSING
+        or type(tensor) not in (torch.Tensor, torch.nn.Parameter)
         or tensor.is_meta
         or _dispatch_modes() > 0
         or _transforms() is not None
-        or has_torch_function((tensor,))
         or _tracing()
     )
 
