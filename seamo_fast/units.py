@@ -161,10 +161,15 @@ def _digital(modality: Modality, look: Look) -> Doubt | None:
     if low < -1 and mean < 0:
         return _DECIBELS
     if high <= 4:
-        add = f" and add {modality.offset:g}" if modality.offset else ""
-        fix = f"multiply by {modality.scale:g}{add}"
-        return Doubt("look like reflectance", "give unit reflectance", fix)
+        return Doubt("look like reflectance", "give unit reflectance", _from_reflectance(modality))
     return _BYTES if _scaled_to_bytes(modality, look) else None
+
+
+def _from_reflectance(modality: Modality) -> str:
+    if modality.scale == 1:
+        return _BYTES.fix
+    add = f" and add {modality.offset:g}" if modality.offset else ""
+    return f"multiply by {modality.scale:g}{add}"
 
 
 def _decibels(modality: Modality, look: Look) -> Doubt | None:

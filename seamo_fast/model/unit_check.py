@@ -60,9 +60,10 @@ class UnitCheck:
         if self._patience.get(name, _PATIENCE) <= 0 or not _can_be_read(images):
             return
         if name in self._coming:
-            if not self._coming[name].has_arrived():
-                return
-            self._judge(modality, self._coming.pop(name).values)
+            copy = self._coming.get(name)
+            if copy is None or not copy.has_arrived() or self._coming.pop(name, None) is None:
+                return  # later, or another thread has it
+            self._judge(modality, copy.values)
             if self._patience[name] <= 0:
                 return
         found = _measure(images.detach(), valid, modality.nodata)
@@ -96,7 +97,7 @@ class _Copy:
         self._done = stream.record_event()
 
     def has_arrived(self) -> bool:
-        return self._done.query()
+        return bool(self._done.query())
 
 
 def _is_asynchronous(images: Tensor) -> bool:
