@@ -6,6 +6,7 @@ added or not are no other unit. What it names cannot be values of the modality's
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -16,7 +17,8 @@ _MOST: Final = 0.8  # share of the bands that must fit: B10 is 0 once it is scal
 _BYTE: Final = 255
 
 
-class Look(NamedTuple):
+@dataclass(frozen=True)
+class Look:
     """What the values of a modality look like, band by band.
 
     Attributes:

@@ -127,7 +127,7 @@ def water(seed: int, level: float = 1.0) -> np.ndarray:
         (L2A, lambda seed: np.full((12, 400), 65535.0) - water(seed)),  # saturated snow
         (RADAR, lambda seed: drawn(RADAR, seed) / 3 - 15),  # calm water
         (RADAR, lambda seed: drawn(RADAR, seed) / 2 + 12),  # a town
-        (REFLECTANCE, lambda seed: drawn(REFLECTANCE, seed) * 3),
+        (REFLECTANCE, lambda seed: drawn(REFLECTANCE, seed).clip(-0.03) * 3),
         (RGB, lambda seed: drawn(RGB, seed).clip(0, 2).round()),  # night
     ],
 )
@@ -145,8 +145,8 @@ def test_one_number_says_nothing(modality: Modality, value: float) -> None:
 
 def test_nothing_measured_says_nothing_unless_it_is_nan() -> None:
     nothing = look(np.full((12, 9), np.nan))
-    assert not nothing._replace(lost=0).says_something
-    assert doubt_values(L2A, nothing._replace(lost=0)) is None
+    assert not replace(nothing, lost=0).says_something
+    assert doubt_values(L2A, replace(nothing, lost=0)) is None
     assert nothing.says_something
 
 

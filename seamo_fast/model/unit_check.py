@@ -73,8 +73,8 @@ class UnitCheck:
             self._coming[name] = _Copy(found)
 
     def _judge(self, modality: Modality, values: Tensor) -> None:
-        *bands, whole, lost = values.double().numpy()
-        look = Look(*bands, whole=bool(whole.all()), lost=int(lost.sum()))
+        count, low, high, mean, std, whole, lost = values.double().numpy()
+        look = Look(count, low, high, mean, std, bool(whole.all()), int(lost.sum()))
         doubt = doubt_values(modality, look)
         left = self._patience.get(modality.name, _PATIENCE)
         self._patience[modality.name] = left - (4 if look.says_something else 1)
