@@ -53,7 +53,9 @@ class Look:
     @property
     def says_something(self) -> bool:
         """Whether there is more to see than nodata, or one number in each band."""
-        return bool(self.std[self.measured].any()) or (not self.count.any() and self.lost > 0)
+        if not self.count.any():
+            return self.lost > 0
+        return bool((self.low < self.high)[self.measured].any())
 
     def __str__(self) -> str:
         """The span in words."""
@@ -217,27 +219,35 @@ def _normalised(look: Look) -> bool:
 def _scaled_to_bytes(modality: Modality, look: Look) -> bool:
     """Whether 0 to 255 is too little for the offset, or a factor gives the modality's statistics.
 
-    Open water is as dark, but not in the colours of land.
+    Open water is as dark, but not in the colours of land; with few bands the deviations must show.
     """
     low, high, mean = look.span
     if low < 0 or high > _BYTE:
         return False
     if modality.offset > _BYTE:
         return True
-    if modality.mean is None or high < 80 or look.measured.sum() < 3:
+    bands = look.measured.sum()
+    if modality.mean is None or high < 80 or bands < 3:
         return False
     factor = np.array(modality.mean)[look.measured].mean() / mean
-    return bool(10 < factor < 100) and _fits(modality, look, factor, 1.5)
+    narrowest = 0.0 if bands >= 6 else 1 / 3
+    return bool(10 < factor < 100) and _fits(modality, look, factor, 1.5, narrowest)
 
 
-def _fits(modality: Modality, look: Look, factor: float = 1.0, away: float = 1.0) -> bool:
+def _fits(
+    modality: Modality,
+    look: Look,
+    factor: float = 1.0,
+    away: float = 1.0,
+    narrowest: float = 1 / 3,
+) -> bool:
     """Whether values times a factor have the modality's statistics, roughly, in most bands.
 
-    Means may differ by `away` standard deviations, standard deviations by a factor of 3.
+    Means may differ by `away` standard deviations, and these be `narrowest` to 3 times theirs.
     """
     if modality.mean is None or modality.std is None or not look.count.any():
         return False
     mean, std = (np.array(each)[look.measured] for each in (modality.mean, modality.std))
     near = np.abs(look.mean[look.measured] * factor - mean) <= away * std
     spread = look.std[look.measured] * factor / std
-    return bool((near & (spread > 1 / 3) & (spread < 3)).mean() >= _MOST)
+    return bool((near & (spread >= narrowest) & (spread <= 3)).mean() >= _MOST)

@@ -104,7 +104,10 @@ def test_another_unit_is_named(case: str, seed: int) -> None:
         assert looks in found.looks
 
 
-def water(seed: int, level: float = 1.0) -> np.ndarray:
+TURBID = np.array([0.7, 0.9, 1.4, 2.2, 2.5, 2, 2, 1.7, 1.6, 1.3, 1, 1])[:, None]
+
+
+def water(seed: int, level: float | np.ndarray = 1.0) -> np.ndarray:
     """Open water in Sentinel-2 L2A: dark, the darker the longer the wave."""
     rng = np.random.default_rng(seed)
     bands = np.array([210, 190, 140, 80, 60, 40, 40, 35, 30, 30, 20, 15])[:, None] * level
@@ -117,6 +120,7 @@ def water(seed: int, level: float = 1.0) -> np.ndarray:
     [
         (L2A, water),
         (L2A, lambda seed: water(seed, 0.6)),
+        (L2A, lambda seed: water(seed, TURBID)),
         (L2A.subset(["B4", "B3", "B2"]), lambda seed: water(seed)[[3, 2, 1]]),
         (L2A.subset(["B8", "B11", "B12"]), lambda seed: water(seed)[[7, 10, 11]]),
         (L2A.subset(["B8"]), lambda seed: water(seed)[[7]]),

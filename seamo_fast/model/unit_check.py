@@ -105,7 +105,7 @@ def _is_asynchronous(images: Tensor) -> bool:
 
 
 def _can_be_read(images: Tensor) -> bool:
-    if not images.numel() or not kernels.has_numbers(images):
+    if not kernels.has_numbers(images) or not images.numel():
         return False
     return not (images.is_cuda and torch.cuda.is_current_stream_capturing())
 

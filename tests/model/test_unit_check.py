@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -146,12 +147,12 @@ def test_what_each_wrong_unit_is_taken_for() -> None:
     for image, looks in (
         ((s2 / 10000 * 255).clamp(0, 255).to(torch.uint8), "scaled to 0 to 255"),
         ((s2 - mean) / std, "look normalised already"),
-        (torch.full_like(s2, torch.nan), "all 27648 values looked at are NaN or infinite"),
+        (torch.full_like(s2, torch.nan), "all 6144 values looked at are NaN or infinite"),
     ):
         with said(f"^s2l2a: .*{looks}"):
             make()({"s2l2a": image})
     for image, looks in (
-        (s1.to(torch.int32), "are decibels cut to whole numbers"),
+        (s1.to(torch.int16), "are decibels cut to whole numbers"),
         ((s1 * 100).to(torch.int16), "look like decibels times 100"),
         (s1 - 9999 * (torch.rand(s1.shape) < 0.1), "are no decibels.*its nodata value"),
     ):
@@ -298,8 +299,8 @@ def test_a_gpu_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
         model(linear())
     monkeypatch.setattr(Slow, "there", True)
     with said(REFLECTANCE):
-        model(right())  # the batch before is judged
-        model(right())
+        for _ in range(2):  # the batch before is judged
+            model({"s2l2a": right()["s2l2a"]})
     with said(LINEAR):
         model({"s1grd": right()["s1grd"]})
     for again in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
@@ -365,6 +366,7 @@ def test_an_exported_program_is_as_before() -> None:
         torch.testing.assert_close(came, model(x))
 
 
+@pytest.mark.filterwarnings("ignore:`torch.jit.trace` is deprecated")
 def test_transforms_and_fake_tensors_are_not_looked_at() -> None:
     check = UnitCheck(strict=True)
     image = torch.rand(3, 2, 1, 12, 8, 8)
@@ -375,8 +377,9 @@ def test_transforms_and_fake_tensors_are_not_looked_at() -> None:
 
     torch.func.vmap(inside)(image)
     torch.func.grad(inside)(image[0])
+    one = image[0]
     with torch._subclasses.FakeTensorMode() as mode:
-        inside(mode.from_tensor(image[0]))
+        inside(mode.from_tensor(one))
     inside(image[0].to("meta"))
     torch.jit.trace(inside, image[0], check_trace=False)
     inside(image[0, :0])
@@ -455,8 +458,8 @@ def test_real_tiles_in_other_units_are_not(data_dir: Path) -> None:
             modality = get_modality(name)
             kept = np.array(reading.valid[name])
             tiles = whole([grid[kept] for grid in reading.arrays[name]], modality)
-            for change in wrong:
+            for change, tile in product(wrong, tiles.split(1, dim=1)):
                 with pytest.raises(UnitError):
-                    UnitCheck(strict=True)(modality, change(tiles))
+                    UnitCheck(strict=True)(modality, change(tile))
                 found += 1
     assert found
