@@ -3,8 +3,8 @@
 Products of processing baseline 04.00 and later (all since 25 January 2022, and what was processed
 again) hold reflectance * 10000 + 1000, so that hardly any value is below 1000. Without, something
 in a tile nearly always is: shadow, water, B10, which sees no ground. A bright scene (cloud, sand)
-shows nothing either way, and thin cloud over a dark one looks like the constant. So a tile is judged
-by itself, by the baseline in its product's name, and by the other dates of its place.
+shows nothing either way, and thin cloud over a dark one looks like the constant. So a tile is
+judged by itself, by the baseline in its product's name, and by the other dates of its place.
 """
 
 from __future__ import annotations
