@@ -326,7 +326,7 @@ def test_the_offset_is_fixed(tmp_path: Path) -> None:
 def test_the_command_fixes_the_offset(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_locations(tmp_path / "in", every_other)
     out = tmp_path / "out"
-    assert main([str(tmp_path / "in"), str(out), "--seasons", "2", "--fix_offset", "true"]) == 0
+    assert main([str(tmp_path / "in"), str(out), "--seasons", "2", "--fix_offset"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert "noted 4: 4 offset" in lines
     assert f"  {ODD[0].what}: 1000 was subtracted: the darkest values were 1100" in lines
