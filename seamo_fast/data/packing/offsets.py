@@ -26,6 +26,7 @@ from seamo_fast.modalities import Modality
 
 _KIND: Final = "offset"
 _SHARE: Final = 0.1  # of likely tiles below which they are thin cloud
+_MANY: Final = 10  # tiles that are not named one by one where they are more than half
 _WINDOW: Final = re.compile(r"/t\d{3,}$")  # of a series: the same tile is in several
 
 
@@ -66,7 +67,8 @@ class JudgedTiles:
     def remarks(self, modality: Modality) -> list[Remark]:
         """Returns what contradicts the offset of the modality: of the whole set, then by tile.
 
-        The tiles that are named are those that contradict, or those that do not if they are fewer.
+        The tiles that are named are those that contradict; where they are many and more than half,
+        those that do not.
         """
         counts = {
             letter: self.verdicts.count(letter) for letter in (WITH, LIKELY, WITHOUT, UNCLEAR)
@@ -81,9 +83,8 @@ class JudgedTiles:
         if not wrong:
             return []
         summary = Remark(modality.name, _summary(modality, wrong, right, total), _KIND)
-        if 2 * wrong <= total:
-            return [summary, *self._named(modality, groups[0])]
-        return [summary, *self._named(modality, groups[1])]
+        few = wrong <= total / 2 or wrong < min(total, _MANY)
+        return [summary, *self._named(modality, groups[0 if few else 1])]
 
     def _named(self, modality: Modality, letters: str) -> Iterator[Remark]:
         seasons = len(self.verdicts) // len(self.ids)
@@ -109,7 +110,7 @@ def _summary(modality: Modality, wrong: int, right: int, total: int) -> str:
     if right:
         added, bare = (right, wrong) if shifted else (wrong, right)
         rest = total - added - bare
-        unclear = f" ({rest} cannot be told)" if rest else ""
+        unclear = f" ({rest} unclear)" if rest else ""
         remedy = "pack them apart" if shifted else "pack them apart, or give --fix_offset"
         return (
             f"{added} tiles have +{ADDED} added and {bare} have not{by}{unclear}, {offset} for "
