@@ -31,6 +31,7 @@ _SINCE: Final = date(2022, 1, 25)  # of the first products of baseline 04.00
 _BASELINE: Final = 4.0
 _SIDE: Final = 16  # rows and columns of a band that are looked at, about
 _PERCENT: Final = 1  # of these are darker than the floor, but two at least
+_FEW: Final = 8  # a band is judged if one in so many of them is measured
 # What a floor can be. With 1000 added, negative reflectance may reach somewhat below 1000.
 _DEEP: Final = 400  # below this in any band nothing was added
 _DARK: Final = 600  # nor below this in two bands, or in B10
@@ -118,11 +119,12 @@ def _floors(modality: Modality, grids: Sequence[np.ndarray]) -> np.ndarray:
         if modality.nodata:
             unmeasured |= values == modality.nodata
         values[unmeasured] = np.inf
-        size = values.shape[-1]
-        darker = min(max(2, size * _PERCENT // 100), size - 1)
-        # the 1 % of a few pixels is their darkest
-        values[unmeasured.sum(axis=-1) > size * 7 // 8] = np.inf
-        found[:, list(grid.bands)] = np.partition(values, darker, axis=-1)[..., darker]
+        values.sort(axis=-1)
+        last = values.shape[-1] - 1
+        floors = values[..., min(max(2, last * _PERCENT // 100), last)]
+        # of a few pixels the darkest say nothing
+        floors[values[..., last // _FEW] == np.inf] = np.inf
+        found[:, list(grid.bands)] = floors
     return found
 
 
