@@ -112,10 +112,8 @@ def _summary(modality: Modality, wrong: int, right: int, total: int) -> str:
         rest = total - added - bare
         unclear = f" ({rest} unclear)" if rest else ""
         remedy = "pack them apart" if shifted else "pack them apart, or give --fix_offset"
-        return (
-            f"{added} tiles have +{ADDED} added and {bare} have not{by}{unclear}, {offset} for "
-            f"all: {remedy}"
-        )
+        have = "1 tile has" if added == 1 else f"{added} tiles have"
+        return f"{have} +{ADDED} added and {bare} have not{by}{unclear}, {offset} for all: {remedy}"
     if shifted:
         return f"{ADDED} seems not to have been added to {wrong} of {total} tiles{by}, {offset}"
     return (

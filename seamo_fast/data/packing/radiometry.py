@@ -82,13 +82,12 @@ def judge(
         baselines: Processing baseline of each season, such as 4.0; none if unknown.
     """
     floors: list[list[float]] = _floors(modality, grids).tolist()
-    known = baselines or [None] * len(floors)
     letters = [
-        _alone(modality, season, baseline) if ok else ABSENT
-        for season, ok, baseline in zip(floors, valid, known, strict=True)
+        _alone(modality, season) if ok else ABSENT for season, ok in zip(floors, valid, strict=True)
     ]
+    _by_baseline(letters, baselines)
     if LIKELY in letters:
-        _by_place(letters, floors, dates)
+        _by_place(letters, floors, dates, CIRRUS in modality.band_names)
     darkest = [min(season) if ok else np.inf for season, ok in zip(floors, valid, strict=True)]
     return Judged("".join(letters), [int(each) if each < np.inf else 0 for each in darkest])
 
@@ -128,8 +127,8 @@ def _floors(modality: Modality, grids: Sequence[np.ndarray]) -> np.ndarray:
     return found
 
 
-def _alone(modality: Modality, floors: Sequence[float], baseline: float | None) -> str:
-    """Judges a tile by its floors, one a band, and by its baseline."""
+def _alone(modality: Modality, floors: Sequence[float]) -> str:
+    """Judges a tile by its floors, one a band."""
     seen = [floor for floor in floors if floor < np.inf]
     if not seen:
         return UNCLEAR
@@ -139,26 +138,40 @@ def _alone(modality: Modality, floors: Sequence[float], baseline: float | None) 
         cirrus = floors[modality.band_names.index(CIRRUS)]
     if darkest < _DEEP or cirrus < _DARK or sum(floor < _DARK for floor in seen) > 1:
         return WITHOUT
-    if baseline is not None:
-        return WITH if baseline >= _BASELINE else UNCLEAR
     if darkest < _LEAST:
         return UNCLEAR
     if cirrus < np.inf:
         clear = cirrus <= _DIM and any(floor <= _BRIGHT for floor in seen if floor != cirrus)
-        return WITH if clear else UNCLEAR
+        return LIKELY if clear else UNCLEAR
     dim = sum(floor <= _DIM for floor in seen)
     return LIKELY if dim >= min(3, len(seen)) else UNCLEAR
 
 
+def _by_baseline(letters: list[str], baselines: Sequence[float | None]) -> None:
+    """Decides on tiles of a known baseline that are not dark."""
+    known = {t: each >= _BASELINE for t, each in enumerate(baselines) if each is not None}
+    if any(added and letters[t] == WITHOUT for t, added in known.items()):
+        return  # the 1000 was taken away since
+    for t, added in known.items():
+        if letters[t] in (LIKELY, UNCLEAR):
+            letters[t] = WITH if added else UNCLEAR
+
+
 def _by_place(
-    letters: list[str], floors: Sequence[Sequence[float]], dates: Sequence[date | None]
+    letters: list[str],
+    floors: Sequence[Sequence[float]],
+    dates: Sequence[date | None],
+    cirrus: bool,
 ) -> None:
-    """Decides on the likely tiles by the other dates of the place, if they say something."""
+    """Decides on the likely tiles by the other dates of the place, if they say something.
+
+    Without a date to compare with, B10 (`cirrus`) is enough, and so are two likely tiles.
+    """
     likely = [t for t, letter in enumerate(letters) if letter == LIKELY]
     dark = [t for t, letter in enumerate(letters) if letter == WITHOUT]
     if not dark:
-        # thin cloud may do this on one date, but hardly on all
-        if len(likely) + letters.count(WITH) > 1:
+        # thin cloud may do this on one date, but hardly on all, nor to B10 alone
+        if cirrus or len(likely) + letters.count(WITH) > 1:
             for t in likely:
                 letters[t] = WITH
         return
@@ -166,7 +179,7 @@ def _by_place(
     for t in likely:
         shifts = [now - then for now, then in zip(floors[t], ground, strict=True) if then < _DARK]
         if any(abs(shift - ADDED) > _SAME for shift in shifts):
-            letters[t] = UNCLEAR  # cloud: each band by another amount
+            letters[t] = UNCLEAR  # cloud: to each band it adds another amount
         elif dates and _since(dates[t]) and not any(_since(dates[each]) for each in dark):
             letters[t] = WITH
 

@@ -110,6 +110,17 @@ def test_a_tile_among_those_of_its_place(
 
 
 @pytest.mark.parametrize(
+    ("dates", "expected"),
+    [((EARLY, LATE), "-+"), ((EARLY, EARLY), "-~"), ((LATE, LATE), "-~"), ((), "-~")],
+)
+def test_even_cirrus_adds_alike_to_all_bands(dates: tuple[date | None, ...], expected: str) -> None:
+    """Over a place that was dark without, so B10 is no proof by itself."""
+    tiles = [scene("s2l1c", 20), scene("s2l1c", 1020)]
+    assert verdicts("s2l1c", tiles, dates) == expected
+    assert verdicts("s2l1c", tiles[1:], dates[1:]) == "+"
+
+
+@pytest.mark.parametrize(
     ("baseline", "darkest", "verdict"),
     [(4.0, 1100, "+"), (5.1, 5000, "+"), (2.14, 1100, "?"), (4.0, 100, "-"), (None, 1100, "~")],
 )
@@ -117,6 +128,12 @@ def test_the_baseline_decides_where_the_values_do_not(
     baseline: float | None, darkest: int, verdict: str
 ) -> None:
     assert verdicts("s2l2a", [scene(darkest=darkest)], baselines=[baseline]) == verdict
+
+
+def test_a_baseline_is_no_proof_where_the_offset_was_removed_since() -> None:
+    tiles = [scene(), scene(darkest=5000)]
+    assert verdicts("s2l2a", tiles, baselines=[5.09, 5.09]) == "-?"
+    assert verdicts("s2l2a", tiles, baselines=[3.0, 5.09]) == "-+"
 
 
 def test_baselines_in_the_names_of_products() -> None:
@@ -155,7 +172,7 @@ def test_native_grids_are_judged_together() -> None:
         if grid.gsd == 10:
             arrays[-1][:, 0] = 1500
     judged = judge(L1C, arrays, [True, True])
-    assert (judged.verdicts, judged.floors) == ("+-", [1009, 9])
+    assert (judged.verdicts, judged.floors) == ("~-", [1009, 9])
 
 
 def test_other_numbers_than_those_of_sentinel_2_are_not_judged() -> None:
@@ -382,7 +399,7 @@ def test_products_of_another_baseline_among_geotiffs(tmp_path: Path, dtype: str)
     found = check(source)
     assert [each.what for each in found.noted] == ["s2", "a s2 2022-03-01"]
     assert found.noted[0].why == (
-        "1 tiles have +1000 added and 1 have not (2 unclear), but the offset is 0 for all: "
+        "1 tile has +1000 added and 1 have not (2 unclear), but the offset is 0 for all: "
         "pack them apart, or give --fix_offset"
     )
     manifest = pack_splits(source, Plan(tmp_path / "out", fix_offset=True))[""]
@@ -473,7 +490,7 @@ def test_a_packed_set_without_dates(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert stats([str(tmp_path), "--workers", "1"]) == 0
     output = capsys.readouterr().out
     flag = (
-        "1 tiles have +1000 added and 4 have not (by band B10) (4 unclear), but the offset "
+        "1 tile has +1000 added and 4 have not (by band B10) (4 unclear), but the offset "
         "is 0 for all: pack them apart, or give --fix_offset"
     )
     line = "place-2 s2l1c season 0: 1000 seems to have been added: the darkest values are 1020"
@@ -492,12 +509,12 @@ def test_real_terramesh_is_told_apart_by_name(
     its L2A has -97 and -51 (433D: 1117 and 1050), by regression of the pixels.
     """
     noted = check(open_source(data_dir / "terramesh")).noted
-    assert [(each.what, each.why[:47]) for each in noted] == [
-        ("s2l2a", "1 tiles have +1000 added and 2 have not, but th"),
-        ("38D_378R_2_3 s2l2a season 0", "1000 seems not to have been added: the darkest "),
-        ("609U_541L_3_0 s2l2a season 0", "1000 seems not to have been added: the darkest "),
-        ("s2l1c", "2 tiles have +1000 added and 1 have not (by ban"),
-        ("38D_378R_2_3 s2l1c season 0", "1000 seems not to have been added: the darkest "),
+    assert [(each.what, each.why[:45]) for each in noted] == [
+        ("s2l2a", "1 tile has +1000 added and 2 have not, but th"),
+        ("38D_378R_2_3 s2l2a season 0", "1000 seems not to have been added: the darkes"),
+        ("609U_541L_3_0 s2l2a season 0", "1000 seems not to have been added: the darkes"),
+        ("s2l1c", "2 tiles have +1000 added and 1 have not (by b"),
+        ("38D_378R_2_3 s2l1c season 0", "1000 seems not to have been added: the darkes"),
     ]
     assert pack_splits(open_source(data_dir / "terramesh"), Plan(tmp_path))[""].noted == noted
     assert main(["--check", str(data_dir / "terramesh"), "--workers", "1"]) == 0
