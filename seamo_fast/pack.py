@@ -60,6 +60,8 @@ class PackSettings:
         on_metadata: use the mapping where a file says something else of its numbers, and report
             it; or stop.
         strict: Stop at the first remark of any kind.
+        fix_offset: Take 1000 from the Sentinel-2 tiles to which it was added while their modality
+            has offset 0, where the tile, its place or its processing baseline leaves no doubt.
     """
 
     source: Path
@@ -78,6 +80,7 @@ class PackSettings:
     overwrite: bool = False
     on_metadata: OnMetadata = "use"
     strict: bool = False
+    fix_offset: bool = False
 
     def __post_init__(self) -> None:
         if self.workers < 1:
@@ -138,6 +141,7 @@ def _run(settings: PackSettings) -> None:
         splits,
         settings.on_metadata,
         settings.strict,
+        settings.fix_offset,
     )
     source = open_source(
         settings.source,

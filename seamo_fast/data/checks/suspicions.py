@@ -6,7 +6,7 @@ from typing import Final
 
 import numpy as np
 
-from seamo_fast.data.checks.band_profile import CIRRUS, DARK, FLOOR, BandProfile
+from seamo_fast.data.checks.band_profile import BandProfile
 from seamo_fast.modalities import Modality
 from seamo_fast.units import Look, doubt_unit
 
@@ -30,8 +30,7 @@ def suspicions(modality: Modality, profile: BandProfile | None) -> list[str]:
     wrong = _unit(modality, profile)
     if wrong:
         return [*found, wrong]
-    if modality.unit == "dn" and modality.scale == 10000:
-        found += _offset(modality, profile)
+    found += [remark.why for remark in profile.tiles.remarks(modality)[:1]]
     return found + _drift(modality, profile, measured)
 
 
@@ -49,32 +48,6 @@ def _unit(modality: Modality, profile: BandProfile) -> str | None:
         return None
     found = f"unit is {modality.unit}, but {look} {doubt.looks}"
     return f"{found}: {doubt.advice}" if doubt.advice else found
-
-
-def _offset(modality: Modality, profile: BandProfile) -> list[str]:
-    """Compares the darkest values with the offset; B10 shows it for every single tile."""
-    below, above = (int(n) for n in profile.tiles)
-    shifted = modality.offset >= 1000
-    if below and above:
-        return [
-            f"{above} tiles have +1000 added and {below} have not (by band {CIRRUS}), but the "
-            f"offset is {modality.offset:g} for all: pack them apart"
-        ]
-    floor = profile.percentile(FLOOR)
-    if floor is None:
-        return []
-    darkest = float(np.nanmin(floor))
-    if not shifted and (above or (not below and darkest >= DARK)):
-        return [
-            f"the darkest percent of the values reaches up to {darkest:g}: 1000 seems to have been "
-            "added (Sentinel-2 since 2022, SSL4EO-S12 v1.1), but the offset is 0"
-        ]
-    if shifted and (below or darkest < DARK / 2):
-        return [
-            f"the darkest percent of the values reaches up to {darkest:g}: 1000 seems not to have "
-            f"been added everywhere, but the offset is {modality.offset:g}"
-        ]
-    return []
 
 
 def _drift(modality: Modality, profile: BandProfile, measured: np.ndarray) -> list[str]:

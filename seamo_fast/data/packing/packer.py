@@ -12,6 +12,13 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from seamo_fast.data.packing.jobs import Tick, count, run_jobs
+from seamo_fast.data.packing.offsets import (
+    JudgedTiles,
+    add_judged,
+    judge_reading,
+    offset_remarks,
+)
+from seamo_fast.data.packing.radiometry import Judged
 from seamo_fast.data.packing.sources import Reading, Source
 from seamo_fast.data.packing.splits import Splits
 from seamo_fast.data.shards import Encoding, Manifest, Remark, ShardEntry
@@ -45,6 +52,8 @@ class Plan:
         on_metadata: What it does that a file says something else of its numbers than the mapping:
             "use" takes the mapping and reports it, "stop" raises.
         strict: Whether the first remark of any kind raises.
+        fix_offset: Whether to take 1000 from Sentinel-2 tiles that have it for sure while their
+            modality has offset 0.
 
     Raises:
         ConfigError: `shard_size` is below 1.
@@ -57,6 +66,7 @@ class Plan:
     splits: Splits | None = None
     on_metadata: OnMetadata = "use"
     strict: bool = False
+    fix_offset: bool = False
 
     def __post_init__(self) -> None:
         if self.shard_size < 1:
@@ -87,6 +97,8 @@ class Plan:
             "encoding": self.encoding,
             "splits": splits,
         }
+        if self.fix_offset:  # only then: sets that earlier versions began are resumed
+            settings["fix_offset"] = True
         return json.loads(json.dumps(settings))
 
 
@@ -112,6 +124,7 @@ class _Job:
     def _pack(self, splits: Sequence[str]) -> dict[str, Shard]:
         source, settings = self.source, self.plan.settings(self.source)
         reports = {split: ShardReport(self.items, settings) for split in self.plan.folders}
+        tiles: dict[str, dict[str, JudgedTiles]] = {split: {} for split in splits}
         with ExitStack() as stack:
             folders = {
                 split: stack.enter_context(
@@ -127,8 +140,9 @@ class _Job:
                 )
                 for split in splits
             }
-            for split, reading in self._readings(reports):
+            for split, reading, judged in self._readings(reports):
                 if split in folders:
+                    add_judged(tiles[split], reading, judged)
                     folders[split].add(
                         reading.id,
                         reading.arrays,
@@ -137,25 +151,30 @@ class _Job:
                         reading.place,
                         reading.position,
                     )
+            for split, found in tiles.items():
+                reports[split].radiometry = {name: each.to_dict() for name, each in found.items()}
             return {
                 split: Shard(folder.close(reports[split]), reports[split], kept=False)
                 for split, folder in folders.items()
             }
 
-    def _readings(self, reports: Mapping[str, ShardReport]) -> Iterator[tuple[str, Reading]]:
+    def _readings(
+        self, reports: Mapping[str, ShardReport]
+    ) -> Iterator[tuple[str, Reading, dict[str, Judged]]]:
         first = next(iter(reports))
         for item in self.items:
             try:
                 for reading in self.source.read(item):
                     count()
                     split = first if reading.empty else self._split(reading)
+                    judged = judge_reading(reading, self.source.modalities, self.plan.fix_offset)
                     skipped = [*reading.skipped]
                     if reading.empty:
                         why = "no tile of it can be used"
                         skipped.append(Remark(reading.id, why, "unusable"))
                     self._report(skipped, reading.noted, reports[split])
                     if not reading.empty:
-                        yield split, reading
+                        yield split, reading, judged
             except DataError as error:
                 count()
                 self._report([Remark(item, str(error), error.kind)], [], reports[first])
@@ -254,6 +273,7 @@ def _finish(source: Source, plan: Plan, found: dict[str, list[Shard]]) -> dict[s
     skipped = [each for split in empty for shard in found[split] for each in shard.report.skipped]
     manifests: dict[str, Manifest] = {}
     modalities = source.modalities
+    noted = {split: _judged(source, plan, found[split]) for split in filled}
     for split in filled or list(found)[:1]:
         finished = _finished(plan.folders[split], found[split])
         manifests[split] = finished or write_manifest(
@@ -265,10 +285,24 @@ def _finish(source: Source, plan: Plan, found: dict[str, list[Shard]]) -> dict[s
             source=f"{source.layout}: {source.path.resolve().name}",
             release=source.release,
             skipped=skipped,
+            noted=noted.get(split, ()),
             encoding=plan.encoding,
         )
         modalities, skipped = manifests[split].modalities, []
     return manifests
+
+
+def _judged(source: Source, plan: Plan, shards: Sequence[Shard]) -> list[Remark]:
+    """Returns what contradicts the offsets of the modalities in a whole set."""
+    parts = [
+        {name: JudgedTiles(**each) for name, each in shard.report.radiometry.items()}
+        for shard in shards
+    ]
+    noted = offset_remarks(source.modalities, parts)
+    remark = plan.stops([], noted)
+    if remark is not None:
+        raise DataError(f"{remark.what}: {remark.why}")
+    return noted
 
 
 def _finished(folder: Path, shards: Sequence[Shard]) -> Manifest | None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Final, Protocol
 
 import numpy as np
 import tifffile
@@ -15,6 +16,8 @@ from seamo_fast.data.shards import ArraySpec, Remark
 from seamo_fast.data.shards.tiff import read_plain
 from seamo_fast.errors import DataError
 from seamo_fast.modalities import Modality
+
+_BASELINE: Final = re.compile(r"_N(\d\d)(\d\d)_")  # in names of Sentinel-2 products
 
 
 @dataclass
@@ -30,6 +33,8 @@ class Reading:
         noted: Tiles that are kept or missing in an unusual way.
         place: Name of the place; samples that share ground share it. `id` if empty.
         position: Longitude and latitude of the place in degrees, None where unknown.
+        baselines: For each modality the processing baselines of its T tiles, such as 4.0, None
+            where no name says it; a modality may be absent.
     """
 
     id: str
@@ -40,6 +45,7 @@ class Reading:
     noted: list[Remark] = field(default_factory=list)
     place: str = ""
     position: tuple[float, float] | None = None
+    baselines: dict[str, list[float | None]] = field(default_factory=dict)
 
     @property
     def empty(self) -> bool:
@@ -154,6 +160,17 @@ def read_tiff(path: Path, most: int = 2**28) -> np.ndarray:
         raise TileError(f"{path.name} has axes {axes}; expected rows, columns and bands", "axes")
     values = np.moveaxis(values, (axes.index("Y"), axes.index("X")), (-2, -1))
     return values.astype(values.dtype.newbyteorder("="), copy=False)
+
+
+def product_baseline(name: str) -> float | None:
+    """Returns the processing baseline in the name of a Sentinel-2 product, such as 4.0 of N0400.
+
+    None if there is none, or 99.99, which is nobody's in particular.
+    """
+    match = _BASELINE.search(name)
+    if match is None or match[0] == "_N9999_":
+        return None
+    return int(match[1]) + int(match[2]) / 100
 
 
 def check_tile(name: str, values: np.ndarray, dtype: str, shape: Sequence[int]) -> None:

@@ -48,6 +48,10 @@ class Cube(Protocol):
         """
         ...
 
+    def baseline(self, modality: str, day: date | None) -> float | None:
+        """Returns the processing baseline that the files of a tile are named by, if any."""
+        ...
+
     def position(self) -> tuple[float, float] | None:
         """Returns longitude and latitude in degrees, None where unknown."""
         ...
@@ -144,6 +148,10 @@ class NetCDFCube:
             ]
         except (OSError, ValueError, RuntimeError) as error:
             raise TileError(str(error)) from error
+
+    def baseline(self, modality: str, day: date | None) -> float | None:
+        """Returns None: the files of a tile have no names of their own."""
+        return None
 
     def position(self) -> tuple[float, float] | None:
         """Returns None: a place of a NetCDF file is known by its name alone."""

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from seamo_fast.data.packing.sources.base import TileError, read_tiff
+from seamo_fast.data.packing.sources.base import TileError, product_baseline, read_tiff
 from seamo_fast.data.packing.sources.formats.geo import tiff_position
 from seamo_fast.data.packing.sources.formats.times import parse_date
 from seamo_fast.data.packing.sources.mapping import Mapping, ModalityMapping
@@ -121,6 +121,11 @@ class ImageCube:
         if tile is None:
             return None
         return _read_tile(self._mapping.modalities[modality], tile)
+
+    def baseline(self, modality: str, day: date | None) -> float | None:
+        """Returns the processing baseline in the path of a tile's first file, if any."""
+        path = next(iter(self._tiles.get(modality, {}).get(day, {}).values()), None)
+        return None if path is None else product_baseline(str(path.relative_to(self._root)))
 
     def position(self) -> tuple[float, float] | None:
         """Returns longitude and latitude by the first file of the place."""

@@ -205,15 +205,18 @@ class Series:
             arrays = [np.zeros(spec.shape, spec.dtype) for spec in specs]
             valid = [False] * self._mapping.seasons
             dates: list[date | None] = [None] * self._mapping.seasons
+            baselines: list[float | None] = [None] * self._mapping.seasons
             for t, day in chosen[name].items():
                 what = f"{item} {name}" + (f" {day}" if day else "")
                 tile = self._checked(modality, cube, day, what, reading)
                 if tile is not None:
                     valid[t], dates[t] = True, day
+                    baselines[t] = cube.baseline(name, day)
                     for array, values in zip(arrays, tile, strict=True):
                         array[t] = values
             reading.arrays[name], reading.dates[name] = arrays, dates
             reading.valid[name] = valid
+            reading.baselines[name] = baselines
         return reading
 
     def _checked(

@@ -23,6 +23,7 @@ from seamo_fast.data.packing.sources.base import (
     TileError,
     check_tile,
     list_folders,
+    product_baseline,
     read_tiff,
 )
 from seamo_fast.data.packing.sources.formats.geo import tiff_position
@@ -132,6 +133,7 @@ class SSL4EO:
         specs = [self.arrays[array] for array in array_names(modality)]
         grids = [np.zeros(spec.shape, spec.dtype) for spec in specs]
         dates: list[date | None] = [None] * self.seasons
+        baselines: list[float | None] = [None] * self.seasons
         for t, tile in enumerate(tiles):
             if tile is None:
                 continue
@@ -142,12 +144,14 @@ class SSL4EO:
                 reading.skipped.append(Remark(what, str(error), error.kind))
                 continue
             dates[t] = tile[0]
+            baselines[t] = product_baseline(tile[1].name)
             reading.position = reading.position or _position(tile[1])
             if nan_pixels:
                 why = f"{nan_pixels} values are NaN or infinite"
                 reading.noted.append(Remark(what, why, "nonfinite"))
         reading.arrays[modality.name] = grids
         reading.dates[modality.name] = dates
+        reading.baselines[modality.name] = baselines
         reading.valid[modality.name] = [day is not None for day in dates]
 
     def _read_tile(self, modality: Modality, folder: Path, out: Sequence[np.ndarray]) -> int:
