@@ -6,22 +6,23 @@ import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 from seamo_fast.data.packing.jobs import Tick, count, run_jobs
 from seamo_fast.data.packing.leaks.together import Together, find_together
 from seamo_fast.data.packing.sources import Reading, Source
 from seamo_fast.data.packing.splits import Splits
 from seamo_fast.data.shards import Encoding, Manifest, Remark, ShardEntry
+from seamo_fast.data.shards.remarks import unique
 from seamo_fast.data.shards.write_set import remove_partials, write_manifest
 from seamo_fast.data.shards.write_shard import ShardFolder, ShardReport, finished_entry
 from seamo_fast.errors import ConfigError, DataError, SeaMoError
 from seamo_fast.files import writing
 
-_MOVED = "moved"  # in the settings of a shard's report
+_MOVED: Final = "moved"  # in the settings of a shard's report
 OnBad = Literal["skip", "stop"]
 OnMetadata = Literal["use", "stop"]
 
@@ -187,8 +188,8 @@ class _Job:
         report, settings = ShardReport.load(target), self._settings()
         if report.items != self.items or report.settings != settings:
             why = "from other items or with other settings"
-            both = {**report.settings, _MOVED: None} == {**settings, _MOVED: None}
-            if report.items == self.items and both:
+            besides = {**report.settings, _MOVED: None} == {**settings, _MOVED: None}
+            if report.items == self.items and besides:
                 why = "with another grouping of the places that share ground or pixels"
             raise DataError(
                 f"{target} was packed {why}; choose another "
@@ -283,7 +284,8 @@ def _finish(
     manifests: dict[str, Manifest] = {}
     modalities = source.modalities
     for split in filled or list(found)[:1]:
-        finished = _finished(plan.folders[split], found[split])
+        shared = together.noted.get(split, ())
+        finished = _finished(plan.folders[split], found[split], shared)
         manifests[split] = finished or write_manifest(
             plan.folders[split],
             modalities,
@@ -293,20 +295,25 @@ def _finish(
             source=f"{source.layout}: {source.path.resolve().name}",
             release=source.release,
             skipped=skipped,
-            noted=together.noted.get(split, ()),
+            noted=shared,
             encoding=plan.encoding,
         )
         modalities, skipped = manifests[split].modalities, []
     return manifests
 
 
-def _finished(folder: Path, shards: Sequence[Shard]) -> Manifest | None:
+def _finished(folder: Path, shards: Sequence[Shard], noted: Sequence[Remark]) -> Manifest | None:
     """Returns the manifest of these very shards, which may hold statistics, if there is one."""
     if not all(shard.kept for shard in shards) or not (folder / "manifest.json").is_file():
         return None
     manifest = Manifest.load(folder)
     entries = [shard.entry for shard in shards if shard.entry.samples]
-    return manifest if list(manifest.shards) == entries else None
+    if list(manifest.shards) != entries:
+        return None
+    if not set(noted) <= set(manifest.noted):  # earlier versions did not look for such places
+        manifest = replace(manifest, noted=unique([*noted, *manifest.noted]))
+        manifest.save(folder)
+    return manifest
 
 
 def _remove(folder: Path, shards: Sequence[Shard]) -> None:

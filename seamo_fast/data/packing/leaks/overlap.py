@@ -22,8 +22,9 @@ def overlapping(corners: np.ndarray, owners: np.ndarray) -> Iterator[np.ndarray]
     """Yields the pairs of owners whose footprints share ground, [k, 2] a time; some come twice.
 
     Args:
-        corners: Longitudes and latitudes [n, 4, 2] of convex footprints, around either way. One
-            that is not finite, has no area or is half the Earth wide overlaps nothing.
+        corners: Longitudes and latitudes [n, 4, 2] of convex footprints, around either way; sides
+            go the short way around the Earth. One that is not finite, has no area or is half the
+            Earth wide overlaps nothing.
         owners: Whose each is, integers [n]; those of one owner are not compared.
     """
     corners, kept = _straightened(corners)
