@@ -11,7 +11,7 @@ import numpy as np
 
 from seamo_fast.data.packing.jobs import Tick, count, run_jobs
 from seamo_fast.data.packing.sources import Reading, Source
-from seamo_fast.data.packing.sources.formats.ground import Ground, varies
+from seamo_fast.data.packing.sources.formats.ground import Ground, bits_of, varies
 from seamo_fast.errors import DataError
 
 _ITEMS: Final = 16  # of a job
@@ -150,5 +150,5 @@ def _digests(reading: Reading) -> Iterator[bytes]:
             if any(varies(band) for tile in tiles for band in tile):
                 digest = hashlib.blake2b(name.encode(), digest_size=16)
                 for tile in tiles:
-                    digest.update(np.ascontiguousarray(tile).view(np.uint8))
+                    digest.update(bits_of(tile))
                 yield digest.digest()

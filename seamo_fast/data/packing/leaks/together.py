@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 import numpy as np
 
@@ -15,7 +16,7 @@ from seamo_fast.data.packing.sources import Source
 from seamo_fast.data.packing.splits import Splits
 from seamo_fast.data.shards.remarks import Remark
 
-_SHARED = {"content": "hold tiles of the same pixels", "ground": "share ground"}
+_SHARED: Final = {"content": "hold tiles of the same pixels", "ground": "share ground"}
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,11 @@ from seamo_fast.data.packing.sources.base import (
     list_folders,
     read_tiff,
 )
-from seamo_fast.data.packing.sources.formats.geo import tiff_footprint, tiff_position
+from seamo_fast.data.packing.sources.formats.geo import (
+    Footprint,
+    tiff_footprint,
+    tiff_position,
+)
 from seamo_fast.data.packing.sources.formats.ground import Ground, fingerprint
 from seamo_fast.data.packing.sources.pairing import season_slots
 from seamo_fast.data.shards import ArraySpec, Remark, array_names
@@ -117,7 +121,8 @@ class SSL4EO:
 
     def scan(self, item: str) -> Iterator[Ground]:
         """Yields a location: where its first file is, and what the smallest of each tile holds."""
-        footprint, prints = None, []
+        footprint: Footprint | None = None
+        prints: list[int] = []
         for modality in self.modalities:
             names = [modality.band_names[c] for grid in modality.grids[::-1] for c in grid.bands]
             for _, folder in self._acquisitions(modality.name, item, Reading(item, {}, {}, {})):

@@ -9,6 +9,7 @@ from typing import Final
 
 import numpy as np
 
+from seamo_fast.data.packing.sources.formats.ground import bits_of
 from seamo_fast.errors import DataError
 
 _END: Final = 512  # bytes; of an image file they are pixels
@@ -32,10 +33,10 @@ def first_of_same(paths: Sequence[Path], read: Callable[[Path], np.ndarray]) -> 
         first: dict[bytes, int] = {}
         for number in numbers if len(numbers) > 1 else ():
             try:
-                pixels = np.ascontiguousarray(read(paths[number]))
+                pixels = bits_of(read(paths[number]))
             except DataError:
                 continue
-            digest = hashlib.blake2b(pixels.view(np.uint8), digest_size=16).digest()
+            digest = hashlib.blake2b(pixels, digest_size=16).digest()
             if first.setdefault(digest, number) != number:
                 found[number] = first[digest]
     return found

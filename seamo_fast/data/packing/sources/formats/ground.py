@@ -35,7 +35,7 @@ def fingerprint(bands: Iterable[np.ndarray]) -> list[int]:
     band = next((each for each in bands if varies(each)), None)
     if band is None:
         return []
-    digest = hashlib.blake2b(_bits(band), digest_size=8)
+    digest = hashlib.blake2b(bits_of(band), digest_size=8)
     return [int.from_bytes(digest.digest(), "little")]
 
 
@@ -43,10 +43,11 @@ def varies(values: np.ndarray) -> bool:
     """Whether an array holds two different numbers, by their bits: all NaN is the same."""
     if not values.size:
         return False
-    bits = _bits(values).reshape(values.size, -1)
+    bits = bits_of(values).reshape(values.size, -1)
     # the first few tell nearly always
     return any(bool(np.any(part != bits[0])) for part in (bits[:64], bits))
 
 
-def _bits(values: np.ndarray) -> np.ndarray:
+def bits_of(values: np.ndarray) -> np.ndarray:
+    """Returns the bytes of an array, uint8 [nbytes]."""
     return np.ascontiguousarray(values).reshape(-1).view(np.uint8)
