@@ -49,6 +49,6 @@ def stratified_split(labels: Sequence[str], same: Mapping[int, int] | None = Non
     drawn = {number: n for n, part in enumerate(parts) for number in part}
     moved = {number: drawn[first] for number, first in (same or {}).items()}
     found = Split([], [], [])
-    for number, part in sorted({**drawn, **moved}.items()):
-        found[part].append(number)
+    for number, at in sorted({**drawn, **moved}.items()):
+        found[at].append(number)
     return found

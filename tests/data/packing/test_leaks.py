@@ -505,7 +505,7 @@ def write_zarr(
     bands = np.stack([stored_bands("s2l2a", seed, (4,)) for seed in places.values()])
     times = np.stack([times_of("2020-01-01", 4)] * len(places))
     centres = {
-        f"center_{name}": ("sample", np.full(len(places), value))
+        f"center_{name}": ("sample", np.full(len(places), float(value)))
         for name, value in zip(("lon", "lat"), position, strict=True)
     }
     path = folder / f"ssl4eos12_{part}_seasonal_data_{len(list(folder.iterdir())):06d}.zarr.zip"

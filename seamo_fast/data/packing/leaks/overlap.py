@@ -19,7 +19,10 @@ _AT_ONCE: Final = 2**20  # pairs, for memory
 
 
 def overlapping(corners: np.ndarray, owners: np.ndarray) -> Iterator[np.ndarray]:
-    """Yields the pairs of owners whose footprints share ground, [k, 2] a time; some come twice.
+    """Yields pairs of owners whose footprints share ground, [k, 2] a time.
+
+    Some come twice. Of equal footprints only one is compared with others: whatever shares ground is
+    connected by pairs, but need not be a pair itself.
 
     Args:
         corners: Longitudes and latitudes [n, 4, 2] of convex footprints, around either way; sides

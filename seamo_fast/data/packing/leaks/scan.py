@@ -150,5 +150,5 @@ def _digests(reading: Reading) -> Iterator[bytes]:
             if any(varies(band) for tile in tiles for band in tile):
                 digest = hashlib.blake2b(name.encode(), digest_size=16)
                 for tile in tiles:
-                    digest.update(bits_of(tile))
+                    digest.update(bits_of(tile).data)
                 yield digest.digest()

@@ -36,7 +36,7 @@ def first_of_same(paths: Sequence[Path], read: Callable[[Path], np.ndarray]) -> 
                 pixels = bits_of(read(paths[number]))
             except DataError:
                 continue
-            digest = hashlib.blake2b(pixels, digest_size=16).digest()
+            digest = hashlib.blake2b(pixels.data, digest_size=16).digest()
             if first.setdefault(digest, number) != number:
                 found[number] = first[digest]
     return found

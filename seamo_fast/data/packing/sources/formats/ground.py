@@ -35,7 +35,7 @@ def fingerprint(bands: Iterable[np.ndarray]) -> list[int]:
     band = next((each for each in bands if varies(each)), None)
     if band is None:
         return []
-    digest = hashlib.blake2b(bits_of(band), digest_size=8)
+    digest = hashlib.blake2b(bits_of(band).data, digest_size=8)
     return [int.from_bytes(digest.digest(), "little")]
 
 
