@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from seamo_fast.data.packing.jobs import Tick, count, run_jobs
+from seamo_fast.data.packing.leaks.together import find_together
 from seamo_fast.data.packing.offsets import (
     JudgedTiles,
     add_judged,
@@ -13,6 +14,7 @@ from seamo_fast.data.packing.offsets import (
     offset_remarks,
 )
 from seamo_fast.data.packing.sources import Source
+from seamo_fast.data.packing.splits import Splits
 from seamo_fast.data.shards.remarks import Remark, unique
 from seamo_fast.errors import DataError
 
@@ -61,14 +63,22 @@ class _Part:
         return Audit(samples, tuple(skipped), tuple(noted)), tiles
 
 
-def check(source: Source, *, workers: int = 1, tick: Tick = lambda done: None) -> Audit:
+def check(
+    source: Source,
+    splits: Splits | None = None,
+    *,
+    workers: int = 1,
+    tick: Tick = lambda done: None,
+) -> Audit:
     """Returns what packing a source would report.
 
     Args:
         source: What would be packed.
+        splits: What it would be split into; then places that share ground or pixels are found too.
         workers: Processes.
         tick: Called with the number of samples that were read since the last call.
     """
+    shared = find_together(source, splits, workers=workers).remarks if splits else []
     items = source.items()
     parts = [_Part(source, items[start : start + _ITEMS]) for start in range(0, len(items), _ITEMS)]
     found = list(run_jobs(parts, workers, tick))
@@ -77,5 +87,5 @@ def check(source: Source, *, workers: int = 1, tick: Tick = lambda done: None) -
     return Audit(
         sum(each.samples for each in audits),
         unique(each for audit in audits for each in audit.skipped),
-        unique([*(each for audit in audits for each in audit.noted), *offsets]),
+        unique([*shared, *(each for audit in audits for each in audit.noted), *offsets]),
     )

@@ -70,7 +70,7 @@ def write_manifest(
         arrays=dict(arrays),
         shards=shards,
         skipped=unique([*skipped, *(each for report in reports for each in report.skipped)]),
-        noted=unique([*(each for report in reports for each in report.noted), *noted]),
+        noted=unique([*noted, *(each for report in reports for each in report.noted)]),
         encoding=encoding,
     )
     manifest.save(out)

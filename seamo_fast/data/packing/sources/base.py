@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Final, Protocol
 import numpy as np
 import tifffile
 
+from seamo_fast.data.packing.sources.formats.ground import Ground
 from seamo_fast.data.shards import ArraySpec, Remark
 from seamo_fast.data.shards.tiff import read_plain
 from seamo_fast.errors import DataError
@@ -82,6 +83,17 @@ class Source(Protocol):
 
     def read(self, item: str) -> Iterator[Reading]:
         """Yields the samples of an item.
+
+        Raises:
+            DataError: The whole item cannot be used.
+        """
+        ...
+
+    def scan(self, item: str) -> Iterator[Ground]:
+        """Yields where the places of an item are, and what their tiles hold.
+
+        Cheap: of a tile it reads one band, if that. A place may come several times, and each that
+        `read` gives a sample of comes.
 
         Raises:
             DataError: The whole item cannot be used.

@@ -13,6 +13,7 @@ from typing import Any, Final, Protocol
 import numpy as np
 
 from seamo_fast.data.packing.sources.base import TileError
+from seamo_fast.data.packing.sources.formats.geo import Footprint
 from seamo_fast.data.packing.sources.formats.times import dates_since
 from seamo_fast.data.packing.sources.images import ImageCube
 from seamo_fast.data.packing.sources.mapping import Mapping
@@ -52,8 +53,20 @@ class Cube(Protocol):
         """Returns the processing baseline that the files of a tile are named by, if any."""
         ...
 
+    def bands(self, modality: str, day: date | None) -> Iterator[np.ndarray]:
+        """Yields the bands of a modality at a date one by one, each [H, W]; none if it has none.
+
+        Raises:
+            TileError: One cannot be read.
+        """
+        ...
+
     def position(self) -> tuple[float, float] | None:
         """Returns longitude and latitude in degrees, None where unknown."""
+        ...
+
+    def footprint(self) -> Footprint | None:
+        """Returns longitude and latitude of the corners in degrees, None where unknown."""
         ...
 
 
@@ -153,8 +166,21 @@ class NetCDFCube:
         """Returns None: the files of a tile have no names of their own."""
         return None
 
+    def bands(self, modality: str, day: date | None) -> Iterator[np.ndarray]:
+        """Yields the bands of a modality at a date; see `Cube.bands`."""
+        assert day is not None
+        try:
+            for variable in self._bands[modality]:
+                yield _stored(variable, self._steps[day])
+        except (OSError, ValueError, RuntimeError) as error:
+            raise TileError(str(error)) from error
+
     def position(self) -> tuple[float, float] | None:
         """Returns None: a place of a NetCDF file is known by its name alone."""
+        return None
+
+    def footprint(self) -> Footprint | None:
+        """Returns None, like `position`."""
         return None
 
 

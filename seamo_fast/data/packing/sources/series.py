@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from collections.abc import Mapping as MappingType
+from contextlib import suppress
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
@@ -22,6 +23,7 @@ import numpy as np
 
 from seamo_fast.data.packing.sources.base import Reading, TileError, check_tile
 from seamo_fast.data.packing.sources.cubes import Cube, open_cube
+from seamo_fast.data.packing.sources.formats.ground import Ground, fingerprint
 from seamo_fast.data.packing.sources.images import index_images
 from seamo_fast.data.packing.sources.mapping import Mapping
 from seamo_fast.data.packing.sources.pairing import season_slots
@@ -119,6 +121,16 @@ class Series:
                     for name in mapping.modalities
                 }
                 yield self._sample(f"{stem}/t{start:03d}", item, cube, chosen)
+
+    def scan(self, item: str) -> Iterator[Ground]:
+        """Yields the place of an item; see `Source.scan`."""
+        prints: list[int] = []
+        with open_cube(self.path, item, self._mapping) as cube:
+            for name in self._mapping.modalities:
+                for day in cube.days(name):
+                    with suppress(TileError):  # reading says why
+                        prints += fingerprint(cube.bands(name, day))
+            yield Ground(cube.place, cube.footprint(), tuple(prints))
 
     @property
     def _length(self) -> int:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from datetime import date, datetime
 from pathlib import Path
 from typing import ClassVar, Final
@@ -26,7 +27,12 @@ from seamo_fast.data.packing.sources.base import (
     product_baseline,
     read_tiff,
 )
-from seamo_fast.data.packing.sources.formats.geo import tiff_position
+from seamo_fast.data.packing.sources.formats.geo import (
+    Footprint,
+    tiff_footprint,
+    tiff_position,
+)
+from seamo_fast.data.packing.sources.formats.ground import Ground, fingerprint
 from seamo_fast.data.packing.sources.pairing import season_slots
 from seamo_fast.data.shards import ArraySpec, Remark, array_names
 from seamo_fast.errors import DataError
@@ -113,6 +119,19 @@ class SSL4EO:
             chosen = [None if slot is None else found[slot] for slot in slots[modality.name]]
             self._read_modality(modality, chosen, reading)
         yield reading
+
+    def scan(self, item: str) -> Iterator[Ground]:
+        """Yields a location: where its first file is, and what the smallest of each tile holds."""
+        footprint: Footprint | None = None
+        prints: list[int] = []
+        for modality in self.modalities:
+            names = [modality.band_names[c] for grid in modality.grids[::-1] for c in grid.bands]
+            for _, folder in self._acquisitions(modality.name, item, Reading(item, {}, {}, {})):
+                with suppress(TileError):  # reading says why
+                    files = _band_files(modality, folder)
+                    prints += fingerprint(read_tiff(files[name]) for name in names)
+                    footprint = footprint or tiff_footprint(files[names[0]])
+        yield Ground(item, footprint, tuple(prints))
 
     def _acquisitions(self, name: str, item: str, reading: Reading) -> list[tuple[date, Path]]:
         found = []

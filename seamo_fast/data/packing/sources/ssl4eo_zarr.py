@@ -14,7 +14,7 @@ modalities by its name; dates are those of `time_`, each modality's own.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from datetime import date
 from pathlib import Path
 from typing import ClassVar, Final
@@ -22,6 +22,7 @@ from typing import ClassVar, Final
 import numpy as np
 
 from seamo_fast.data.packing.sources.base import Reading, TileError, check_tile
+from seamo_fast.data.packing.sources.formats.ground import Ground
 from seamo_fast.data.packing.sources.formats.zarr_files import Series, SeriesFile, open_series
 from seamo_fast.data.packing.sources.pairing import season_slots
 from seamo_fast.data.shards import DTYPES, ArraySpec, Remark, array_names
@@ -107,6 +108,15 @@ class SSL4EOZarr:
             places, files = self._open(item, stack)
             for place in places:
                 yield self._sample(item, place, files)
+
+    def scan(self, item: str) -> Iterator[Ground]:
+        """Yields each location of a file, modality by modality; see `Source.scan`."""
+        with ExitStack() as stack:
+            _, files = self._open(item, stack)
+            for file in files.values():
+                for place in file.places:
+                    with suppress(DataError):  # reading says why
+                        yield file.scan(place)
 
     def _open(self, item: str, stack: ExitStack) -> tuple[list[str], dict[str, SeriesFile]]:
         files: dict[str, SeriesFile] = {}
