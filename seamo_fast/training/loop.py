@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from seamo_fast.files import write_text
 from seamo_fast.tiles import TileBatch
-from seamo_fast.training import batches, precision, schedule
+from seamo_fast.training import batches, precision, schedule, targets
 from seamo_fast.training.config import PretrainConfig, to_yaml
 from seamo_fast.training.distributed import ranks, sharding
 from seamo_fast.training.recovery import run_folder
@@ -94,6 +94,10 @@ class Trainer:
         state = self.state
         for line in messages.introduction(state, self.rate):
             self._say(line)
+        with ranks.raise_on_all():
+            if self.telemetry is not None:
+                for line in targets.without_targets(self.config, state.shards, state.plan):
+                    self.telemetry.say(line)
         self.figures.draw_missed(state.model, state.step, state.dtype)
         with self.watchdog, self.stop:
             while not state.finished and not self.signal:

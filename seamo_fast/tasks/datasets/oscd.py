@@ -22,6 +22,7 @@ from typing import Final, Literal, NamedTuple
 import numpy as np
 
 from seamo_fast.data.packing.sources.base import list_folders
+from seamo_fast.data.packing.sources.formats.names import list_files
 from seamo_fast.errors import DataError
 from seamo_fast.modalities import S2L1C
 from seamo_fast.tasks.datasets.reading.base import Contents, LabelledDataset, OnBad, Task
@@ -137,9 +138,14 @@ class OSCD(LabelledDataset[City]):
 def _find(folder: Path, band: str) -> Path:
     """Returns the file of a band, whose code ends the name."""
     code = f"B{band.removeprefix('B'):0>2}.tif"
-    found = sorted(file for file in folder.glob(f"*{code}") if file.name[: -len(code)][-1:] in "_")
+    files = list_files(folder, code.lower())
+    found = [file for file in files if file.name[: -len(code)][-1:] in "_"]
     if len(found) != 1:
-        raise DataError(f"{folder} must hold one file *_{code}, but has {len(found)}")
+        held = f" ({', '.join(file.name for file in found)})" if found else ""
+        raise DataError(
+            f"{folder} must hold one file *_{code}, but has {len(found)}{held}",
+            "name" if found else "missing",
+        )
     return found[0]
 
 
