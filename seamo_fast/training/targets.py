@@ -12,7 +12,7 @@ from seamo_fast.data.shards.shard_set import ShardSet
 from seamo_fast.modalities import Modality
 from seamo_fast.model.embedding import PatchEmbed
 from seamo_fast.tiles import TileBatch
-from seamo_fast.training import batches
+from seamo_fast.training.batches import draw_views, make_loader
 from seamo_fast.training.config import PretrainConfig
 from seamo_fast.training.distributed import ranks
 from seamo_fast.training.schedule import Plan
@@ -38,8 +38,8 @@ def without_targets(config: PretrainConfig, shards: ShardSet, plan: Plan) -> lis
     for stage in plan.stages:
         if found.issuperset(stage.modalities):
             continue
-        for batch in islice(batches.make_loader(few, shards, stage), _BATCHES):
-            views = batches.draw_views(config, batch, stage.number)
+        for batch in islice(make_loader(few, shards, stage), _BATCHES):
+            views = draw_views(config, batch, stage.number)
             for m, name in enumerate(batch.modalities):
                 if name not in found:
                     reason = _why_none(config, modalities[name], batch, views, m)

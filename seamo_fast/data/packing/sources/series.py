@@ -182,7 +182,7 @@ class Series:
         }
 
     def _spec(self, modality: Modality, cube: Cube) -> list[ArraySpec]:
-        problem = "no file of it"
+        problem = next((f"{each.what}: {each.why}" for each in cube.problems), "no file of it")
         for day in cube.days(modality.name):
             try:
                 grids = self._tile(modality.name, cube, day)

@@ -139,7 +139,7 @@ class BigEarthNet(LabelledDataset[Pair]):
                     raise
                 remarks.append(f"{error}; its patch is read without radar")
                 continue
-            patch = str(metadata.get("corresponding_s2_patch", folder.name))
+            patch = str(metadata.get("corresponding_s2_patch") or folder.name)
             if patch in radar:
                 raise DataError(
                     f"{radar[patch]} and {folder.name} in {self._s1} are both the radar patch of "

@@ -152,8 +152,11 @@ def dates_since(values: Iterable[float], units: str, calendar: str = "standard")
     seconds = clock[0] * 3600 + (clock[1] - _zone(match["zone"])) * 60 + clock[2]
     try:
         origin = number(year, month_, day) * _DAY + seconds * 1_000_000
+    except ValueError as error:
+        raise ValueError(f"the time axis has units {units!r}: {error}") from None
+    try:
         return [day_of((origin + _microseconds(value, size)) // _DAY) for value in values]
-    except OverflowError:
+    except (OverflowError, ValueError):  # ValueError: it is NaN
         raise ValueError("the time axis holds a date beyond the calendar") from None
 
 

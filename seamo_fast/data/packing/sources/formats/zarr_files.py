@@ -11,7 +11,7 @@ from typing import Final, NamedTuple, Protocol
 
 import numpy as np
 
-from seamo_fast.data.packing.sources.formats.names import has_ending, twins
+from seamo_fast.data.packing.sources.formats.names import twins
 from seamo_fast.data.packing.sources.formats.tars import TarIndex
 from seamo_fast.data.packing.sources.formats.times import dates_since
 from seamo_fast.data.packing.sources.formats.zarrzip import ZarrArray, ZarrZip
@@ -117,7 +117,7 @@ class _TarFile:
     def __init__(self, path: Path, modality: Modality) -> None:
         self._modality = modality
         self._index = TarIndex(path)
-        members = [name for name in self._index.members if has_ending(name, _ENDING)]
+        members = [name for name in self._index.members if name.lower().endswith(_ENDING)]
         for name, other in twins(members, lambda name: _key(name).casefold()).items():
             raise DataError(f"{path} holds two samples of one name: {other} and {name}", "name")
         self._names = {_key(name): name for name in members}
