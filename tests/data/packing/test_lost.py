@@ -355,6 +355,7 @@ def test_a_database_of_eight_bits_has_dark_bands(tmp_path: Path) -> None:
     """B10 is below 1/255 nearly everywhere; a tile that is flat in all bands is lost."""
     tiles = np.random.default_rng(0).integers(1, 250, (30, 4, 13, 8, 8)).astype(np.uint8)
     tiles[:, :, 10] = 0
+    tiles[3, 1, 10, 2, 2] = 1
     tiles[7, 2] = 255
     write_lmdb(tmp_path / "in", [[each] for each in tiles])
     manifest = pack(open_source(tmp_path / "in"), tmp_path / "out")

@@ -214,6 +214,15 @@ def test_lost_bands_of_so2sat(tmp_path: Path) -> None:
         dataset.read(3)
 
 
+def test_images_without_a_measured_pixel(tmp_path: Path) -> None:
+    image = np.full((2, 6, 7), -9999, np.float32)
+    image[0] = np.nan
+    write_tif(tmp_path / "a" / "1.tif", image)
+    with pytest.raises(DataError, match=r"^a/1.tif: no pixel of two is measured$") as caught:
+        ClassFolder(tmp_path, TWO)[0]
+    assert caught.value.kind == "unmeasured"
+
+
 def test_pictures_of_one_colour(tmp_path: Path) -> None:
     """One flat channel can be true with 8 bits; a black picture shows nothing."""
     image = values(1, (6, 7, 3), "uint8")

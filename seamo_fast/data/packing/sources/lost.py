@@ -85,19 +85,20 @@ def _is_flat(band: np.ndarray, value: float) -> bool:
     return True
 
 
-def any_measured(values: np.ndarray) -> bool:
-    """Whether any value of a tile [C, H, W] is finite and not 0, which fills what was not seen."""
-    parts = values[..., ::_STEP, ::_STEP], values
-    return any(bool(np.any(np.isfinite(part) & (part != 0))) for part in parts)
+def any_measured(grids: Sequence[np.ndarray], nodata: float | None) -> bool:
+    """Whether any value of a tile is finite and not nodata."""
+    looked_at = [values[..., ::_STEP, ::_STEP] for values in grids]
+    return any(_measured(values, nodata).any() for values in (*looked_at, *grids))
 
 
 def count_measured(grids: Sequence[np.ndarray], nodata: float | None) -> int:
     """Returns how many values of a tile are finite and not nodata."""
-    count = 0
-    for values in grids:
-        measured = np.isfinite(values)
-        count += np.count_nonzero(measured if nodata is None else measured & (values != nodata))
-    return int(count)
+    return sum(int(np.count_nonzero(_measured(values, nodata))) for values in grids)
+
+
+def _measured(values: np.ndarray, nodata: float | None) -> np.ndarray:
+    measured = np.isfinite(values)
+    return measured if nodata is None else measured & (values != nodata)
 
 
 def fullest(

@@ -194,7 +194,7 @@ class SSL4EO:
                 values = read_tiff(file)
                 check_tile(file.name, values, array.dtype.name, array.shape[1:])
                 array[position] = values
-        if not any(any_measured(array) for array in out):
+        if not any_measured(out, 0):
             raise TileError("every pixel is nodata (0 or NaN in all bands)", "unmeasured")
         check_bands(modality, out)
 

@@ -122,7 +122,7 @@ class SSL4EOLmdb:
                 stored = tiles[:0]
             for season, tile in enumerate(stored[: self.seasons]):
                 try:
-                    if not any_measured(tile):
+                    if not any_measured([tile], 0):
                         raise TileError("every pixel is nodata (0 or NaN)", "unmeasured")
                     reading.noted += check_bands(modality, [tile])
                 except TileError as error:

@@ -166,7 +166,7 @@ class SSL4EOZarr:
             try:
                 if t in series.lost:
                     raise TileError(series.lost[t], "missing")
-                if not any_measured(tile):
+                if not any_measured([tile], 0):
                     raise TileError("every pixel is nodata (0 or NaN)", "unmeasured")
                 reading.noted += check_bands(modality, [tile])
             except TileError as error:

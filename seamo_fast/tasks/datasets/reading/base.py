@@ -18,7 +18,7 @@ from torch.utils.data import Dataset
 
 from seamo_fast.data.packing.sources.base import TileError
 from seamo_fast.data.packing.sources.formats.names import twins
-from seamo_fast.data.packing.sources.lost import check_bands
+from seamo_fast.data.packing.sources.lost import any_measured, check_bands
 from seamo_fast.errors import DataError
 from seamo_fast.modalities import Modality
 
@@ -249,12 +249,14 @@ class LabelledDataset(Dataset["LabelledTile | SkippedTile"], ABC, Generic[E]):
         )
 
     def _check(self, entry: E, contents: Contents) -> None:
-        """Raises DataError if a band of an image was never filled or is constant."""
+        """Raises DataError if an image or a band of it was never filled, or a band is constant."""
         for modality in self.modalities:
             if modality.name in contents.absent:
                 continue
             for season in zip(*contents.bands[modality.name], strict=True):
                 try:
+                    if not any_measured(season, modality.nodata):
+                        raise TileError(f"no pixel of {modality.name} is measured", "unmeasured")
                     check_bands(modality, season)
                 except TileError as error:
                     raise DataError(f"{entry.id}: {error}", error.kind) from error
