@@ -153,7 +153,7 @@ class Series:
         days = {name: cube.days(name) for name in self._mapping.modalities}
         dated = {name: [day for day in each if day is not None] for name, each in days.items()}
         slots = season_slots(dated, self._mapping.seasons)
-        chosen = {
+        chosen: dict[str, dict[int, date | None]] = {
             name: {0: None}
             if days[name] == [None]
             else {t: dated[name][slot] for t, slot in enumerate(slots[name]) if slot is not None}
