@@ -68,7 +68,7 @@ def _flat(number: int, values: np.ndarray) -> list[tuple[int, int, float]]:
     height, width = values.shape[1:]
     if height * width < 2:
         return []
-    # two pixels tell nearly always that a band is not flat
+    # two pixels nearly always show that a band is not flat
     corner = values[:, 0, 0].tolist()
     middle = values[:, height // 2, width // 2].tolist()
     return [

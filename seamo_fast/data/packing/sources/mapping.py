@@ -40,8 +40,8 @@ A pattern is a regular expression. With named groups it is matched against the w
 SOURCE (with `/`): `date` is YYYYMMDD, YYYY-MM-DD or YYYYDDD (day of the year), with or without a
 time of day; where those are ambiguous, `year`, `month` and `day` are its digits. `band` names the
 band of a single-band file, and the others make up `sample` and `place`. Without named groups each
-folder in SOURCE is a place, and the only group is the date. Upper and lower case are told apart but
-for the ending: a pattern that ends in `\.tif` finds `B1.TIF` too. Hidden files and folders are not
+folder in SOURCE is a place, and the only group is the date. Names are compared with case, but for
+their ending: a pattern that ends in `\.tif` finds `B1.TIF` too. Hidden files and folders are not
 looked at, nor is what macOS leaves in archives.
 
 With pairing "steps" the dates of all modalities make one time axis, a sample is a window on it, and

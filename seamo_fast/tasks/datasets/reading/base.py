@@ -253,13 +253,15 @@ class LabelledDataset(Dataset["LabelledTile | SkippedTile"], ABC, Generic[E]):
         for modality in self.modalities:
             if modality.name in contents.absent:
                 continue
-            for season in zip(*contents.bands[modality.name], strict=True):
+            seasons = list(zip(*contents.bands[modality.name], strict=True))
+            for t, grids in enumerate(seasons):
+                where = entry.id if len(seasons) == 1 else f"{entry.id} season {t}"
                 try:
-                    if not any_measured(season, modality.nodata):
+                    if not any_measured(grids, modality.nodata):
                         raise TileError(f"no pixel of {modality.name} is measured", "unmeasured")
-                    check_bands(modality, season)
+                    check_bands(modality, grids)
                 except TileError as error:
-                    raise DataError(f"{entry.id}: {error}", error.kind) from error
+                    raise DataError(f"{where}: {error}", error.kind) from error
 
     @abstractmethod
     def _read(self, entry: E) -> Contents:

@@ -12,7 +12,7 @@ _CLOCK: Final = (
     r"(?:[T_ .]?(?P<hour>\d{2})[:_-]?(?P<minute>\d{2})(?:[:_-]?(?P<second>\d{2})(?:[.,]\d+)?)?"
     r" ?(?P<zone>Z|UTC|GMT|[+-]\d{2}:?\d{2})?)?"
 )
-# Each form of a date is told from the others by its number of digits, with and without a time.
+# The forms of a date differ in their number of digits, with and without a time.
 _FORMS: Final = tuple(
     re.compile(day + _CLOCK, re.IGNORECASE)
     for day in (
