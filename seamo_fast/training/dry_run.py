@@ -13,8 +13,9 @@ import torch
 
 from seamo_fast import kernels
 from seamo_fast.data.shards.shard_set import ShardSet
-from seamo_fast.training import batches, model_setup, precision, targets
+from seamo_fast.training import batches, model_setup, precision
 from seamo_fast.training.config import PretrainConfig, to_yaml
+from seamo_fast.training.reporting import targets
 from seamo_fast.training.schedule import Plan, Stage
 from seamo_fast.training.step import step_flops
 

@@ -12,14 +12,14 @@ from torch import Tensor, nn
 
 from seamo_fast.files import write_text
 from seamo_fast.tiles import TileBatch
-from seamo_fast.training import batches, precision, schedule, targets
+from seamo_fast.training import batches, precision, schedule
 from seamo_fast.training.config import PretrainConfig, to_yaml
 from seamo_fast.training.distributed import ranks, sharding
 from seamo_fast.training.recovery import run_folder
 from seamo_fast.training.recovery.run_state import RunState
 from seamo_fast.training.recovery.stop_signals import StopRequest
 from seamo_fast.training.recovery.watchdog import Watchdog
-from seamo_fast.training.reporting import messages
+from seamo_fast.training.reporting import messages, targets
 from seamo_fast.training.reporting.figures import Figures
 from seamo_fast.training.reporting.meter import Meter
 from seamo_fast.training.reporting.telemetry import LOG, Telemetry

@@ -14,7 +14,7 @@ from seamo_fast.data import ShardWriter
 from seamo_fast.training import batches, loop
 from seamo_fast.training.config import PretrainConfig
 from seamo_fast.training.dry_run import dry_run
-from seamo_fast.training.targets import without_targets
+from seamo_fast.training.reporting.targets import without_targets
 from tests.training.conftest import OPTIC, RADAR, SAMPLES, SEASONS, SIZE
 
 Settings = Callable[..., PretrainConfig]
