@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ import numpy as np
 import tifffile
 
 from seamo_fast.data.packing.sources.formats.ground import Ground
+from seamo_fast.data.packing.sources.formats.names import is_hidden
 from seamo_fast.data.shards import ArraySpec, Remark
 from seamo_fast.data.shards.tiff import read_plain
 from seamo_fast.errors import DataError
@@ -161,6 +163,7 @@ def read_tiff(path: Path, most: int = 2**28) -> np.ndarray:
             series = file.series[0]
             if not 0 < series.nbytes <= most:
                 raise TileError(f"{path.name} says that it holds {series.nbytes} bytes of pixels")
+            _check_pieces(path, series)
             values, axes = series.asarray(), series.axes
     except FileNotFoundError:
         raise TileError(f"{path.name} is missing", "missing") from None
@@ -185,6 +188,21 @@ def product_baseline(name: str) -> float | None:
     return int(match[1]) + int(match[2]) / 100
 
 
+def _check_pieces(path: Path, series: tifffile.TiffPageSeries) -> None:
+    """Raises TileError if strips or tiles of an image are not in the file (GDAL's SPARSE_OK).
+
+    Where the file has a nodata value they are said to hold it.
+    """
+    for page in series.pages:
+        if page is not None and 0 in page.databytecounts and 42113 not in series.keyframe.tags:
+            lost, count = page.databytecounts.count(0), len(page.databytecounts)
+            raise TileError(
+                f"{path.name} lacks {lost} of its {count} pieces, and has no nodata value that "
+                "they could stand for",
+                "missing",
+            )
+
+
 def check_tile(name: str, values: np.ndarray, dtype: str, shape: Sequence[int]) -> None:
     """Raises TileError unless a tile has the expected dtype and shape."""
     if values.dtype != dtype:
@@ -196,7 +214,7 @@ def check_tile(name: str, values: np.ndarray, dtype: str, shape: Sequence[int]) 
 
 
 def list_folders(path: Path) -> list[Path]:
-    """Returns the folders in a folder, sorted; none if it does not exist.
+    """Returns the folders in a folder that are not hidden, sorted; none if it does not exist.
 
     Raises:
         DataError: The folder cannot be listed.
@@ -204,6 +222,8 @@ def list_folders(path: Path) -> list[Path]:
     if not path.is_dir():
         return []
     try:
-        return sorted(entry for entry in path.iterdir() if entry.is_dir())
+        with os.scandir(path) as entries:
+            names = sorted(e.name for e in entries if not is_hidden(e.name) and e.is_dir())
     except OSError as error:
         raise DataError(f"cannot list {path}: {error.strerror}") from error
+    return [path / name for name in names]

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import date
-from itertools import pairwise
+from itertools import product
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -41,8 +41,12 @@ class Cube(Protocol):
         """Returns the dates of one modality, ascending."""
         ...
 
-    def read(self, modality: str, day: date | None) -> list[np.ndarray] | None:
-        """Returns a modality at a date, one [Cg, Hg, Wg] a grid; None if it has none.
+    def passes(self, modality: str, day: date | None) -> list[str]:
+        """Returns the names of the acquisitions of a modality on a day, in the order of time."""
+        ...
+
+    def read(self, modality: str, day: date | None, number: int = 0) -> list[np.ndarray]:
+        """Returns an acquisition of `passes`, one [Cg, Hg, Wg] a grid.
 
         Raises:
             TileError: It cannot be read.
@@ -124,18 +128,20 @@ class NetCDFCube:
             name: [_variable(file, path, str(variable)) for variable in each.bands.values()]
             for name, each in mapping.modalities.items()
         }
-        dates = _time_axis(_variable(file, path, mapping.time), path)
-        self.dates: list[date | None] = [*dates]
-        self._steps = {day: step for step, day in enumerate(dates)}
+        self._steps = _time_axis(_variable(file, path, mapping.time), path)
+        self.dates: list[date | None] = [*self._steps]
         for variables in self._bands.values():
             for variable in variables:
                 self._check(variable, path, mapping.time)
+        each = [variable for variables in self._bands.values() for variable in variables]
+        self._sparse = {variable.name for variable in each if _is_sparse(variable)}
 
     def _check(self, variable: Any, path: Path, time: str) -> None:
-        if variable.ndim != 3 or len(variable) != len(self.dates):
+        steps = sum(map(len, self._steps.values()))
+        if variable.ndim != 3 or len(variable) != steps:
             raise DataError(
                 f"{path}: variable {variable.name[1:]} has shape {list(variable.shape)}; "
-                f"expected [{len(self.dates)}, y, x] by the time axis {time!r}"
+                f"expected [{steps}, y, x] by the time axis {time!r}"
             )
         size = math.prod(variable.shape[1:]) * variable.dtype.itemsize
         chunk = math.prod(variable.chunks or (1,)) * variable.dtype.itemsize
@@ -149,16 +155,27 @@ class NetCDFCube:
         """Returns the dates of one modality; all share the time axis."""
         return self.dates
 
-    def read(self, modality: str, day: date | None) -> list[np.ndarray] | None:
-        """Returns a modality at a date; see `Cube.read`."""
+    def passes(self, modality: str, day: date | None) -> list[str]:
+        """Returns the time steps of a day; all modalities have them."""
         assert day is not None
-        step = self._steps[day]
+        return [f"time {step}" for step in self._steps[day]]
+
+    def read(self, modality: str, day: date | None, number: int = 0) -> list[np.ndarray]:
+        """Returns a time step of a day; see `Cube.read`."""
+        assert day is not None
+        step = self._steps[day][number]
         try:
+            for variable in self._bands[modality]:
+                if variable.name in self._sparse and _lacks_pieces(variable, step):
+                    name = variable.name[1:]
+                    raise TileError(f"pieces of {name} were never written, time {step}", "missing")
             bands = [_stored(variable, step) for variable in self._bands[modality]]
             return [
                 np.stack([bands[channel] for channel in grid.bands])
                 for grid in self._grids[modality]
             ]
+        except TileError:
+            raise
         except (OSError, ValueError, RuntimeError) as error:
             raise TileError(str(error)) from error
 
@@ -171,7 +188,7 @@ class NetCDFCube:
         assert day is not None
         try:
             for variable in self._bands[modality]:
-                yield _stored(variable, self._steps[day])
+                yield _stored(variable, self._steps[day][0])
         except (OSError, ValueError, RuntimeError) as error:
             raise TileError(str(error)) from error
 
@@ -190,6 +207,24 @@ def _variable(file: Any, path: Path, name: str) -> Any:
     return file[name]
 
 
+def _is_sparse(variable: Any) -> bool:
+    """Whether some chunks of a variable [time, y, x] were never written."""
+    if variable.chunks is None:
+        return bool(variable.id.get_storage_size() == 0)
+    counts = (-(-size // step) for size, step in zip(variable.shape, variable.chunks, strict=True))
+    return bool(variable.id.get_num_chunks() < math.prod(counts))
+
+
+def _lacks_pieces(variable: Any, step: int) -> bool:
+    """Whether a chunk of a time step was never written, so that only the fill value is there."""
+    if variable.chunks is None:
+        return True
+    depth, *sides = variable.chunks
+    rows = [range(0, size, side) for size, side in zip(variable.shape[1:], sides, strict=True)]
+    starts = product([step // depth * depth], *rows)
+    return any(variable.id.get_chunk_info_by_coord(start).size == 0 for start in starts)
+
+
 def _stored(variable: Any, step: int) -> np.ndarray:
     values = variable[step]
     # The netCDF convention for unsigned integers in files that have only signed types.
@@ -202,15 +237,18 @@ def _text(value: Any) -> str:
     return value.decode() if isinstance(value, bytes) else str(value)
 
 
-def _time_axis(variable: Any, path: Path) -> list[date]:
+def _time_axis(variable: Any, path: Path) -> dict[date, list[int]]:
+    """Returns the days of a time axis, ascending, and the steps of each in the order of time."""
     if variable.ndim != 1 or len(variable) > _MOST_DATES:
-        raise DataError(f"{path}: the time axis has shape {list(variable.shape)}")
+        raise DataError(f"{path}: the time axis has shape {list(variable.shape)}", "axes")
     units = _text(variable.attrs.get("units", ""))
     calendar = _text(variable.attrs.get("calendar", "standard"))
+    times = variable[:].tolist()
     try:
-        dates = dates_since(variable[:].tolist(), units, calendar)
+        dates = dates_since(times, units, calendar)
     except ValueError as error:
-        raise DataError(f"{path}: {error}") from error
-    if any(later <= earlier for earlier, later in pairwise(dates)):
-        raise DataError(f"{path}: the time axis does not ascend")
-    return dates
+        raise DataError(f"{path}: {error}", "date") from error
+    days: dict[date, list[int]] = {}
+    for step in sorted(range(len(times)), key=times.__getitem__):
+        days.setdefault(dates[step], []).append(step)
+    return days
