@@ -186,7 +186,7 @@ class ZarrArray:
 
     def checksums(self, index: int) -> list[int] | None:
         """Returns a number for each stored chunk of a row; None where rows share chunks."""
-        return self._checksums.get(index, []) if self._chunks[0] == 1 else None
+        return self._checksums.get(index, []) if self.chunks[0] == 1 else None
 
     @cached_property
     def _checksums(self) -> dict[int, list[int]]:
