@@ -19,10 +19,10 @@ def measured(modality: Modality, grids: Sequence[np.ndarray]) -> list[np.ndarray
     Returns:
         bool, of the shapes of the grids.
     """
-    known = [_differ(grid, modality.nodata) for grid in grids]
-    if modality.nodata_rule == "band" or all(each.all() for each in known):
-        return known
-    pixels = [np.any(each, axis=-3, keepdims=True) for each in known]
+    found = [known(grid, modality.nodata) for grid in grids]
+    if modality.nodata_rule == "band" or all(each.all() for each in found):
+        return found
+    pixels = [np.any(each, axis=-3, keepdims=True) for each in found]
     return [
         np.isfinite(grid)
         & np.logical_or.reduce([_at_centres(each, grid.shape[-2:]) for each in pixels])
@@ -30,8 +30,8 @@ def measured(modality: Modality, grids: Sequence[np.ndarray]) -> list[np.ndarray
     ]
 
 
-def _differ(values: np.ndarray, nodata: float | None) -> np.ndarray:
-    """Which values are finite and not nodata."""
+def known(values: np.ndarray, nodata: float | None) -> np.ndarray:
+    """Returns which values are finite and not nodata, whatever the other bands hold."""
     if values.dtype.kind in "iu":
         if nodata is None or not float(nodata).is_integer():
             return np.ones(values.shape, bool)

@@ -6,14 +6,21 @@ offset, whose files hold B8A last. Both are read in the layout that their archiv
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Final, Literal, get_args
 
+import numpy as np
+
+from seamo_fast.data.packing.sources.base import list_folders
+from seamo_fast.data.packing.sources.formats.names import list_files
 from seamo_fast.errors import DataError
 from seamo_fast.modalities import S2L1C, Modality
 from seamo_fast.tasks.datasets.reading.base import Contents, FileEntry, LabelledDataset, OnBad, Task
+from seamo_fast.tasks.datasets.reading.duplicates import first_of_same
 from seamo_fast.tasks.datasets.reading.images import read_image
 from seamo_fast.tasks.datasets.reading.lists import read_lines
 from seamo_fast.tasks.splits import Split, stratified_split
@@ -48,6 +55,7 @@ _NESTED: Final = (
     "ds/images/remote_sensing/otherDatasets/sentinel_2/tif",
 )
 _PARTS: Final = ("train", "val", "test")
+_LOG = logging.getLogger(__name__)
 
 
 class EuroSAT(LabelledDataset[FileEntry]):
@@ -55,7 +63,8 @@ class EuroSAT(LabelledDataset[FileEntry]):
 
     The parts are those of `eurosat-{train,val,test}.txt` beside the data (torchgeo's split), one
     file name a line; suffixes are ignored, and so are images that no list names. Without lists
-    they are a fixed stratified split. There are no dates.
+    they are a fixed stratified split in which images of the same pixels are in the same part. There
+    are no dates.
 
     Attributes:
         kind: `eurosat_rgb` or `eurosat_ms`.
@@ -69,7 +78,8 @@ class EuroSAT(LabelledDataset[FileEntry]):
         lists: Which lists: torchgeo has a second split that keeps regions apart.
 
     Raises:
-        DataError: There are no class folders with such images, or those of both kinds.
+        DataError: There are no class folders with such images, or those of both kinds, or two
+            images have one name.
         ValueError: A band is unknown.
     """
 
@@ -127,9 +137,12 @@ class EuroSAT(LabelledDataset[FileEntry]):
         return tuple(entry.label for entry in self.entries)
 
     def _read(self, entry: FileEntry) -> Contents:
-        dtype = "uint8" if self.kind == "eurosat_rgb" else "uint16"
-        image = read_image(entry.path, (dtype,), (len(self._stored.bands), SIDE, SIDE))
+        image = self._image(entry.path)
         return Contents({self.modality.name: [image[None, self._channels]]}, {}, entry.label)
+
+    def _image(self, path: Path) -> np.ndarray:
+        dtype = "uint8" if self.kind == "eurosat_rgb" else "uint16"
+        return read_image(path, (dtype,), (len(self._stored.bands), SIDE, SIDE))
 
     def split(self) -> Split:
         """Returns the numbers of the images of each part.
@@ -141,7 +154,9 @@ class EuroSAT(LabelledDataset[FileEntry]):
         if folder is None and self._lists[0].startswith("eurosat-spatial"):
             raise DataError(f"{self.root} holds no lists {', '.join(self._lists)}")
         if folder is None:
-            return stratified_split([self.classes[label] for label in self.labels])
+            same = first_of_same(self.files, self._image)
+            _report_same(tuple(self.files[n] for pair in same.items() for n in pair))
+            return stratified_split([self.classes[label] for label in self.labels], same)
         return self._listed_split(folder)
 
     def _folder_of_lists(self) -> Path | None:
@@ -163,6 +178,17 @@ class EuroSAT(LabelledDataset[FileEntry]):
         return Split(*parts)
 
 
+@lru_cache(maxsize=8)  # a run opens the dataset for each part; what it is told once is enough
+def _report_same(paths: tuple[Path, ...]) -> None:
+    """Logs pairs of images of the same pixels."""
+    if paths:
+        _LOG.warning(
+            f"EuroSAT: {len(paths) // 2} images hold the same pixels as an earlier one, and are in "
+            f"the same part: {paths[0].name} and {paths[1].name}"
+            + ("; ..." if len(paths) > 2 else "")
+        )
+
+
 def _find(root: Path, kind: Kind | None) -> tuple[Path, Kind]:
     """Returns the folder of the class folders, and what they hold."""
     if not root.is_dir():
@@ -180,13 +206,5 @@ def _find(root: Path, kind: Kind | None) -> tuple[Path, Kind]:
 
 def _images(folder: Path, kind: Kind) -> dict[str, list[Path]]:
     """Returns the sorted images of every class that has any."""
-    found = {}
-    for below in sorted(path for path in folder.iterdir() if path.is_dir()):
-        images = sorted(
-            path
-            for path in below.iterdir()
-            if path.suffix.lower() in _SUFFIXES[kind] and not path.name.startswith(".")
-        )
-        if images:
-            found[below.name] = images
-    return found
+    found = {below.name: list_files(below, _SUFFIXES[kind]) for below in list_folders(folder)}
+    return {name: images for name, images in found.items() if images}

@@ -21,8 +21,10 @@ import numpy as np
 import tifffile
 
 from seamo_fast.data import ShardSet
+from seamo_fast.data.packing.leaks.together import find_together
 from seamo_fast.data.packing.packer import pack
 from seamo_fast.data.packing.sources import open_source
+from seamo_fast.data.packing.splits import Splits
 from seamo_fast.errors import DataError
 from tests.data.packing.published import stored_bands, times_of, write_group, write_lmdb
 
@@ -31,6 +33,7 @@ _LARGE: Final = (0, 1, 255, 2**15, 2**16 - 1, 2**24, 2**31 - 1, 2**31, 2**32 - 1
 
 
 def write_v10(root: Path) -> None:
+    rng = np.random.default_rng(0)
     for name, dtype, bands in (("s2a", "u2", 12), ("s1", "f4", 2)):
         stamp = "20200604T054639_T43RCP" if name == "s2a" else "S1A_IW_GRDH_1SDV_20200604T010800"
         folder = root / name / "0000001" / stamp
@@ -39,7 +42,7 @@ def write_v10(root: Path) -> None:
         for band in (s2 if bands == 12 else ["VV", "VH"]):  # fmt: skip
             size = {"B1": 44, "B9": 44}.get(band, 264)
             size = 132 if band in ("B5", "B6", "B7", "B8A", "B11", "B12") else size
-            values = np.full((size, size), 7, dtype)
+            values = rng.integers(1, 9000, (size, size)).astype(dtype)
             tifffile.imwrite(folder / f"{band}.tif", values, planarconfig="separate")
 
 
@@ -123,6 +126,7 @@ def read_dataset(root: Path, out: Path) -> None:
     mapping = "worldcereal" if (root / "a.nc").exists() else None
     source = open_source(root, mapping=mapping)
     source.estimate()
+    find_together(source, Splits((0.5, 0.5)))
     pack(source, out)
     assert ShardSet(out).verify() == []
 

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Final, Protocol
 
 import numpy as np
 import tifffile
 
+from seamo_fast.data.packing.sources.formats.ground import Ground
+from seamo_fast.data.packing.sources.formats.names import is_hidden
 from seamo_fast.data.shards import ArraySpec, Remark
 from seamo_fast.data.shards.tiff import read_plain
 from seamo_fast.errors import DataError
 from seamo_fast.modalities import Modality
+
+_BASELINE: Final = re.compile(r"_N(\d\d)(\d\d)_")  # in names of Sentinel-2 products
 
 
 @dataclass
@@ -30,6 +36,8 @@ class Reading:
         noted: Tiles that are kept or missing in an unusual way.
         place: Name of the place; samples that share ground share it. `id` if empty.
         position: Longitude and latitude of the place in degrees, None where unknown.
+        baselines: For each modality the processing baselines of its T tiles, such as 4.0, None
+            where no name says it; a modality may be absent.
     """
 
     id: str
@@ -40,6 +48,7 @@ class Reading:
     noted: list[Remark] = field(default_factory=list)
     place: str = ""
     position: tuple[float, float] | None = None
+    baselines: dict[str, list[float | None]] = field(default_factory=dict)
 
     @property
     def empty(self) -> bool:
@@ -76,6 +85,17 @@ class Source(Protocol):
 
     def read(self, item: str) -> Iterator[Reading]:
         """Yields the samples of an item.
+
+        Raises:
+            DataError: The whole item cannot be used.
+        """
+        ...
+
+    def scan(self, item: str) -> Iterator[Ground]:
+        """Yields where the places of an item are, and what their tiles hold.
+
+        Cheap: of a tile it reads one band, if that. A place may come several times, and each that
+        `read` gives a sample of comes.
 
         Raises:
             DataError: The whole item cannot be used.
@@ -143,6 +163,7 @@ def read_tiff(path: Path, most: int = 2**28) -> np.ndarray:
             series = file.series[0]
             if not 0 < series.nbytes <= most:
                 raise TileError(f"{path.name} says that it holds {series.nbytes} bytes of pixels")
+            _check_pieces(path, series)
             values, axes = series.asarray(), series.axes
     except FileNotFoundError:
         raise TileError(f"{path.name} is missing", "missing") from None
@@ -156,6 +177,32 @@ def read_tiff(path: Path, most: int = 2**28) -> np.ndarray:
     return values.astype(values.dtype.newbyteorder("="), copy=False)
 
 
+def product_baseline(name: str) -> float | None:
+    """Returns the processing baseline in the name of a Sentinel-2 product, such as 4.0 of N0400.
+
+    None if there is none, or 99.99, which is nobody's in particular.
+    """
+    match = _BASELINE.search(name)
+    if match is None or match[0] == "_N9999_":
+        return None
+    return int(match[1]) + int(match[2]) / 100
+
+
+def _check_pieces(path: Path, series: tifffile.TiffPageSeries) -> None:
+    """Raises TileError if strips or tiles of an image are not in the file (GDAL's SPARSE_OK).
+
+    Where the file has a nodata value they are said to hold it.
+    """
+    for page in series.pages:
+        if page is not None and 0 in page.databytecounts and 42113 not in series.keyframe.tags:
+            lost, count = page.databytecounts.count(0), len(page.databytecounts)
+            raise TileError(
+                f"{path.name} lacks {lost} of its {count} pieces, and has no nodata value that "
+                "they could stand for",
+                "missing",
+            )
+
+
 def check_tile(name: str, values: np.ndarray, dtype: str, shape: Sequence[int]) -> None:
     """Raises TileError unless a tile has the expected dtype and shape."""
     if values.dtype != dtype:
@@ -167,7 +214,7 @@ def check_tile(name: str, values: np.ndarray, dtype: str, shape: Sequence[int]) 
 
 
 def list_folders(path: Path) -> list[Path]:
-    """Returns the folders in a folder, sorted; none if it does not exist.
+    """Returns the folders in a folder that are not hidden, sorted; none if it does not exist.
 
     Raises:
         DataError: The folder cannot be listed.
@@ -175,6 +222,8 @@ def list_folders(path: Path) -> list[Path]:
     if not path.is_dir():
         return []
     try:
-        return sorted(entry for entry in path.iterdir() if entry.is_dir())
+        with os.scandir(path) as entries:
+            names = sorted(e.name for e in entries if not is_hidden(e.name) and e.is_dir())
     except OSError as error:
         raise DataError(f"cannot list {path}: {error.strerror}") from error
+    return [path / name for name in names]

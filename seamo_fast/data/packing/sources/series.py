@@ -5,7 +5,8 @@ GeoTIFF: the mapping's patterns say which files under SOURCE make up a sample.
 
 With pairing "steps" an item yields a sample for each window of `seasons` time steps that are `step`
 apart, starting every `stride` steps; with "seasons" it yields one, each modality with its own
-dates. Values are stored to the bit, unless the mapping asks for another dtype. A group whose
+dates. Times need not ascend, and acquisitions of one day are one step, of which the fullest is
+taken. Values are stored to the bit, unless the mapping asks for another dtype. A group whose
 pixels are mostly not measured is invalid; a pixel is measured if it is in all bands, as the rule of
 the modality's nodata says.
 """
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from collections.abc import Mapping as MappingType
+from contextlib import suppress
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
@@ -23,9 +25,12 @@ import numpy as np
 
 from seamo_fast.data.packing.sources.base import Reading, TileError, check_tile
 from seamo_fast.data.packing.sources.cubes import Cube, open_cube
+from seamo_fast.data.packing.sources.formats.ground import Ground, fingerprint
+from seamo_fast.data.packing.sources.formats.names import any_hidden, has_ending, twins
 from seamo_fast.data.packing.sources.images import index_images
+from seamo_fast.data.packing.sources.lost import check_bands, fullest
 from seamo_fast.data.packing.sources.mapping import Mapping
-from seamo_fast.data.packing.sources.pairing import season_slots
+from seamo_fast.data.packing.sources.pairing import distant, season_slots
 from seamo_fast.data.shards import DTYPES, ArraySpec, Remark, array_names
 from seamo_fast.data.shards.measured import measured
 from seamo_fast.errors import DataError
@@ -74,6 +79,7 @@ class Series:
             _released(mapping.modalities[name].modality(name), mapping.name) for name in names
         )
         self.settings = {"layout": self.layout, "mapping": self._mapping.settings}
+        self._twins = twins(self.items(), lambda item: _stem(item).casefold())
         self.arrays = self._specify()
 
     def items(self) -> list[str]:
@@ -82,7 +88,8 @@ class Series:
             return [self.path.name]
         if self._mapping.format == "geotiff":
             return list(index_images(self.path, self._mapping.key))
-        return sorted(str(file.relative_to(self.path)) for file in self.path.rglob("*.nc"))
+        names = (str(file.relative_to(self.path)) for file in self.path.rglob("*"))
+        return sorted(name for name in names if has_ending(name, ".nc") and not any_hidden(name))
 
     def estimate(self) -> int:
         """Returns the number of items times the windows of the first readable one."""
@@ -99,13 +106,22 @@ class Series:
         """Yields a sample for each window of a place, or one a place.
 
         Raises:
-            DataError: The place cannot be read or is shorter than a window.
+            DataError: The place cannot be read, is shorter than a window, or shares its name.
         """
+        if item in self._twins:
+            raise DataError(
+                f"{item} and {self._twins[item]} have one name but for upper and lower case; "
+                "rename one",
+                "name",
+            )
         mapping = self._mapping
         with open_cube(self.path, item, mapping) as cube:
-            stem = item.removesuffix(".nc")
+            stem = _stem(item)
             if mapping.pairing == "seasons" or cube.dates == [None]:
-                yield self._sample(stem, item, cube, self._paired(cube))
+                chosen, noted = self._paired(item, cube)
+                reading = self._sample(stem, item, cube, chosen)
+                reading.noted += noted
+                yield reading
                 return
             starts = self._starts(cube)
             if not starts:
@@ -116,11 +132,21 @@ class Series:
                 )
             for start in starts:
                 steps = dict(enumerate(cube.dates[start : start + self._length : mapping.step]))
-                chosen = {
+                windows = {
                     name: {0: None} if cube.days(name) == [None] else steps
                     for name in mapping.modalities
                 }
-                yield self._sample(f"{stem}/t{start:03d}", item, cube, chosen)
+                yield self._sample(f"{stem}/t{start:03d}", item, cube, windows)
+
+    def scan(self, item: str) -> Iterator[Ground]:
+        """Yields the place of an item; see `Source.scan`."""
+        prints: list[int] = []
+        with open_cube(self.path, item, self._mapping) as cube:
+            for name in self._mapping.modalities:
+                for day in cube.days(name):
+                    with suppress(TileError):  # reading says why
+                        prints += fingerprint(cube.bands(name, day))
+            yield Ground(cube.place, cube.footprint(), tuple(prints))
 
     @property
     def _length(self) -> int:
@@ -131,17 +157,23 @@ class Series:
             return range(1)
         return range(0, len(cube.dates) - self._length + 1, self._mapping.stride)
 
-    def _paired(self, cube: Cube) -> dict[str, dict[int, date | None]]:
-        """Returns for each modality the date of each season that it has; undated is the first."""
+    def _paired(
+        self, item: str, cube: Cube
+    ) -> tuple[dict[str, dict[int, date | None]], list[Remark]]:
+        """Returns for each modality the date of each season that it has; undated is the first.
+
+        Dates that were paired over a long time are remarks.
+        """
         days = {name: cube.days(name) for name in self._mapping.modalities}
         dated = {name: [day for day in each if day is not None] for name, each in days.items()}
         slots = season_slots(dated, self._mapping.seasons)
-        return {
+        chosen: dict[str, dict[int, date | None]] = {
             name: {0: None}
             if days[name] == [None]
             else {t: dated[name][slot] for t, slot in enumerate(slots[name]) if slot is not None}
             for name in days
         }
+        return chosen, distant(item, dated, slots)
 
     def _specify(self) -> dict[str, ArraySpec]:
         problem = f"looked for {self.looked_for}"
@@ -164,14 +196,12 @@ class Series:
         }
 
     def _spec(self, modality: Modality, cube: Cube) -> list[ArraySpec]:
-        problem = "no file of it"
+        problem = next((f"{each.what}: {each.why}" for each in cube.problems), "no file of it")
         for day in cube.days(modality.name):
             try:
                 grids = self._tile(modality.name, cube, day)
             except TileError as error:
                 problem = str(error)
-                continue
-            if grids is None:
                 continue
             for values in grids:
                 if values.dtype.name not in DTYPES:
@@ -185,12 +215,10 @@ class Series:
             f"modality {modality.name!r} cannot be read at any time step, the last: {problem}"
         )
 
-    def _tile(self, name: str, cube: Cube, day: date | None) -> list[np.ndarray] | None:
-        grids = cube.read(name, day)
+    def _tile(self, name: str, cube: Cube, day: date | None, number: int = 0) -> list[np.ndarray]:
+        grids = cube.read(name, day, number)
         dtype = self._mapping.modalities[name].dtype
-        if grids is None or dtype is None:
-            return grids
-        return [_converted(values, dtype) for values in grids]
+        return grids if dtype is None else [_converted(values, dtype) for values in grids]
 
     def _sample(
         self,
@@ -207,28 +235,53 @@ class Series:
             arrays = [np.zeros(spec.shape, spec.dtype) for spec in specs]
             valid = [False] * self._mapping.seasons
             dates: list[date | None] = [None] * self._mapping.seasons
+            baselines: list[float | None] = [None] * self._mapping.seasons
             for t, day in chosen[name].items():
                 what = f"{item} {name}" + (f" {day}" if day else "")
-                tile = self._checked(modality, cube, day, what, reading)
+                tile = self._fullest(modality, cube, day, what, reading)
                 if tile is not None:
                     valid[t], dates[t] = True, day
+                    baselines[t] = cube.baseline(name, day)
                     for array, values in zip(arrays, tile, strict=True):
                         array[t] = values
             reading.arrays[name], reading.dates[name] = arrays, dates
             reading.valid[name] = valid
+            reading.baselines[name] = baselines
         return reading
 
-    def _checked(
+    def _fullest(
         self, modality: Modality, cube: Cube, day: date | None, what: str, reading: Reading
+    ) -> list[np.ndarray] | None:
+        """Returns the fullest tile of a day, None after writing down why none can be used."""
+        names = cube.passes(modality.name, day)
+        found = []
+        for number, name in enumerate(names):
+            where = what if len(names) == 1 else f"{what} ({name})"
+            grids = self._checked(modality, cube, day, number, where, reading)
+            if grids is not None:
+                found.append((name, grids))
+        if not found:
+            return None
+        best, noted = fullest(what, found, modality.nodata)
+        reading.noted += noted
+        return found[best][1]
+
+    def _checked(
+        self,
+        modality: Modality,
+        cube: Cube,
+        day: date | None,
+        number: int,
+        what: str,
+        reading: Reading,
     ) -> list[np.ndarray] | None:
         """Returns a tile that can be used, None after writing down why there is none."""
         try:
-            grids = self._tile(modality.name, cube, day)
-            if grids is None:
-                return None
+            grids = self._tile(modality.name, cube, day, number)
             for array, values in zip(array_names(modality), grids, strict=True):
                 spec = self.arrays[array]
                 check_tile(modality.name, values, spec.dtype, spec.shape[1:])
+            flat = check_bands(modality, grids)
         except TileError as error:
             reading.skipped.append(Remark(what, str(error), error.kind))
             return None
@@ -237,7 +290,13 @@ class Series:
             why = f"only {share:.0%} of the pixels measured"
             reading.noted.append(Remark(what, why, "unmeasured"))
             return None
+        reading.noted += flat
         return grids
+
+
+def _stem(item: str) -> str:
+    """Returns the name of a place: that of its file without ending, or of its sample."""
+    return item[: -len(".nc")] if item.lower().endswith(".nc") else item
 
 
 def _released(modality: Modality, release: str) -> Modality:

@@ -14,6 +14,7 @@ import numpy as np
 import tifffile
 
 from seamo_fast.data.packing.sources.base import TileError, check_tile, read_tiff
+from seamo_fast.data.packing.sources.formats.names import on_disk
 from seamo_fast.errors import DataError
 
 TIFF_SUFFIXES: Final = (".tif", ".tiff")
@@ -35,22 +36,24 @@ def read_image(path: Path, dtypes: Sequence[str] = (), shape: Shape = ANY) -> np
     `MAX_VALUES` values.
 
     Args:
-        path: Its suffix says what it holds. Of a palette PNG the indices are read.
+        path: Its suffix, in any case, says what it holds. Of a palette PNG the indices are read.
         dtypes: Those allowed; any if empty.
         shape: The sizes expected.
 
     Raises:
-        DataError: The file is missing, damaged, or no such image; the message names it.
+        DataError: The file is missing, damaged, or no such image, or there is another of its name
+            but for the case of its suffix; the message names it.
     """
+    path = on_disk(path)
     reader = {".png": _read_png, ".jpg": _read_jpeg, ".jpeg": _read_jpeg}.get(
         path.suffix.lower(), _read_tiff
     )
     try:
         return reader(path, dtypes, shape)
     except TileError as error:
-        raise DataError(f"{error} (in {path.parent})") from error
+        raise DataError(f"{error} (in {path.parent})", error.kind) from error
     except FileNotFoundError:
-        raise DataError(f"{path.name} is missing (in {path.parent})") from None
+        raise DataError(f"{path.name} is missing (in {path.parent})", "missing") from None
     except Exception as error:  # damaged files raise whatever their decoder meets
         raise DataError(
             f"{path.name} cannot be read ({type(error).__name__}: {error}) (in {path.parent})"
@@ -82,6 +85,7 @@ def read_georeference(path: Path) -> Georeference | None:
     Raises:
         DataError: The file is missing or damaged; the message names it.
     """
+    path = on_disk(path)
     try:
         with tifffile.TiffFile(path) as file:
             tags = file.pages.first.geotiff_tags or {}
