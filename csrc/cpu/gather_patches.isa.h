@@ -164,22 +164,6 @@ inline Found lost_among(Floats values, float nodata) {
 #endif
 }
 
-// A value of a grid by its offset.
-inline float value_at(const Grid& grid, int64_t offset) {
-  switch (grid.pixel) {
-    case Pixel::u8:
-      return value_of(static_cast<const uint8_t*>(grid.data)[offset]);
-    case Pixel::u16:
-      return value_of(static_cast<const uint16_t*>(grid.data)[offset]);
-    case Pixel::i16:
-      return value_of(static_cast<const int16_t*>(grid.data)[offset]);
-    case Pixel::f16:
-      return value_of(static_cast<const f16*>(grid.data)[offset]);
-    default:
-      return value_of(static_cast<const float*>(grid.data)[offset]);
-  }
-}
-
 // The pixel of `other` pixels at the centre of pixel i of `own`.
 inline int64_t at_centre(int64_t i, int64_t own, int64_t other) {
   return (2 * i + 1) * other / (2 * own);
@@ -213,20 +197,28 @@ class Holes {
   const int32_t* marks(int64_t r, bool high) {
     if (std::exchange(fresh_, false)) begin();
     int32_t* marks = marks_.data() + (2 * r + high) * kMost;
-    if (!std::exchange(known_.data()[2 * r + high], true)) {
-      find(std::min<int64_t>(lines_[r].row + high, grid_->height - 1), marks);
+    if (std::exchange(known_.data()[2 * r + high], true)) return marks;
+    const int64_t row = std::min<int64_t>(lines_[r].row + high, grid_->height - 1);
+    if (row == last_row_) {  // lines next to each other share a row
+      std::copy(last_, last_ + kMost, marks);
+    } else {
+      find(row, marks);
     }
+    last_row_ = row;
+    last_ = marks;
     return marks;
   }
 
  private:
   void begin() {
     std::fill(known_.data(), known_.data() + 2 * x_.patch, false);
+    last_row_ = -1;
     count_ = chunk_->window ? chunk_->window : 2 * kColumns;
     for (int64_t g = 0; g < x_.grid_count; ++g) {
       for (int i = 0; i < count_; ++i) {
         const int64_t column = chunk_->window ? chunk_->first + i : chunk_->neighbours[i];
-        columns_.data()[g * kMost + i] = at_centre(column, grid_->width, x_.grids[g].width);
+        const int64_t other = at_centre(column, grid_->width, x_.grids[g].width);
+        columns_.data()[g * kMost + i] = static_cast<int32_t>(other);
       }
     }
   }
@@ -243,14 +235,32 @@ class Holes {
 
   // Takes away the marks of what a grid measured; returns whether any is left.
   bool narrow(const Grid& grid, int64_t row, int32_t* marks) const {
-    const int64_t* columns = columns_.data() + (&grid - x_.grids) * kMost;
-    const int64_t start = sample_ * grid.batch + season_ * grid.season + row * grid.row;
+    switch (grid.pixel) {
+      case Pixel::u8:
+        return narrow_by<uint8_t>(grid, row, marks);
+      case Pixel::u16:
+        return narrow_by<uint16_t>(grid, row, marks);
+      case Pixel::i16:
+        return narrow_by<int16_t>(grid, row, marks);
+      case Pixel::f16:
+        return narrow_by<f16>(grid, row, marks);
+      default:
+        return narrow_by<float>(grid, row, marks);
+    }
+  }
+
+  template <typename Stored>
+  bool narrow_by(const Grid& grid, int64_t row, int32_t* marks) const {
+    const int32_t* columns = columns_.data() + (&grid - x_.grids) * kMost;
+    const Stored* from = static_cast<const Stored*>(grid.data) + sample_ * grid.batch +
+                         season_ * grid.season + row * grid.row;
     int32_t left = -1;
-    for (int64_t channel = 0; channel < grid.channels && left; ++channel) {
+    for (int64_t channel = 0; channel < grid.channels && left; ++channel, from += grid.channel) {
       left = 0;
       for (int i = 0; i < count_; ++i) {
-        const float value = value_at(grid, start + channel * grid.channel + columns[i]);
-        marks[i] &= std::isfinite(value) && value != grid.nodata ? 0 : -1;
+        const float value = value_of(from[columns[i]]);
+        const bool finite = std::is_integral_v<Stored> || std::isfinite(value);
+        marks[i] &= -static_cast<int32_t>(!finite | (value == grid.nodata));
         left |= marks[i];
       }
     }
@@ -258,13 +268,14 @@ class Holes {
   }
 
   const GatherPatches& x_;
-  Scratch<int64_t> columns_;  // [grids, kMost]
+  Scratch<int32_t> columns_;  // [grids, kMost]
   Scratch<int32_t> marks_;    // [lines, low and high, kMost]
   Scratch<bool> known_;       // [lines, low and high]
   const Grid* grid_ = nullptr;
   const Line* lines_ = nullptr;
   const Columns* chunk_ = nullptr;
-  int64_t sample_ = 0, season_ = 0;
+  const int32_t* last_ = nullptr;  // marks of last_row_
+  int64_t sample_ = 0, season_ = 0, last_row_ = -1;
   int count_ = 0;
   bool fresh_ = true;
 };
