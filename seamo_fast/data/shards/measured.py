@@ -22,12 +22,30 @@ def measured(modality: Modality, grids: Sequence[np.ndarray]) -> list[np.ndarray
     found = [known(grid, modality.nodata) for grid in grids]
     if modality.nodata_rule == "band" or all(each.all() for each in found):
         return found
-    pixels = [np.any(each, axis=-3, keepdims=True) for each in found]
+    pixels = [np.any(each, axis=-3) for each in found]
     return [
-        np.isfinite(grid)
-        & np.logical_or.reduce([_at_centres(each, grid.shape[-2:]) for each in pixels])
-        for grid in grids
+        _values(grid, _anywhere(each, pixels)) for grid, each in zip(grids, pixels, strict=True)
     ]
+
+
+def _anywhere(own: np.ndarray, pixels: Sequence[np.ndarray]) -> np.ndarray:
+    """Returns which pixels of a grid [..., H, W] any grid has measured, at their centres."""
+    *leading, rows, columns = np.nonzero(~own)
+    found = np.zeros(len(rows), bool)
+    for other in pixels:
+        (height, width), (down, right) = own.shape[-2:], other.shape[-2:]
+        row = (2 * rows + 1) * down // (2 * height)
+        column = (2 * columns + 1) * right // (2 * width)
+        found |= other[(*leading, row, column)]
+    result = own.copy()
+    result[(*leading, rows, columns)] = found
+    return result
+
+
+def _values(grid: np.ndarray, pixels: np.ndarray) -> np.ndarray:
+    """Returns which values [..., C, H, W] are finite and of these pixels [..., H, W]."""
+    found = np.broadcast_to(pixels[..., None, :, :], grid.shape)
+    return found if grid.dtype.kind in "iu" else found & np.isfinite(grid)
 
 
 def known(values: np.ndarray, nodata: float | None) -> np.ndarray:
@@ -38,12 +56,3 @@ def known(values: np.ndarray, nodata: float | None) -> np.ndarray:
         return np.asarray(values != int(nodata))
     finite = np.isfinite(values)
     return finite if nodata is None else finite & (values != nodata)
-
-
-def _at_centres(mask: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
-    """Returns [..., H, W] at the centres of the pixels of an image of another size."""
-    rows, columns = (
-        (2 * np.arange(own) + 1) * other // (2 * own)
-        for own, other in zip(size, mask.shape[-2:], strict=True)
-    )
-    return mask[..., rows[:, None], columns]
