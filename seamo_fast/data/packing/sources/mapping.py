@@ -20,6 +20,8 @@ r"""The YAML mapping of a dataset: which files belong together, and which band i
         scale: 10000             # reflectance = (stored - offset) / scale; default 1
         offset: 0                # default 0
         nodata: 65535            # stored value that means "not measured"; NaN always does
+        nodata_rule: band        # where it does: band, the default, anywhere; pixel, only where all
+                                 # bands of a pixel hold it, if one alone may have it as a value
         dtype: float32           # convert to this dtype; default: as stored
         composite: [B4, B3, B2]  # shown as red, green and blue
         wavelengths: {B2: 490}   # nanometres, of the bands that have one
@@ -34,7 +36,8 @@ r"""The YAML mapping of a dataset: which files belong together, and which band i
 
 With `like` the `bands` must be bands of that modality, and `unit`, `gsd`, `scale`, `offset`,
 `nodata`, `composite`, `wavelengths`, `mean` and `std` are its own unless they are given. With
-another unit, scale or offset than its own, its statistics do not hold and are measured.
+another unit, scale or offset than its own, its statistics do not hold and are measured; with
+another `nodata`, its `nodata_rule` does not hold.
 
 A pattern is a regular expression. With named groups it is matched against the whole path below
 SOURCE (with `/`): `date` is YYYYMMDD, YYYY-MM-DD or YYYYDDD (day of the year), with or without a
@@ -59,7 +62,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from seamo_fast.data.shards import DTYPES, check_modality
-from seamo_fast.modalities import Band, Modality, canonical_band, get_modality
+from seamo_fast.modalities import Band, Modality, NodataRule, canonical_band, get_modality
 
 _SENTINEL2 = frozenset(get_modality("s2l1c").band_names)
 
@@ -81,6 +84,7 @@ class ModalityMapping:
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
     release: str = ""
+    nodata_rule: NodataRule = "band"
 
     @property
     def patterns(self) -> tuple[re.Pattern[str], ...]:
@@ -110,6 +114,7 @@ class ModalityMapping:
             nodata=None if self.nodata is None else float(self.nodata),
             release=self.release,
             composite=tuple(canonical_band(band) for band in self.composite),
+            nodata_rule=self.nodata_rule,
         )
 
     def _check(self, name: str) -> None:
@@ -178,12 +183,12 @@ class Mapping:
     def settings(self) -> dict[str, Any]:
         """What decides the content of shards.
 
-        Wavelengths do not, and of what was added since only what is given counts: sets that earlier
-        versions began are resumed.
+        Wavelengths and the rule of nodata do not, and of what was added since only what is given
+        counts: sets that earlier versions began are resumed.
         """
         result = asdict(self)
         for each in result["modalities"].values():
-            del each["wavelengths"]
+            del each["wavelengths"], each["nodata_rule"]
             for added in ("mean", "std", "release"):
                 if not each[added]:
                     del each[added]
