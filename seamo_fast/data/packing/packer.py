@@ -15,6 +15,7 @@ from seamo_fast.data.packing.jobs import Tick, count, run_jobs
 from seamo_fast.data.packing.sources import Reading, Source
 from seamo_fast.data.packing.splits import Splits
 from seamo_fast.data.shards import Encoding, Manifest, Remark, ShardEntry
+from seamo_fast.data.shards.remarks import unique
 from seamo_fast.data.shards.write_set import remove_partials, write_manifest
 from seamo_fast.data.shards.write_shard import ShardFolder, ShardReport, finished_entry
 from seamo_fast.errors import ConfigError, DataError, SeaMoError
@@ -137,6 +138,8 @@ class _Job:
                         reading.place,
                         reading.position,
                     )
+            for report in reports.values():  # what holds for a whole set is said of each sample
+                report.noted = list(unique(report.noted))
             return {
                 split: Shard(folder.close(reports[split]), reports[split], kept=False)
                 for split, folder in folders.items()

@@ -128,7 +128,8 @@ class EuroSAT(LabelledDataset[FileEntry]):
 
     def _read(self, entry: FileEntry) -> Contents:
         dtype = "uint8" if self.kind == "eurosat_rgb" else "uint16"
-        image = read_image(entry.path, (dtype,), (len(self._stored.bands), SIDE, SIDE))
+        shape = (len(self._stored.bands), SIDE, SIDE)
+        image = read_image(entry.path, (dtype,), shape, self._stored)
         return Contents({self.modality.name: [image[None, self._channels]]}, {}, entry.label)
 
     def split(self) -> Split:

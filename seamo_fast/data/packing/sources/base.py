@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
-import tifffile
 
-from seamo_fast.data.shards import ArraySpec, Remark
-from seamo_fast.data.shards.tiff import read_plain
+from seamo_fast.data.shards import ArraySpec, Remark, array_names
 from seamo_fast.errors import DataError
 from seamo_fast.modalities import Modality
 
@@ -125,37 +123,6 @@ class TileError(ValueError):
         self.kind = kind
 
 
-def read_tiff(path: Path, most: int = 2**28) -> np.ndarray:
-    """Returns the image [H, W] or [bands, H, W] of a TIFF file, values as stored.
-
-    Args:
-        path: The file.
-        most: Bytes of an image beyond which the file counts as damaged.
-
-    Raises:
-        TileError: The file cannot be read or is no such image.
-    """
-    try:
-        plain = read_plain(path, most)
-        if plain is not None:
-            return plain
-        with tifffile.TiffFile(path) as file:
-            series = file.series[0]
-            if not 0 < series.nbytes <= most:
-                raise TileError(f"{path.name} says that it holds {series.nbytes} bytes of pixels")
-            values, axes = series.asarray(), series.axes
-    except FileNotFoundError:
-        raise TileError(f"{path.name} is missing", "missing") from None
-    except TileError:
-        raise
-    except Exception as error:  # damaged files raise whatever their decoder meets
-        raise TileError(f"{path.name} cannot be read ({type(error).__name__}: {error})") from error
-    if values.ndim not in (2, 3) or "Y" not in axes or "X" not in axes:
-        raise TileError(f"{path.name} has axes {axes}; expected rows, columns and bands", "axes")
-    values = np.moveaxis(values, (axes.index("Y"), axes.index("X")), (-2, -1))
-    return values.astype(values.dtype.newbyteorder("="), copy=False)
-
-
 def check_tile(name: str, values: np.ndarray, dtype: str, shape: Sequence[int]) -> None:
     """Raises TileError unless a tile has the expected dtype and shape."""
     if values.dtype != dtype:
@@ -164,6 +131,29 @@ def check_tile(name: str, values: np.ndarray, dtype: str, shape: Sequence[int]) 
         raise TileError(
             f"{name} has shape {list(values.shape)}, expected {list(shape)}", "mismatch"
         )
+
+
+def check_extents(modalities: Sequence[Modality], arrays: Mapping[str, ArraySpec]) -> None:
+    """Raises DataError unless all tiles of a sample show the same ground, to a pixel.
+
+    Args:
+        modalities: With the ground sampling distance of each grid.
+        arrays: The shapes [T, Cg, Hg, Wg].
+    """
+    found = [
+        (name, grid.gsd, arrays[name].shape[-2:])
+        for modality in modalities
+        for name, grid in zip(array_names(modality), modality.grids, strict=True)
+    ]
+    finest, fine, sides = min(found, key=lambda each: each[1])
+    for name, gsd, others in found:
+        if any(abs(a * fine - b * gsd) > gsd for a, b in zip(sides, others, strict=True)):
+            raise DataError(
+                f"{name} has {others[0]} x {others[1]} pixels of {gsd:g} m, but {finest} "
+                f"{sides[0]} x {sides[1]} of {fine:g} m: they do not show the same ground; "
+                "correct gsd, or the files",
+                "axes",
+            )
 
 
 def list_folders(path: Path) -> list[Path]:

@@ -13,6 +13,8 @@ from typing import Any, Final, Protocol
 import numpy as np
 
 from seamo_fast.data.packing.sources.base import TileError
+from seamo_fast.data.packing.sources.declared import Pixels
+from seamo_fast.data.packing.sources.formats.metadata import Said, check_axes, said_by_attributes
 from seamo_fast.data.packing.sources.formats.times import dates_since
 from seamo_fast.data.packing.sources.images import ImageCube
 from seamo_fast.data.packing.sources.mapping import Mapping
@@ -21,6 +23,7 @@ from seamo_fast.errors import DataError
 
 _MOST: Final = 2**28  # bytes of one date, or of one chunk, of a variable
 _MOST_DATES: Final = 2**16
+_UNWRITTEN: Final = np.float32(9.969209968386869e36)  # NC_FILL_FLOAT and NC_FILL_DOUBLE
 
 
 class Cube(Protocol):
@@ -40,8 +43,8 @@ class Cube(Protocol):
         """Returns the dates of one modality, ascending."""
         ...
 
-    def read(self, modality: str, day: date | None) -> list[np.ndarray] | None:
-        """Returns a modality at a date, one [Cg, Hg, Wg] a grid; None if it has none.
+    def read(self, modality: str, day: date | None) -> Pixels | None:
+        """Returns a modality at a date, as stored; None if it has none.
 
         Raises:
             TileError: It cannot be read.
@@ -107,12 +110,18 @@ class NetCDFCube:
             name: [_variable(file, path, str(variable)) for variable in each.bands.values()]
             for name, each in mapping.modalities.items()
         }
-        dates = _time_axis(_variable(file, path, mapping.time), path)
+        time = _variable(file, path, mapping.time)
+        dates = _time_axis(time, path)
         self.dates: list[date | None] = [*dates]
         self._steps = {day: step for step, day in enumerate(dates)}
         for variables in self._bands.values():
             for variable in variables:
                 self._check(variable, path, mapping.time)
+                _check_order(variable, path, time)
+        self._said = {
+            name: tuple(_said(variable, path) for variable in variables)
+            for name, variables in self._bands.items()
+        }
 
     def _check(self, variable: Any, path: Path, time: str) -> None:
         if variable.ndim != 3 or len(variable) != len(self.dates):
@@ -132,16 +141,17 @@ class NetCDFCube:
         """Returns the dates of one modality; all share the time axis."""
         return self.dates
 
-    def read(self, modality: str, day: date | None) -> list[np.ndarray] | None:
+    def read(self, modality: str, day: date | None) -> Pixels | None:
         """Returns a modality at a date; see `Cube.read`."""
         assert day is not None
         step = self._steps[day]
         try:
             bands = [_stored(variable, step) for variable in self._bands[modality]]
-            return [
+            grids = [
                 np.stack([bands[channel] for channel in grid.bands])
                 for grid in self._grids[modality]
             ]
+            return Pixels(grids, self._said[modality])
         except (OSError, ValueError, RuntimeError) as error:
             raise TileError(str(error)) from error
 
@@ -158,10 +168,46 @@ def _variable(file: Any, path: Path, name: str) -> Any:
 
 def _stored(variable: Any, step: int) -> np.ndarray:
     values = variable[step]
-    # The netCDF convention for unsigned integers in files that have only signed types.
-    if _text(variable.attrs.get("_Unsigned")) == "true" and values.dtype.kind == "i":
+    if _unsigned(variable):
         values = values.view(values.dtype.str.replace("i", "u"))
     return values.astype(values.dtype.newbyteorder("="), copy=False)
+
+
+def _unsigned(variable: Any) -> bool:
+    """The netCDF convention for unsigned integers in files that have only signed types."""
+    return _text(variable.attrs.get("_Unsigned")) == "true" and variable.dtype.kind == "i"
+
+
+def _said(variable: Any, path: Path) -> Said:
+    try:
+        said = said_by_attributes(variable.attrs, variable.dtype, unsigned=_unsigned(variable))
+    except ValueError as error:
+        raise DataError(f"{path}: variable {variable.name[1:]} {error}", "metadata") from error
+    # what the netCDF library writes where nothing was, unless the file names a value
+    unwritten = np.float32(variable.fillvalue) if variable.dtype.kind == "f" else None
+    if unwritten == _UNWRITTEN and not said.nodata and "_FillValue" not in variable.attrs:
+        return said._replace(nodata=(float(variable.fillvalue),))
+    return said
+
+
+def _check_order(variable: Any, path: Path, time: Any) -> None:
+    """Raises DataError if the names of a variable's dimensions say that it is not [time, y, x]."""
+    (clock,) = [_short(time)] if time.is_scale else _dimensions(time)
+    try:
+        check_axes(_dimensions(variable), ("time", "y", "x"), clock)
+    except ValueError as error:
+        raise DataError(f"{path}: variable {variable.name[1:]} {error}", "axes") from error
+
+
+def _dimensions(variable: Any) -> list[str]:
+    """Returns the names of the dimensions, "" where they have none."""
+    if "DIMENSION_LIST" not in variable.attrs:
+        return [""] * variable.ndim
+    return [_short(scales[0]) if len(scales) else "" for scales in variable.dims]
+
+
+def _short(variable: Any) -> str:
+    return str(variable.name).rsplit("/", 1)[-1]
 
 
 def _text(value: Any) -> str:

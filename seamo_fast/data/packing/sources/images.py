@@ -11,8 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
-from seamo_fast.data.packing.sources.base import TileError, read_tiff
+from seamo_fast.data.packing.sources.base import TileError
+from seamo_fast.data.packing.sources.declared import Pixels
 from seamo_fast.data.packing.sources.formats.geo import tiff_position
+from seamo_fast.data.packing.sources.formats.tiff_images import TiffImage, read_tiff
 from seamo_fast.data.packing.sources.formats.times import parse_date
 from seamo_fast.data.packing.sources.mapping import Mapping, ModalityMapping
 from seamo_fast.data.shards import Remark
@@ -115,8 +117,8 @@ class ImageCube:
         dated = sorted(day for day in found if day is not None)
         return [*([None] if None in found else []), *dated]
 
-    def read(self, modality: str, day: date | None) -> list[np.ndarray] | None:
-        """Returns a modality at a date, one [Cg, Hg, Wg] a grid; see `Cube.read`."""
+    def read(self, modality: str, day: date | None) -> Pixels | None:
+        """Returns a modality at a date; see `Cube.read`."""
         tile = self._tiles.get(modality, {}).get(day)
         if tile is None:
             return None
@@ -144,33 +146,34 @@ def _first_files(root: Path, key: str) -> dict[str, Path]:
     return first
 
 
-def _read_tile(mapping: ModalityMapping, tile: Tile) -> list[np.ndarray]:
+def _read_tile(mapping: ModalityMapping, tile: Tile) -> Pixels:
     grids = mapping.modality("tile").grids
     numbers = list(mapping.bands.values())
     if "" not in tile:
         images = [_single(tile, str(number)) for number in numbers]
-        grouped = [[images[channel] for channel in grid.bands] for grid in grids]
-        if any(len({image.shape for image in group}) > 1 for group in grouped):
-            shapes = ", ".join(str(list(image.shape)) for image in images)
+        grouped = [[images[channel].values for channel in grid.bands] for grid in grids]
+        if any(len({values.shape for values in group}) > 1 for group in grouped):
+            shapes = ", ".join(str(list(image.values.shape)) for image in images)
             raise TileError(f"bands of one grid differ in size: {shapes}", "mismatch")
-        return [np.stack(group) for group in grouped]
+        said = tuple(image.said[0] for image in images)
+        return Pixels([np.stack(group) for group in grouped], said)
     path = tile[""]
-    values = read_tiff(path)
-    values = values[None] if values.ndim == 2 else values
     channels = [int(number) - 1 for number in numbers]
-    if max(channels) >= len(values):
-        raise TileError(
-            f"{path.name} has {len(values)} bands, expected at least {max(channels) + 1}", "axes"
-        )
-    return [values[channels]]
+    needed = max(channels) + 1
+    values, found = read_tiff(path, stacked={needed, len(channels)})
+    values = values[None] if values.ndim == 2 else values
+    if needed > len(values):
+        raise TileError(f"{path.name} has {len(values)} bands, expected at least {needed}", "axes")
+    return Pixels([values[channels]], tuple(found[channel] for channel in channels))
 
 
-def _single(tile: Tile, band: str) -> np.ndarray:
+def _single(tile: Tile, band: str) -> TiffImage:
+    """Returns the image [H, W] of a band."""
     if band not in tile:
         raise TileError(f"no file of band {band}; there are {', '.join(sorted(tile))}", "missing")
-    values = read_tiff(tile[band])
+    values, said = read_tiff(tile[band])
     if values.ndim == 3 and len(values) == 1:
-        return values[0]
+        return TiffImage(values[0], said)
     if values.ndim != 2:
         raise TileError(f"{tile[band].name} has {len(values)} bands, expected one", "axes")
-    return values
+    return TiffImage(values, said)

@@ -23,9 +23,11 @@ from seamo_fast.data.packing.sources.base import (
     TileError,
     check_tile,
     list_folders,
-    read_tiff,
 )
+from seamo_fast.data.packing.sources.declared import registered
 from seamo_fast.data.packing.sources.formats.geo import tiff_position
+from seamo_fast.data.packing.sources.formats.metadata import Said
+from seamo_fast.data.packing.sources.formats.tiff_images import read_tiff
 from seamo_fast.data.packing.sources.pairing import season_slots
 from seamo_fast.data.shards import ArraySpec, Remark, array_names
 from seamo_fast.errors import DataError
@@ -137,7 +139,8 @@ class SSL4EO:
                 continue
             what = str(tile[1].relative_to(self.path))
             try:
-                nan_pixels = self._read_tile(modality, tile[1], [grid[t] for grid in grids])
+                out = [grid[t] for grid in grids]
+                nan_pixels = self._read_tile(modality, tile[1], out, reading.noted)
             except TileError as error:
                 reading.skipped.append(Remark(what, str(error), error.kind))
                 continue
@@ -150,15 +153,23 @@ class SSL4EO:
         reading.dates[modality.name] = dates
         reading.valid[modality.name] = [day is not None for day in dates]
 
-    def _read_tile(self, modality: Modality, folder: Path, out: Sequence[np.ndarray]) -> int:
+    def _read_tile(
+        self,
+        modality: Modality,
+        folder: Path,
+        out: Sequence[np.ndarray],
+        noted: list[Remark],
+    ) -> int:
         """Fills `out`, one [Cg, Hg, Wg] a grid; returns how many values are not finite."""
         files = _band_files(modality, folder)
+        said: dict[int, Said] = {}
         for grid, array in zip(modality.grids, out, strict=True):
             for position, channel in enumerate(grid.bands):
                 file = files[modality.band_names[channel]]
-                values = read_tiff(file)
+                values, (said[channel], *_) = read_tiff(file)
                 check_tile(file.name, values, array.dtype.name, array.shape[1:])
                 array[position] = values
+        noted += registered(modality).heed(out, [said[channel] for channel in sorted(said)])
         unmeasured = [~np.isfinite(array) for array in out]
         if all(np.all(bad | (array == 0)) for bad, array in zip(unmeasured, out, strict=True)):
             raise TileError("every pixel is nodata (0 or NaN in all bands)", "unmeasured")

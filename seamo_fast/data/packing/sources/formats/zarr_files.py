@@ -11,6 +11,11 @@ from typing import Final, NamedTuple, Protocol
 
 import numpy as np
 
+from seamo_fast.data.packing.sources.formats.metadata import (
+    Said,
+    check_axes,
+    said_by_attributes,
+)
 from seamo_fast.data.packing.sources.formats.tars import TarIndex
 from seamo_fast.data.packing.sources.formats.times import dates_since
 from seamo_fast.data.packing.sources.formats.zarrzip import ZarrArray, ZarrZip
@@ -20,6 +25,7 @@ from seamo_fast.modalities import Modality
 _MOST_MEMBER: Final = 2**27  # bytes of one location in a tar file
 _MOST_TIMES: Final = 64
 _MOST_PLACES: Final = 2**16
+_AXES: Final = ("sample", "time", "band", "y", "x")
 _TIME_OF_PLACE: Final = re.compile(r"_\d$")  # 0080717_3 is the fourth date of 0080717
 
 
@@ -31,12 +37,14 @@ class Series(NamedTuple):
         dates: Of each time, None where unknown.
         position: Longitude and latitude, None where unknown.
         place: Its name in the dataset.
+        said: What the file says of the numbers of all bands.
     """
 
     tiles: np.ndarray
     dates: list[date | None]
     position: tuple[float, float] | None
     place: str
+    said: Said
 
 
 class SeriesFile(Protocol):
@@ -96,7 +104,8 @@ class _ZarrFile:
 
     def read(self, place: str) -> Series:
         row = self.places.index(place)
-        return Series(self._bands.row(row), self._dates[row], self._positions[row], place)
+        tiles, said = self._bands.row(row), _said(self._bands, self._group.name)
+        return Series(tiles, self._dates[row], self._positions[row], place, said)
 
 
 class _TarFile:
@@ -127,8 +136,9 @@ class _TarFile:
                 tiles = bands.row(0)
             else:
                 tiles = np.stack([bands.row(t) for t in range(bands.shape[0])])
-            position = _positions(group, 1)[0]
-            return Series(tiles, _dates(group, 1, len(tiles))[0], position, _name(group, place))
+            position, said = _positions(group, 1)[0], _said(bands, group.name)
+            dates = _dates(group, 1, len(tiles))[0]
+            return Series(tiles, dates, position, _name(group, place), said)
 
 
 def _bands(group: ZarrZip, modality: Modality, axes: int) -> ZarrArray:
@@ -150,6 +160,23 @@ def _bands(group: ZarrZip, modality: Modality, axes: int) -> ZarrArray:
             f"{len(modality.bands)}"
         )
     return bands
+
+
+def _said(bands: ZarrArray, name: str) -> Said:
+    attributes, fill = bands.attributes, bands.fill_value
+    if fill and "_FillValue" not in attributes:
+        attributes = {**attributes, "_FillValue": fill}
+    axes = attributes.get("_ARRAY_DIMENSIONS")
+    try:
+        said = said_by_attributes(attributes, bands.dtype)
+    except ValueError as error:
+        raise DataError(f"{name}: array bands {error}", "metadata") from error
+    try:
+        if isinstance(axes, list):
+            check_axes([str(axis) for axis in axes], _AXES[-len(bands.shape) :])
+    except ValueError as error:
+        raise DataError(f"{name}: array bands {error}", "axes") from error
+    return said
 
 
 def _dates(group: ZarrZip, count: int, times: int) -> list[list[date | None]]:

@@ -117,6 +117,7 @@ class ZarrArray:
         shape: Its shape.
         dtype: Its dtype, in native byte order.
         attributes: What `.zattrs` holds.
+        fill_value: What chunks that are not there hold, as `.zarray` says; None if it does not.
     """
 
     def __init__(
@@ -129,7 +130,7 @@ class ZarrArray:
         self._chunks = _sizes(meta["chunks"], least=1)
         self._stored = np.dtype(str(meta["dtype"]))
         self.dtype = self._stored.newbyteorder("=")
-        self._fill = meta["fill_value"]
+        self.fill_value = meta["fill_value"]
         self._compressor = meta["compressor"]
         self._separator = str(meta.get("dimension_separator", "."))
         self._nbytes = math.prod(self._chunks) * self._stored.itemsize
@@ -195,7 +196,7 @@ class ZarrArray:
         member = f"{self._name}/{self._separator.join(map(str, key)) or '0'}"
         data = self._group.member(member, self._nbytes + self._nbytes // 8 + 2**16)
         if data is None:
-            fill = np.zeros((), self.dtype) if self._fill is None else self._fill
+            fill = np.zeros((), self.dtype) if self.fill_value is None else self.fill_value
             try:
                 return np.broadcast_to(np.asarray(fill).astype(self.dtype), self._chunks)
             except (TypeError, ValueError, OverflowError) as error:

@@ -1,0 +1,269 @@
+"""What becomes of what files say of their numbers, beside what a mapping or a layout says.
+
+Where the mapping is silent, the first place that can be read decides for the whole set. Where it
+is not, it holds, and a file that says something else is an override, by name. Either way a pixel
+that its own file calls not measured is not.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from decimal import Decimal
+from functools import lru_cache
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+
+from seamo_fast.data.packing.sources.base import TileError
+from seamo_fast.data.packing.sources.formats.metadata import SILENT, Said
+from seamo_fast.data.shards import Remark
+from seamo_fast.modalities import Modality, canonical_band, get_modality
+
+_DECIBELS: Final = re.compile(r"\b(db|decibels?)\b")
+_COUNTS: Final = frozenset(("dn", "digital number", "digital numbers", "count", "counts"))
+_ONE: Final = frozenset(("1", "unitless", "dimensionless"))
+# Names of one kind: B4 may well be called red, but not B3.
+_KINDRED: Final = (
+    frozenset(get_modality("s2l1c").band_names),
+    frozenset(("VV", "VH", "HH", "HV")),
+    frozenset(("RED", "GREEN", "BLUE")),
+)
+
+
+class Pixels(NamedTuple):
+    """A tile as stored, and what its files say of the numbers.
+
+    Attributes:
+        grids: One [Cg, Hg, Wg] a grid of the modality.
+        said: One for each band of the modality.
+    """
+
+    grids: list[np.ndarray]
+    said: tuple[Said, ...]
+
+
+@dataclass(frozen=True)
+class Declared:
+    """A modality as a mapping or a layout declares it, to which files may add.
+
+    Attributes:
+        modality: With what files say, once it is `settled`.
+        by: Who declares it: "mapping" or "modality".
+        silent: Of "nodata" and "scale" (with offset) what it leaves to the files.
+        adopted: What the files of the first place decided.
+    """
+
+    modality: Modality
+    by: str = "modality"
+    silent: frozenset[str] = frozenset()
+    adopted: tuple[Remark, ...] = ()
+
+    def settled(self, said: Sequence[Said], dtype: np.dtype[Any]) -> Declared:
+        """Returns this with what the files of the first place say where it is silent.
+
+        Raises:
+            TileError: Bands have different scales.
+        """
+        modality, remarks = self.modality, []
+        nodata = self._first_nodata(said, dtype)
+        if nodata is not None:
+            modality = replace(modality, nodata=nodata)
+            why = f"nodata is {_text(nodata)}, as the files say"
+            remarks.append(Remark(modality.name, why, "metadata"))
+        line = self._one_line(said) if "scale" in self.silent else (1.0, 0.0)
+        if line != (1.0, 0.0):
+            scale, offset = _inverse(*line)
+            modality = replace(modality, scale=scale, offset=offset)
+            why = f"{_formula(*line)}, as the files say: scale {scale:.9g}, offset {offset:.9g}"
+            remarks.append(Remark(modality.name, why, "metadata"))
+        return replace(self, modality=modality, adopted=tuple(remarks))
+
+    def _first_nodata(self, said: Sequence[Said], dtype: np.dtype[Any]) -> float | None:
+        if "nodata" not in self.silent:
+            return None
+        values = (value for each in said for value in each.nodata)
+        return next((float(v) for v in (_stored(v, dtype) for v in values) if v is not None), None)
+
+    def _one_line(self, said: Sequence[Said]) -> tuple[float, float]:
+        lines = dict(zip((each.line for each in said), self.modality.band_names, strict=True))
+        if len(lines) > 1:
+            found = ", ".join(f"{band}: {_formula(*line)}" for line, band in lines.items())
+            raise TileError(
+                f"bands of {self.modality.name} differ in scale ({found}); give scale and offset "
+                "in the mapping, or make modalities of bands that differ",
+                "metadata",
+            )
+        return next(iter(lines))
+
+    def heed(self, grids: Sequence[np.ndarray], said: Sequence[Said]) -> list[Remark]:
+        """Marks in place what files say is not measured; returns what is to be said of it.
+
+        Args:
+            grids: One [Cg, Hg, Wg] a grid, as stored.
+            said: One for each band.
+
+        Raises:
+            TileError: The file has another scale than the set, or its missing pixels cannot be
+                told from measured ones.
+        """
+        if all(each == SILENT for each in said):
+            return [*self.adopted]
+        remarks = [*self.adopted, *_contradictions(self, tuple(said), grids[0].dtype.kind)]
+        for grid, values in zip(self.modality.grids, grids, strict=True):
+            for plane, channel in zip(values, grid.bands, strict=True):
+                remarks += self.mark(plane, said[channel])
+        return remarks
+
+    def mark(self, plane: np.ndarray, said: Said) -> list[Remark]:
+        """Does what `heed` does to one band [H, W]; looks at nodata and the valid range alone."""
+        own = None if self.modality.nodata is None else _stored(self.modality.nodata, plane.dtype)
+        remarks = []
+        for value in said.nodata:
+            stored = _stored(value, plane.dtype)
+            if stored is None or stored == own:
+                continue
+            bad = plane == stored
+            if bad.any():
+                self._fill(plane, bad, own, f"nodata {_text(value)}")
+                remarks.append(self._of_nodata(value))
+        if said.low is not None or said.high is not None:
+            low, high = (
+                -math.inf if said.low is None else said.low,
+                math.inf if said.high is None else said.high,
+            )
+            bad = (plane < low) | (plane > high)
+            if own is not None:
+                bad &= plane != own
+            if bad.any():
+                limits = f"valid range {_text(low)}..{_text(high)}"
+                self._fill(plane, bad, own, limits)
+                why = f"values outside of the {limits} that files say are not measured"
+                remarks.append(Remark(self.modality.name, why, "metadata"))
+        return remarks
+
+    def _fill(self, plane: np.ndarray, bad: np.ndarray, own: float | None, what: str) -> None:
+        if own is None and plane.dtype.kind != "f":
+            raise TileError(
+                f"{int(bad.sum())} pixels are not measured by the file's {what}, but "
+                f"{self.modality.name} has no nodata in {plane.dtype} to mark them with; give the "
+                f"{self.by} one",
+                "metadata",
+            )
+        plane[bad] = np.nan if own is None else own
+
+    def _of_nodata(self, value: float) -> Remark:
+        name, own = self.modality.name, self.modality.nodata
+        if "nodata" not in self.silent:
+            why = (
+                f"files say nodata {_text(value)}, the {self.by} {_text(own)}, which is used; "
+                "pixels of either are not measured"
+            )
+            return Remark(name, why, "override")
+        kept = "NaN" if own is None else _text(own)
+        why = f"some files say nodata {_text(value)}, which is stored as {kept}, that of the first"
+        return Remark(name, why, "metadata")
+
+
+def registered(modality: Modality) -> Declared:
+    """Returns a modality that no mapping describes; it leaves to files only what it has not."""
+    return Declared(modality, silent=frozenset(["nodata"] * (modality.nodata is None)))
+
+
+def said_settings(declared: Iterable[Declared]) -> dict[str, list[Remark]]:
+    """Returns what files decided, as a part of a source's settings; nothing if they did not.
+
+    Shards that were begun with files that say other things are then not resumed.
+    """
+    adopted = [remark for each in declared for remark in each.adopted]
+    return {"said": adopted} if adopted else {}
+
+
+@lru_cache(maxsize=1024)
+def _contradictions(declared: Declared, said: tuple[Said, ...], kind: str) -> tuple[Remark, ...]:
+    """Returns where files contradict what holds for the set; `kind` is that of their dtype.
+
+    Raises:
+        TileError: The file has another scale than the set, which the mapping leaves to files.
+    """
+    modality, by = declared.modality, declared.by
+    remarks = []
+    held = f"(stored - {modality.offset:.9g}) / {modality.scale:.9g}"
+    for factor, constant in dict.fromkeys(each.line for each in said if each != SILENT):
+        scale, offset = _inverse(factor, constant)
+        same = math.isclose(scale, modality.scale, rel_tol=1e-6) and math.isclose(
+            offset, modality.offset, rel_tol=1e-6, abs_tol=1e-6 * abs(scale)
+        )
+        if same or (factor, constant) == (1.0, 0.0):
+            continue
+        formula = _formula(factor, constant)
+        if "scale" in declared.silent:
+            raise TileError(
+                f"the file says {formula}, but the data set has {held}; give scale and offset in "
+                "the mapping if they hold for all",
+                "mismatch",
+            )
+        why = f"files say {formula}, the {by} {held}, which is used"
+        remarks.append(Remark(modality.name, why, "override"))
+    for unit in dict.fromkeys(each.unit for each in said if _differs(each, modality, kind)):
+        why = f"files say unit {unit!r}, the {by} {modality.unit!r}, which is used"
+        remarks.append(Remark(modality.name, why, "override"))
+    renamed = [
+        (band, each.name)
+        for band, each in zip(modality.band_names, said, strict=True)
+        if _is_another(band, canonical_band(each.name))
+    ]
+    if renamed:
+        ours, theirs = (", ".join(names) for names in zip(*renamed, strict=True))
+        why = f"files call the bands {ours} of the {by} {theirs}; those of the {by} are used"
+        remarks.append(Remark(modality.name, why, "override"))
+    return tuple(remarks)
+
+
+def _differs(said: Said, modality: Modality, kind: str) -> bool:
+    """Whether the file's unit cannot be that of the modality."""
+    text, unit = said.unit.casefold(), modality.unit
+    physical = kind == "f" and said.scale is None  # the stored values themselves have the unit
+    if not text:
+        return False
+    if _DECIBELS.search(text):
+        return unit != "db"
+    if text in _COUNTS:
+        return unit in ("db", "reflectance")
+    if text in _ONE:
+        return unit == "db" or (unit == "dn" and physical and modality.scale != 1)
+    if "reflectance" in text:
+        return unit in ("db", "uint8") or (unit == "dn" and (physical or modality.scale == 1))
+    return unit in ("db", "reflectance")
+
+
+def _is_another(band: str, name: str) -> bool:
+    return band != name and any(band in kindred and name in kindred for kindred in _KINDRED)
+
+
+def _inverse(factor: float, constant: float) -> tuple[float, float]:
+    """Returns scale and offset of physical = (stored - offset) / scale, rounded once."""
+    exact = Decimal(repr(factor))
+    return float(1 / exact), float(-Decimal(repr(constant)) / exact) + 0.0
+
+
+def _formula(factor: float, constant: float) -> str:
+    sign = "-" if constant < 0 else "+"
+    return f"value = stored * {factor:.9g}" + (f" {sign} {abs(constant):.9g}" if constant else "")
+
+
+def _stored(value: float, dtype: np.dtype[Any]) -> float | None:
+    """Returns a value as the dtype holds it, None if it cannot."""
+    if dtype.kind in "iu":
+        limits = np.iinfo(dtype)
+        inside = float(value).is_integer() and limits.min <= value <= limits.max
+        return int(value) if inside else None
+    with np.errstate(over="ignore"):
+        found = float(dtype.type(value))
+    return found if math.isfinite(found) else None
+
+
+def _text(value: float | None) -> str:
+    return "none" if value is None else f"{value:.9g}"
