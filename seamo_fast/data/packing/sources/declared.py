@@ -76,7 +76,9 @@ class Declared:
         line = self._one_line(said) if "scale" in self.silent else (1.0, 0.0)
         if line != (1.0, 0.0):
             scale, offset = _inverse(*line)
-            modality = replace(modality, scale=scale, offset=offset)
+            # scaled reflectance is stored as digital numbers, and no other numbers' mean is theirs
+            unit = "dn" if modality.unit == "reflectance" else modality.unit
+            modality = replace(modality, scale=scale, offset=offset, unit=unit, mean=None, std=None)
             why = f"{_formula(*line)}, as the files say: scale {scale:.9g}, offset {offset:.9g}"
             remarks.append(Remark(modality.name, why, "metadata"))
         return replace(self, modality=modality, adopted=tuple(remarks))

@@ -27,7 +27,7 @@ from seamo_fast.data.packing.sources.formats.zarr_files import Series, SeriesFil
 from seamo_fast.data.packing.sources.pairing import season_slots
 from seamo_fast.data.shards import DTYPES, ArraySpec, Remark, array_names
 from seamo_fast.errors import DataError
-from seamo_fast.modalities import Modality, get_modality
+from seamo_fast.modalities import get_modality
 
 _FOLDERS: Final = {"s2l2a": "S2L2A", "s2l1c": "S2L1C", "s1grd": "S1GRD"}
 _SUFFIXES: Final = (".zarr.zip", ".tar")
