@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -103,9 +104,6 @@ def write_zarr_zip(
             file.writestr(f"{name}/" + ".".join(["0"] * values.ndim), values.tobytes())
 
 
-Mapped = Callable[..., ShardSet]
-
-
 def write_mapping(folder: Path, settings: Mapping[str, Any], **whole: Any) -> str:
     """Writes a mapping of modalities; returns its path."""
     text = yaml.safe_dump(
@@ -118,9 +116,15 @@ def write_mapping(folder: Path, settings: Mapping[str, Any], **whole: Any) -> st
 
 
 def packed(
-    folder: Path, settings: Mapping[str, Any], plan: Mapping[str, Any] = {}, **whole: Any
+    folder: Path,
+    settings: Mapping[str, Any],
+    plan: Mapping[str, Any] = {},
+    source: Path | None = None,
+    **whole: Any,
 ) -> ShardSet:
-    """Packs `folder`/in by a mapping of modalities into `folder`/out."""
-    source = open_source(folder / "in", mapping=write_mapping(folder, settings, **whole))
-    pack_splits(source, Plan(folder / "out", **plan))
+    """Packs `folder`/in, or a source, by a mapping of modalities into a new `folder`/out."""
+    shutil.rmtree(folder / "out", ignore_errors=True)
+    mapping = write_mapping(folder, settings, **whole)
+    opened = open_source(source or folder / "in", mapping=mapping)
+    pack_splits(opened, Plan(folder / "out", **plan))
     return ShardSet(folder / "out")

@@ -108,11 +108,13 @@ class TestStacks:
             profile = {"height": 64, "width": 64, "count": 3, "dtype": "uint16"}
             with rasterio.open(tmp_path / "a.tif", "w", driver="GTiff", **profile) as file:
                 file.write(image)
-                file.write_mask(np.ones((64, 64), np.uint8) * 255)
+                file.write_mask(np.arange(64 * 64).reshape(64, 64) % 3 != 0)
                 file.build_overviews([2, 4])
         with tifffile.TiffFile(tmp_path / "a.tif") as file:
             assert len(file.pages) > 3
-        np.testing.assert_array_equal(read_tiff(tmp_path / "a.tif").values, image)
+        found = read_tiff(tmp_path / "a.tif")
+        np.testing.assert_array_equal(found.values, image)
+        np.testing.assert_array_equal(found.measured, np.arange(64 * 64).reshape(64, 64) % 3 != 0)
 
     def test_images_of_two_kinds_are_refused(self, tmp_path: Path) -> None:
         write_pages(tmp_path / "a.tif", [counts(bands=1)[0], decibels(bands=1)[0][:4]])

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tifffile
 
 from seamo_fast.data import ShardSet
 from seamo_fast.data.packing.packer import Plan, pack, pack_splits
@@ -521,6 +522,20 @@ def test_tags() -> None:
         Said(nodata=(255,), unit="W/m²"),
         Said(nodata=(255,), scale=0.5),
     )
+
+
+def test_pixels_that_a_mask_leaves_out_are_not_measured(tmp_path: Path) -> None:
+    image = decibels(bands=1)
+    write_tiff(tmp_path / "in/p/20200301.tif", image)
+    mask = image[0] > -12
+    tifffile.imwrite(tmp_path / "in/p/20200301.tif", mask, append=True, subfiletype=4)
+    s1 = {**S1, "bands": {"VV": 1}}
+    shards = packed(tmp_path, {"s1": s1})
+    np.testing.assert_array_equal(tile(shards), np.where(mask, image, np.nan))
+    why = "pixels that masks in the files leave out are not measured"
+    assert noted(shards) == [("s1", why, "metadata")]
+    found = packed(tmp_path / "again", {"s1": {**s1, "nodata": 7}}, source=tmp_path / "in")
+    np.testing.assert_array_equal(tile(found), np.where(mask, image, 7))
 
 
 def test_remarks_of_a_set_are_few(tmp_path: Path) -> None:

@@ -39,10 +39,13 @@ class Pixels(NamedTuple):
     Attributes:
         grids: One [Cg, Hg, Wg] a grid of the modality.
         said: One for each band of the modality.
+        measured: For each band which pixels [Hg, Wg] a mask keeps, None without one; none of
+            them has one if empty.
     """
 
     grids: list[np.ndarray]
     said: tuple[Said, ...]
+    measured: tuple[np.ndarray | None, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -100,53 +103,63 @@ class Declared:
             )
         return next(iter(lines))
 
-    def heed(self, grids: Sequence[np.ndarray], said: Sequence[Said]) -> list[Remark]:
+    def heed(self, tile: Pixels) -> list[Remark]:
         """Marks in place what files say is not measured; returns what is to be said of it.
-
-        Args:
-            grids: One [Cg, Hg, Wg] a grid, as stored.
-            said: One for each band.
 
         Raises:
             TileError: The file has another scale than the set, or its missing pixels cannot be
                 told from measured ones.
         """
-        if all(each == SILENT for each in said):
+        grids, said, masks = tile
+        masked = any(mask is not None for mask in masks)
+        if not masked and all(each == SILENT for each in said):
             return [*self.adopted]
-        remarks = [*self.adopted, *_contradictions(self, tuple(said), grids[0].dtype.kind)]
+        remarks = [*self.adopted, *_contradictions(self, said, grids[0].dtype.kind)]
         for grid, values in zip(self.modality.grids, grids, strict=True):
             for plane, channel in zip(values, grid.bands, strict=True):
-                remarks += self.mark(plane, said[channel])
-        return remarks
+                remarks += self.mark(plane, said[channel], masks[channel] if masked else None)
+        return list(dict.fromkeys(remarks))
 
-    def mark(self, plane: np.ndarray, said: Said) -> list[Remark]:
-        """Does what `heed` does to one band [H, W]; looks at nodata and the valid range alone."""
+    def mark(
+        self, plane: np.ndarray, said: Said, measured: np.ndarray | None = None
+    ) -> list[Remark]:
+        """Marks in place what is not measured in one band, by nodata, valid range and mask.
+
+        Args:
+            plane: [H, W], as stored.
+            said: What the file says of the band.
+            measured: Which pixels [H, W] a mask keeps.
+
+        Raises:
+            TileError: Missing pixels cannot be told from measured ones.
+        """
         own = None if self.modality.nodata is None else _stored(self.modality.nodata, plane.dtype)
         remarks = []
         for value in said.nodata:
             stored = _stored(value, plane.dtype)
             if stored is None or stored == own:
                 continue
-            bad = plane == stored
-            if bad.any():
-                self._fill(plane, bad, own, f"nodata {_text(value)}")
+            if self._fill(plane, plane == stored, own, f"nodata {_text(value)}"):
                 remarks.append(self._of_nodata(value))
-        if said.low is not None or said.high is not None:
-            low, high = (
-                -math.inf if said.low is None else said.low,
-                math.inf if said.high is None else said.high,
-            )
-            bad = (plane < low) | (plane > high)
-            if own is not None:
-                bad &= plane != own
-            if bad.any():
-                limits = f"valid range {_text(low)}..{_text(high)}"
-                self._fill(plane, bad, own, limits)
+        low = -math.inf if said.low is None else said.low
+        high = math.inf if said.high is None else said.high
+        if (low, high) != (-math.inf, math.inf):
+            limits = f"valid range {_text(low)}..{_text(high)}"
+            if self._fill(plane, (plane < low) | (plane > high), own, limits):
                 why = f"values outside of the {limits} that files say are not measured"
                 remarks.append(Remark(self.modality.name, why, "metadata"))
+        if measured is not None and self._fill(plane, ~measured, own, "mask"):
+            why = "pixels that masks in the files leave out are not measured"
+            remarks.append(Remark(self.modality.name, why, "metadata"))
         return remarks
 
-    def _fill(self, plane: np.ndarray, bad: np.ndarray, own: float | None, what: str) -> None:
+    def _fill(self, plane: np.ndarray, bad: np.ndarray, own: float | None, what: str) -> bool:
+        """Marks pixels that the file's `what` excludes; returns whether there were others yet."""
+        bad &= np.isfinite(plane)
+        if own is not None:
+            bad &= plane != own
+        if not bad.any():
+            return False
         if own is None and plane.dtype.kind != "f":
             raise TileError(
                 f"{int(bad.sum())} pixels are not measured by the file's {what}, but "
@@ -155,6 +168,7 @@ class Declared:
                 "metadata",
             )
         plane[bad] = np.nan if own is None else own
+        return True
 
     def _of_nodata(self, value: float) -> Remark:
         name, own = self.modality.name, self.modality.nodata

@@ -156,24 +156,26 @@ def _read_tile(mapping: ModalityMapping, tile: Tile) -> Pixels:
             shapes = ", ".join(str(list(image.values.shape)) for image in images)
             raise TileError(f"bands of one grid differ in size: {shapes}", "mismatch")
         said = tuple(image.said[0] for image in images)
-        return Pixels([np.stack(group) for group in grouped], said)
+        masks = tuple(image.measured for image in images)
+        return Pixels([np.stack(group) for group in grouped], said, masks)
     path = tile[""]
     channels = [int(number) - 1 for number in numbers]
     needed = max(channels) + 1
-    values, found = read_tiff(path, stacked={needed, len(channels)})
-    values = values[None] if values.ndim == 2 else values
+    image = read_tiff(path, stacked={needed, len(channels)})
+    values = image.values if image.values.ndim == 3 else image.values[None]
     if needed > len(values):
         raise TileError(f"{path.name} has {len(values)} bands, expected at least {needed}", "axes")
-    return Pixels([values[channels]], tuple(found[channel] for channel in channels))
+    said = tuple(image.said[channel] for channel in channels)
+    return Pixels([values[channels]], said, (image.measured,) * len(channels))
 
 
 def _single(tile: Tile, band: str) -> TiffImage:
     """Returns the image [H, W] of a band."""
     if band not in tile:
         raise TileError(f"no file of band {band}; there are {', '.join(sorted(tile))}", "missing")
-    values, said = read_tiff(tile[band])
-    if values.ndim == 3 and len(values) == 1:
-        return TiffImage(values[0], said)
-    if values.ndim != 2:
-        raise TileError(f"{tile[band].name} has {len(values)} bands, expected one", "axes")
-    return TiffImage(values, said)
+    image = read_tiff(tile[band])
+    if image.values.ndim == 3 and len(image.values) == 1:
+        return image._replace(values=image.values[0])
+    if image.values.ndim != 2:
+        raise TileError(f"{tile[band].name} has {len(image.values)} bands, expected one", "axes")
+    return image

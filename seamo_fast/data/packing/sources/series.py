@@ -206,7 +206,7 @@ class Series:
 
     def _usable(self, declared: Declared, pixels: Pixels) -> tuple[list[np.ndarray], list[Remark]]:
         """Returns the pixels in the dtype of the mapping, and what is to be said of them."""
-        remarks = declared.heed(*pixels)
+        remarks = declared.heed(pixels)
         dtype = self._mapping.modalities[declared.modality.name].dtype
         grids = pixels.grids
         return (grids if dtype is None else [_converted(each, dtype) for each in grids]), remarks

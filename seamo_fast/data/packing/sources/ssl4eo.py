@@ -24,10 +24,9 @@ from seamo_fast.data.packing.sources.base import (
     check_tile,
     list_folders,
 )
-from seamo_fast.data.packing.sources.declared import registered
+from seamo_fast.data.packing.sources.declared import Pixels, registered
 from seamo_fast.data.packing.sources.formats.geo import tiff_position
-from seamo_fast.data.packing.sources.formats.metadata import Said
-from seamo_fast.data.packing.sources.formats.tiff_images import read_tiff
+from seamo_fast.data.packing.sources.formats.tiff_images import TiffImage, read_tiff
 from seamo_fast.data.packing.sources.pairing import season_slots
 from seamo_fast.data.shards import ArraySpec, Remark, array_names
 from seamo_fast.errors import DataError
@@ -162,14 +161,16 @@ class SSL4EO:
     ) -> int:
         """Fills `out`, one [Cg, Hg, Wg] a grid; returns how many values are not finite."""
         files = _band_files(modality, folder)
-        said: dict[int, Said] = {}
+        images: dict[int, TiffImage] = {}
         for grid, array in zip(modality.grids, out, strict=True):
             for position, channel in enumerate(grid.bands):
                 file = files[modality.band_names[channel]]
-                values, (said[channel], *_) = read_tiff(file)
-                check_tile(file.name, values, array.dtype.name, array.shape[1:])
-                array[position] = values
-        noted += registered(modality).heed(out, [said[channel] for channel in sorted(said)])
+                image = images[channel] = read_tiff(file)
+                check_tile(file.name, image.values, array.dtype.name, array.shape[1:])
+                array[position] = image.values
+        said = tuple(images[channel].said[0] for channel in range(len(images)))
+        masks = tuple(images[channel].measured for channel in range(len(images)))
+        noted += registered(modality).heed(Pixels([*out], said, masks))
         unmeasured = [~np.isfinite(array) for array in out]
         if all(np.all(bad | (array == 0)) for bad, array in zip(unmeasured, out, strict=True)):
             raise TileError("every pixel is nodata (0 or NaN in all bands)", "unmeasured")

@@ -22,7 +22,7 @@ from typing import ClassVar, Final
 import numpy as np
 
 from seamo_fast.data.packing.sources.base import Reading, TileError, check_tile
-from seamo_fast.data.packing.sources.declared import Declared, registered, said_settings
+from seamo_fast.data.packing.sources.declared import Declared, Pixels, registered, said_settings
 from seamo_fast.data.packing.sources.formats.zarr_files import Series, SeriesFile, open_series
 from seamo_fast.data.packing.sources.pairing import season_slots
 from seamo_fast.data.shards import DTYPES, ArraySpec, Remark, array_names
@@ -202,8 +202,8 @@ class SSL4EOZarr:
 
 def _heed(declared: Declared, series: Series) -> list[Remark]:
     """Marks in place what the file says is not measured; returns what is to be said of it."""
-    said = [series.said] * len(declared.modality.bands)
-    remarks = [remark for tile in series.tiles for remark in declared.heed([tile], said)]
+    said = (series.said,) * len(declared.modality.bands)
+    remarks = [remark for tile in series.tiles for remark in declared.heed(Pixels([tile], said))]
     return list(dict.fromkeys(remarks))
 
 

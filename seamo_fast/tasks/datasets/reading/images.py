@@ -120,15 +120,17 @@ def _read_tiff(
     path: Path, dtypes: Sequence[str], shape: Shape, modality: Modality | None
 ) -> np.ndarray:
     stacked = None if shape == ANY else {each for each in shape[:1] if each is not None}
-    image, said = read_tiff(path, stacked=stacked, classes=modality is None)
-    image = image if image.ndim == 3 else image[None]
+    values, said, measured = read_tiff(path, stacked=stacked, classes=modality is None)
+    image = values if values.ndim == 3 else values[None]
     _check(path.name, image.dtype.name, image.shape, dtypes, shape)
-    if modality is None or not any(each.nodata for each in said):
+    if modality is None or (measured is None and not any(each.nodata for each in said)):
         return image
     image = image.copy()  # a plain file's pixels cannot be changed
     declared = registered(modality)
     try:
-        remarks = [declared.mark(plane, each) for plane, each in zip(image, said, strict=True)]
+        remarks = [
+            declared.mark(plane, each, measured) for plane, each in zip(image, said, strict=True)
+        ]
     except TileError as error:
         raise TileError(f"{path.name}: {error}", error.kind) from error
     for remark in chain(*remarks):

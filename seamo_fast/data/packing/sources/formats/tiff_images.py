@@ -22,7 +22,8 @@ from seamo_fast.data.packing.sources.base import TileError
 from seamo_fast.data.packing.sources.formats.metadata import SILENT, Said, said_by_tags
 from seamo_fast.data.shards.tiff import GDAL_METADATA, GDAL_NODATA, read_plain
 
-_BESIDE: Final = 0b101  # tag 254: reduced resolution, mask
+_MASK: Final = 0b100  # of tag 254
+_BESIDE: Final = _MASK | 0b1  # or of reduced resolution
 _MOST_PAGES: Final = 1024
 _AXES: Final = ("YX", "YXS", "SYX")
 _PALETTE: Final = 3
@@ -54,10 +55,12 @@ class TiffImage(NamedTuple):
     Attributes:
         values: [H, W] or [bands, H, W].
         said: One for each band.
+        measured: Which pixels [H, W] a mask in the file keeps, None without one.
     """
 
     values: np.ndarray
     said: tuple[Said, ...]
+    measured: np.ndarray | None = None
 
 
 def read_tiff(
@@ -84,7 +87,9 @@ def read_tiff(
             values, texts = plain
             return TiffImage(values, _said(path.name, texts, 1))
         with TiffFile(path) as file:
-            values, texts = _read(file, path.name, most, stacked, classes)
+            pages = _pages(file)
+            values, texts = _read(file, pages, path.name, most, stacked, classes)
+            measured = _mask(pages, values.shape[-2:])
     except FileNotFoundError:
         raise TileError(f"{path.name} is missing", "missing") from None
     except TileError:
@@ -92,7 +97,21 @@ def read_tiff(
     except Exception as error:  # damaged files raise whatever their decoder meets
         raise TileError(f"{path.name} cannot be read ({type(error).__name__}: {error})") from error
     values = values.astype(values.dtype.newbyteorder("="), copy=False)
-    return TiffImage(values, _said(path.name, texts, 1 if values.ndim == 2 else len(values)))
+    bands = 1 if values.ndim == 2 else len(values)
+    return TiffImage(values, _said(path.name, texts, bands), measured)
+
+
+def _pages(file: TiffFile) -> list[TiffPage]:
+    pages = islice(file.pages, _MOST_PAGES + 1)
+    return [page for page in pages if isinstance(page, TiffPage)]
+
+
+def _mask(pages: Sequence[TiffPage], shape: tuple[int, ...]) -> np.ndarray | None:
+    """Returns the pixels [H, W] that the first mask of an image keeps."""
+    for page in pages:
+        if int(page.subfiletype) & _BESIDE == _MASK and page.shape == shape:
+            return page.asarray() != 0
+    return None
 
 
 def _said(name: str, texts: dict[int, str], bands: int) -> tuple[Said, ...]:
@@ -105,15 +124,19 @@ def _said(name: str, texts: dict[int, str], bands: int) -> tuple[Said, ...]:
 
 
 def _read(
-    file: TiffFile, name: str, most: int, stacked: Collection[int] | None, classes: bool
+    file: TiffFile,
+    pages: Sequence[TiffPage],
+    name: str,
+    most: int,
+    stacked: Collection[int] | None,
+    classes: bool,
 ) -> tuple[np.ndarray, dict[int, str]]:
     """Returns [H, W] or [bands, H, W] in the file's byte order, and the texts of GDAL's tags."""
-    pages = [page for page in islice(file.pages, _MOST_PAGES + 1) if isinstance(page, TiffPage)]
     main = [page for page in pages if not int(page.subfiletype) & _BESIDE] or pages[:1]
     first = main[0]
-    whole = file.series[0] if first.description else None  # which may speak of more than a page
-    virtual = whole is not None and len(main) == 1 and whole.size > first.size > 0
-    count = whole.size // first.size if whole is not None and virtual else len(main)
+    # one page may stand for many, by its description
+    whole = file.series[0] if first.description and len(main) == 1 else None
+    count = max(1, whole.size // first.size) if whole is not None and first.size else len(main)
     if not 0 < count * first.nbytes <= most:
         raise TileError(f"{name} says that it holds {count * first.nbytes} bytes of pixels")
     _check_meaning(first, name, classes)
@@ -123,7 +146,7 @@ def _read(
         raise TileError(f"{name} has axes {first.axes}; expected rows, columns and bands", "axes")
     texts = _texts(first)
     _fill_gaps(main, texts)
-    if whole is not None and virtual:
+    if whole is not None and count > 1:
         return whole.asarray().reshape(count, *first.shape), texts
     if count > 1:
         return np.stack([page.asarray() for page in main]), texts
