@@ -134,19 +134,23 @@ def _read(
     """Returns [H, W] or [bands, H, W] in the file's byte order, and the texts of GDAL's tags."""
     main = [page for page in pages if not int(page.subfiletype) & _BESIDE] or pages[:1]
     first = main[0]
-    # one page may stand for many, by its description
-    whole = file.series[0] if first.description and len(main) == 1 else None
-    count = max(1, whole.size // first.size) if whole is not None and first.size else len(main)
+    whole = file.series[0] if first.description else None
+    count = len(main)
+    if whole is not None and count == 1 and first.size:  # may stand for many by its description
+        count = max(1, whole.size // first.size)
     if not 0 < count * first.nbytes <= most:
         raise TileError(f"{name} says that it holds {count * first.nbytes} bytes of pixels")
     _check_meaning(first, name, classes)
+    axes = first.axes
+    if count > 1 and whole is not None and sum(size > 1 for size in whole.shape) > len("SYX"):
+        axes = whole.axes
+    if axes not in _AXES:
+        raise TileError(f"{name} has axes {axes}; expected rows, columns and bands", "axes")
     if count > 1:
         _check_stack(main, count, name, stacked)
-    elif first.axes not in _AXES:
-        raise TileError(f"{name} has axes {first.axes}; expected rows, columns and bands", "axes")
     texts = _texts(first)
     _fill_gaps(main, texts)
-    if whole is not None and count > 1:
+    if whole is not None and count > len(main):
         return whole.asarray().reshape(count, *first.shape), texts
     if count > 1:
         return np.stack([page.asarray() for page in main]), texts

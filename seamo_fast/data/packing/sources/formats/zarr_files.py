@@ -85,6 +85,7 @@ class _ZarrFile:
         self._group = ZarrZip(path, str(path))
         try:
             self._bands = _bands(self._group, modality, 5)
+            self._said = _said(self._bands, self._group.name)
             count, times = self._bands.shape[:2]
             names = self._group.array("sample").all().astype(str).reshape(-1).tolist()
             if len(names) != count or len(set(names)) != len(names):
@@ -104,8 +105,8 @@ class _ZarrFile:
 
     def read(self, place: str) -> Series:
         row = self.places.index(place)
-        tiles, said = self._bands.row(row), _said(self._bands, self._group.name)
-        return Series(tiles, self._dates[row], self._positions[row], place, said)
+        tiles = self._bands.row(row)
+        return Series(tiles, self._dates[row], self._positions[row], place, self._said)
 
 
 class _TarFile:
