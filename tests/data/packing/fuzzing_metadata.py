@@ -112,9 +112,9 @@ def _tiff_page(rng: np.random.Generator, path: Path, bands: np.ndarray) -> bool 
     _write(path, bands)
     kind = int(rng.choice([0, 1, 4]))
     other = bands[0, ::2, ::2] if rng.random() < 0.5 else bands[0]
-    other = other > 5 if kind == 4 else other
+    other = other > np.median(other) if kind == 4 else other
     tifffile.imwrite(path, other, append=True, subfiletype=kind, metadata=None)
-    return kind == 0
+    return kind == 0 or (kind == 4 and other.shape == bands[0].shape)
 
 
 def _tiff_form(rng: np.random.Generator, path: Path, bands: np.ndarray) -> bool | None:

@@ -467,12 +467,25 @@ class TestLabelled:
         why = "files say nodata 54321, the modality 0, which is used; pixels of either are not meas"
         assert [message.count(why) for message in caplog.messages] == [1]
 
-    def test_nodata_that_cannot_be_marked_is_an_error_that_names_the_file(
-        self, tmp_path: Path
+    def test_nodata_that_cannot_be_marked_stays_and_is_logged_once(
+        self, tmp_path: Path, caplog: pytest.LogCaptureFixture
     ) -> None:
-        write_tiff(tmp_path / "a.tif", with_rows(counts(bands=3), 7).astype(np.uint8), "7")
-        with pytest.raises(DataError, match=r"^a.tif: \d+ pixels are not measured by the file's"):
-            read_image(tmp_path / "a.tif", modality=get_modality("rgb"))
+        image = with_rows(counts(bands=3), 7).astype(np.uint8)
+        write_tiff(tmp_path / "a.tif", image, "7")
+        with caplog.at_level(logging.WARNING):
+            for _ in range(2):
+                found = read_image(tmp_path / "a.tif", modality=get_modality("rgb"))
+                np.testing.assert_array_equal(found, image)
+        assert caplog.messages == [
+            "rgb: files say of some pixels that they are not measured; they count as measured "
+            "here, where uint8 has no nodata"
+        ]
+
+    def test_nodata_of_floats_becomes_nan(self, tmp_path: Path) -> None:
+        write_tiff(tmp_path / "a.tif", with_rows(decibels(), -9999), "-9999")
+        modality = get_modality("s1grd", "ssl4eo-s12-v1.1")
+        found = read_image(tmp_path / "a.tif", modality=modality)
+        np.testing.assert_array_equal(found, with_rows(decibels(), np.nan))
 
 
 @pytest.mark.parametrize(

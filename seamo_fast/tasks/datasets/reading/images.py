@@ -8,7 +8,6 @@ import struct
 import zlib
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
-from itertools import chain
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -46,7 +45,7 @@ def read_image(
 
     The header is checked first, so that no file makes this allocate more than an image of
     `MAX_VALUES` values. Pixels that a TIFF calls not measured by another value than the modality
-    become that of the modality (or NaN), which is logged once.
+    become that of the modality or NaN; integers stay if it has none. Either is logged once.
 
     Args:
         path: Its suffix says what it holds. Of a palette image the indices are read, which are no
@@ -127,14 +126,14 @@ def _read_tiff(
         return image
     image = image.copy()  # a plain file's pixels cannot be changed
     declared = registered(modality)
-    try:
-        remarks = [
-            declared.mark(plane, each, measured) for plane, each in zip(image, said, strict=True)
-        ]
-    except TileError as error:
-        raise TileError(f"{path.name}: {error}", error.kind) from error
-    for remark in chain(*remarks):
-        _warn(remark)
+    for plane, each in zip(image, said, strict=True):
+        try:
+            remarks = declared.mark(plane, each, measured)
+        except TileError:  # no value could mark them
+            why = "files say of some pixels that they are not measured; they count as measured here"
+            remarks = [Remark(modality.name, f"{why}, where {image.dtype} has no nodata", "")]
+        for remark in remarks:
+            _warn(remark)
     return image
 
 

@@ -79,7 +79,7 @@ def said_by_tags(nodata: str, items: str, bands: int) -> tuple[Said, ...]:
         sample, role, text = given.get("sample", ""), given.get("role", ""), html.unescape(text)
         if sample.isdecimal() and int(sample) < bands and role in _ROLES and text.strip():
             name = _ROLES[role]
-            value = _number(text, name) if name in ("scale", "offset") else text.strip()
+            value: Any = _number(text, name) if name in ("scale", "offset") else text.strip()
             found[int(sample)] = found[int(sample)]._replace(**{name: value})
     return tuple(map(_checked, found))
 
