@@ -27,7 +27,6 @@ _NOT_PLAIN: Final = frozenset((270, 322, 330))
 # What GDAL says of the numbers: further items, and the value that means "not measured".
 GDAL_METADATA: Final = 42112
 GDAL_NODATA: Final = 42113
-_GDAL_TEXTS: Final = frozenset((GDAL_METADATA, GDAL_NODATA))
 _MOST_TEXT: Final = 2**20
 _PLAIN_DTYPES: Final = ("uint8", "uint16", "int16", "uint32", "int32", "float32", "float64")
 
@@ -127,7 +126,8 @@ def read_plain(path: Path, most: int) -> tuple[np.ndarray, dict[int, str]] | Non
         shape = tags[257][0], tags[256][0]
         dtype = f"{_KINDS.get(_first(tags, 339, 1))}{_first(tags, 258, 1)}"
         starts, counts = tags[273], tags[279]
-        texts = _read_texts(memoryview(data)) if tags.keys() & _GDAL_TEXTS else {}
+        said = GDAL_NODATA in tags or GDAL_METADATA in tags
+        texts = _read_texts(memoryview(data)) if said else {}
     except (struct.error, LookupError):
         return None
     usual = all(_first(tags, tag, default) == default for tag, default in _PLAIN.items())
@@ -156,7 +156,7 @@ def _read_texts(view: memoryview) -> dict[int, str]:
     for number in range(entries):
         place = start + 2 + 12 * number
         tag, kind, count = struct.unpack_from("<HHI", view, place)
-        if tag not in _GDAL_TEXTS:
+        if tag not in (GDAL_METADATA, GDAL_NODATA):
             continue
         at = place + 8 if count <= 4 else struct.unpack_from("<I", view, place + 8)[0]
         text = bytes(view[at : at + count]) if kind == _ASCII and count <= _MOST_TEXT else b""

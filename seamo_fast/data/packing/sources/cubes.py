@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from datetime import date
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 import numpy as np
 
@@ -99,6 +99,14 @@ def _starts_with(path: Path, magic: bytes) -> bool:
         return file.read(len(magic)) == magic
 
 
+class _Band(NamedTuple):
+    """A variable, whether its integers stand for unsigned ones, and what it says of its numbers."""
+
+    variable: Any
+    unsigned: bool
+    said: Said
+
+
 class NetCDFCube:
     """Variables [time, y, x] of a NetCDF-4 file, read without scaling or masking."""
 
@@ -106,7 +114,7 @@ class NetCDFCube:
         self.problems: list[Remark] = []
         self.place = item
         self._grids = {name: each.modality(name).grids for name, each in mapping.modalities.items()}
-        self._bands = {
+        variables = {
             name: [_variable(file, path, str(variable)) for variable in each.bands.values()]
             for name, each in mapping.modalities.items()
         }
@@ -114,13 +122,13 @@ class NetCDFCube:
         dates = _time_axis(time, path)
         self.dates: list[date | None] = [*dates]
         self._steps = {day: step for step, day in enumerate(dates)}
-        for variables in self._bands.values():
-            for variable in variables:
+        for each in variables.values():
+            for variable in each:
                 self._check(variable, path, mapping.time)
                 _check_order(variable, path, time)
-        self._said = {
-            name: tuple(_said(variable, path) for variable in variables)
-            for name, variables in self._bands.items()
+        self._bands = {
+            name: [_Band(each, _unsigned(each), _said(each, path)) for each in found]
+            for name, found in variables.items()
         }
 
     def _check(self, variable: Any, path: Path, time: str) -> None:
@@ -146,12 +154,12 @@ class NetCDFCube:
         assert day is not None
         step = self._steps[day]
         try:
-            bands = [_stored(variable, step) for variable in self._bands[modality]]
+            bands = [_stored(band, step) for band in self._bands[modality]]
             grids = [
                 np.stack([bands[channel] for channel in grid.bands])
                 for grid in self._grids[modality]
             ]
-            return Pixels(grids, self._said[modality])
+            return Pixels(grids, tuple(band.said for band in self._bands[modality]))
         except (OSError, ValueError, RuntimeError) as error:
             raise TileError(str(error)) from error
 
@@ -166,9 +174,9 @@ def _variable(file: Any, path: Path, name: str) -> Any:
     return file[name]
 
 
-def _stored(variable: Any, step: int) -> np.ndarray:
-    values = variable[step]
-    if _unsigned(variable):
+def _stored(band: _Band, step: int) -> np.ndarray:
+    values: np.ndarray = band.variable[step]
+    if band.unsigned:
         values = values.view(values.dtype.str.replace("i", "u"))
     return values.astype(values.dtype.newbyteorder("="), copy=False)
 

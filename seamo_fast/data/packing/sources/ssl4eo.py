@@ -26,7 +26,8 @@ from seamo_fast.data.packing.sources.base import (
 )
 from seamo_fast.data.packing.sources.declared import Pixels, registered
 from seamo_fast.data.packing.sources.formats.geo import tiff_position
-from seamo_fast.data.packing.sources.formats.tiff_images import TiffImage, read_tiff
+from seamo_fast.data.packing.sources.formats.metadata import Said
+from seamo_fast.data.packing.sources.formats.tiff_images import read_tiff
 from seamo_fast.data.packing.sources.pairing import season_slots
 from seamo_fast.data.shards import ArraySpec, Remark, array_names
 from seamo_fast.errors import DataError
@@ -69,6 +70,7 @@ class SSL4EO:
             if not (path / _FOLDERS[name]).is_dir():
                 raise DataError(f"{path} has no folder {_FOLDERS[name]} for modality {name!r}")
         self.modalities = tuple(get_modality(name, self.release) for name in names)
+        self._declared = {each.name: registered(each) for each in self.modalities}
         self.arrays = {
             array: ArraySpec(
                 _DTYPES[modality.name],
@@ -161,16 +163,16 @@ class SSL4EO:
     ) -> int:
         """Fills `out`, one [Cg, Hg, Wg] a grid; returns how many values are not finite."""
         files = _band_files(modality, folder)
-        images: dict[int, TiffImage] = {}
+        said: dict[int, Said] = {}
+        masks: dict[int, np.ndarray | None] = {}
         for grid, array in zip(modality.grids, out, strict=True):
             for position, channel in enumerate(grid.bands):
                 file = files[modality.band_names[channel]]
-                image = images[channel] = read_tiff(file)
-                check_tile(file.name, image.values, array.dtype.name, array.shape[1:])
-                array[position] = image.values
-        said = tuple(images[channel].said[0] for channel in range(len(images)))
-        masks = tuple(images[channel].measured for channel in range(len(images)))
-        noted += registered(modality).heed(Pixels([*out], said, masks))
+                values, (said[channel], *_), masks[channel] = read_tiff(file)
+                check_tile(file.name, values, array.dtype.name, array.shape[1:])
+                array[position] = values
+        by_band = (tuple(each[channel] for channel in range(len(each))) for each in (said, masks))
+        noted += self._declared[modality.name].heed(Pixels([*out], *by_band))
         unmeasured = [~np.isfinite(array) for array in out]
         if all(np.all(bad | (array == 0)) for bad, array in zip(unmeasured, out, strict=True)):
             raise TileError("every pixel is nodata (0 or NaN in all bands)", "unmeasured")

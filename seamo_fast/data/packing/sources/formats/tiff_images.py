@@ -85,7 +85,7 @@ def read_tiff(
         plain = read_plain(path, most)
         if plain is not None:
             values, texts = plain
-            return TiffImage(values, _said(path.name, texts, 1))
+            return TiffImage(values, _said(path, texts, 1))
         with TiffFile(path) as file:
             pages = _pages(file)
             values, texts = _read(file, pages, path.name, most, stacked, classes)
@@ -98,7 +98,7 @@ def read_tiff(
         raise TileError(f"{path.name} cannot be read ({type(error).__name__}: {error})") from error
     values = values.astype(values.dtype.newbyteorder("="), copy=False)
     bands = 1 if values.ndim == 2 else len(values)
-    return TiffImage(values, _said(path.name, texts, bands), measured)
+    return TiffImage(values, _said(path, texts, bands), measured)
 
 
 def _pages(file: TiffFile) -> list[TiffPage]:
@@ -114,13 +114,13 @@ def _mask(pages: Sequence[TiffPage], shape: tuple[int, ...]) -> np.ndarray | Non
     return None
 
 
-def _said(name: str, texts: dict[int, str], bands: int) -> tuple[Said, ...]:
+def _said(path: Path, texts: dict[int, str], bands: int) -> tuple[Said, ...]:
     if not texts:
         return (SILENT,) * bands
     try:
         return said_by_tags(texts.get(GDAL_NODATA, ""), texts.get(GDAL_METADATA, ""), bands)
     except ValueError as error:
-        raise TileError(f"{name} {error}", "metadata") from error
+        raise TileError(f"{path.name} {error}", "metadata") from error
 
 
 def _read(
