@@ -9,6 +9,7 @@ from __future__ import annotations
 from ._layers import replaceable as replaceable
 from ._registry import explain as explain
 from ._registry import explain_table as explain_table
+from ._torch_private import has_numbers as has_numbers
 from .assemble_tokens import assemble_tokens as assemble_tokens
 from .embed_patches import embed_patches as embed_patches
 from .gather_patches import gather_patches as gather_patches

@@ -56,6 +56,18 @@ def is_traced(arguments: Sequence[Any]) -> bool:
     )
 
 
+def has_numbers(tensor: torch.Tensor) -> bool:
+    """Whether the numbers of a tensor can be read: nothing traces, transforms or fakes it."""
+    return not (
+        MISSING
+        or type(tensor) not in (torch.Tensor, torch.nn.Parameter)
+        or tensor.is_meta
+        or _dispatch_modes() > 0
+        or _transforms() is not None
+        or _tracing()
+    )
+
+
 def may_have_tangents() -> bool:
     """Whether derivatives in forward mode are being found, or may be."""
     return getattr(_forward_ad, "_current_level", 0) >= 0

@@ -6,7 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 from seamo_fast._version import __version__
-from seamo_fast.errors import SeaMoError
+from seamo_fast.errors import SeaMoError, UnitError, UnitWarning
 from seamo_fast.modalities import Band, Modality, get_modality, list_modalities, register_modality
 
 if TYPE_CHECKING:
@@ -44,6 +44,8 @@ __all__ = [
     "SeaMoBackbone",
     "SeaMoError",
     "TileBatch",
+    "UnitError",
+    "UnitWarning",
     "ViewConfig",
     "Views",
     "__version__",

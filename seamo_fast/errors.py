@@ -20,6 +20,17 @@ class DataError(SeaMoError):
         self.kind = kind
 
 
+class UnitError(DataError, ValueError):
+    """Values that cannot have the unit of their modality, where `strict` asks for an error."""
+
+    def __init__(self, message: str = "", kind: str = "unit") -> None:
+        super().__init__(message, kind)
+
+
+class UnitWarning(UserWarning):
+    """Values that look like another unit than that of their modality."""
+
+
 class ConfigError(SeaMoError):
     """Settings that are unknown, impossible or contradict one another."""
 

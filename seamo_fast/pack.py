@@ -21,6 +21,7 @@ from tqdm import tqdm
 from seamo_fast.cli import Command, progress_bar, say
 from seamo_fast.data.packing import check, report
 from seamo_fast.data.packing.disk_space import estimate
+from seamo_fast.data.packing.leaks.together import find_together
 from seamo_fast.data.packing.packer import (
     OnBad,
     OnMetadata,
@@ -50,7 +51,8 @@ class PackSettings:
         modalities: Names of the modalities to pack; the layout's usual ones by default.
         format: npy (memory-mapped, fastest) or tiff (deflated, smaller).
         splits: Shares of train, val and test such as 0.9,0.05,0.05; each is a shard set in a folder
-            of that name in OUT, and no place is in two of them.
+            of that name in OUT, and no place is in two of them; nor are places that share ground or
+            pixels, whatever their names.
         split_cell: Split by cells of so many degrees instead of by the names of places.
         shard_size: Items (locations or places) a shard.
         workers: Processes.
@@ -60,6 +62,8 @@ class PackSettings:
         on_metadata: use the mapping where a file says something else of its numbers, and report
             it; or stop.
         strict: Stop at the first remark of any kind.
+        fix_offset: Take 1000 from the Sentinel-2 tiles to which it was added while their modality
+            has offset 0, where the tile, its place or its processing baseline leaves no doubt.
     """
 
     source: Path
@@ -78,6 +82,7 @@ class PackSettings:
     overwrite: bool = False
     on_metadata: OnMetadata = "use"
     strict: bool = False
+    fix_offset: bool = False
 
     def __post_init__(self) -> None:
         if self.workers < 1:
@@ -101,6 +106,8 @@ class CheckSettings:
         mapping: As for packing.
         seasons: As for packing.
         modalities: As for packing.
+        splits: As for packing; places that share ground or pixels are then reported too.
+        split_cell: As for packing.
         workers: Processes.
         strict: End with an error if there is a remark of any kind.
     """
@@ -110,12 +117,16 @@ class CheckSettings:
     mapping: str | None = None
     seasons: int | None = None
     modalities: list[str] | None = None
+    splits: str | None = None
+    split_cell: float = 0.0
     workers: int = os.cpu_count() or 1
     strict: bool = False
 
     def __post_init__(self) -> None:
         if self.workers < 1:
             raise ConfigError(f"workers must be 1 or more, but got {self.workers}")
+        if self.split_cell and self.splits is None:
+            raise ConfigError("split_cell needs splits, such as --splits 0.9,0.05,0.05")
 
 
 CHECK: Final = Command("pack --check", CheckSettings, check.__doc__, positional=True)
@@ -129,7 +140,7 @@ COMMAND: Final = Command(
 
 
 def _run(settings: PackSettings) -> None:
-    splits = None if settings.splits is None else Splits.parse(settings.splits, settings.split_cell)
+    splits = _splits(settings)
     plan = Plan(
         settings.out,
         settings.shard_size,
@@ -138,6 +149,7 @@ def _run(settings: PackSettings) -> None:
         splits,
         settings.on_metadata,
         settings.strict,
+        settings.fix_offset,
     )
     source = open_source(
         settings.source,
@@ -152,9 +164,19 @@ def _run(settings: PackSettings) -> None:
     room.check(plan.out)
     items = len(source.items())
     say(f"packing {items} items: {room}")
+    together = None
+    if splits is not None:
+        say("looking for places that share ground or pixels")
+        with progress_bar(items) as bar:
+            together = find_together(source, splits, workers=settings.workers, tick=bar.update)
     with progress_bar(room.samples) as bar:
         manifests = pack_splits(
-            source, plan, workers=settings.workers, progress=_shown(bar), tick=bar.update
+            source,
+            plan,
+            workers=settings.workers,
+            progress=_shown(bar),
+            tick=bar.update,
+            together=together,
         )
     for split, folder in plan.folders.items():
         if split in manifests:
@@ -166,7 +188,12 @@ def _run(settings: PackSettings) -> None:
         _verify([ShardSet(plan.folders[split]) for split in manifests], settings.workers)
 
 
+def _splits(settings: PackSettings | CheckSettings) -> Splits | None:
+    return None if settings.splits is None else Splits.parse(settings.splits, settings.split_cell)
+
+
 def _check(settings: CheckSettings) -> None:
+    splits = _splits(settings)
     source = open_source(
         settings.source,
         settings.layout,
@@ -175,7 +202,7 @@ def _check(settings: CheckSettings) -> None:
         modalities=settings.modalities,
     )
     with progress_bar(source.estimate()) as bar:
-        found = check.check(source, workers=settings.workers, tick=bar.update)
+        found = check.check(source, splits, workers=settings.workers, tick=bar.update)
     say(f"{found.samples} samples of {len(source.items())} items can be packed")
     for title, remarks in (("skipped", found.skipped), ("noted", found.noted)):
         for line in report.listed(title, remarks, ""):

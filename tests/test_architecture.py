@@ -16,7 +16,7 @@ MOST = 12  # modules in a folder, besides its subfolders
 ROWS = [
     {"_version", "errors"},
     {"modalities", "randomness", "files", "checkpoint_files", "cli"},
-    {"tiles", "views", "pictures"},
+    {"tiles", "views", "pictures", "units"},
     {"kernels", "data"},
     {"model"},
     {"reference", "training"},

@@ -24,6 +24,7 @@ from seamo_fast.model.inputs import (
 )
 from seamo_fast.model.layers import init_weights
 from seamo_fast.model.seamo import Embedder
+from seamo_fast.model.unit_check import UnitCheck
 from seamo_fast.model.weights import Weights, read_weights
 
 if TYPE_CHECKING:
@@ -40,17 +41,23 @@ class SeaMoBackbone(Embedder):
     them by the modality's statistics. Gradients flow to the parameters, not to the pixels. TM
     fusion runs where there is more than one group.
 
+    The first two batches of each modality are compared with its unit and statistics. Where they
+    look like another unit, `UnitWarning` says which; nothing else changes. What is compiled or
+    exported is not compared: call the backbone once before.
+
     Attributes:
         modalities: What it takes; `adapt` replaces one by another sensor's description.
         output: What `forward` returns, see there.
         embed_dim: D, width of the tokens.
         num_features: D again, by the name that timm uses.
         patch_size: p; height and width of the images must be multiples of it.
+        unit_check: What compares units; its `strict` may be set.
 
     Args:
         config: Sizes and switches; the decoder's are not used.
         modalities: Registered names or descriptions.
         output: `tokens`, `map` or `pooled`.
+        strict: Raise `UnitError` instead of warning; the first batches wait for the GPU then.
     """
 
     def __init__(
@@ -58,6 +65,7 @@ class SeaMoBackbone(Embedder):
         config: ModelConfig,
         modalities: Sequence[str | Modality] = DEFAULT_MODALITIES,
         output: Output = "tokens",
+        strict: bool = False,
     ) -> None:
         if output not in get_args(Output):
             raise ValueError(f"output must be one of {', '.join(get_args(Output))}, not {output!r}")
@@ -66,6 +74,7 @@ class SeaMoBackbone(Embedder):
         self.output = output
         self.embed_dim = self.num_features = config.width
         self.patch_size = config.patch_size
+        self.unit_check = UnitCheck(strict)
         self.encoder = Encoder(config)
         self.fusion = None if config.fusion == "none" else Fusion(config)
         for part in (self.encoder, self.fusion):
@@ -78,6 +87,7 @@ class SeaMoBackbone(Embedder):
         checkpoint: str | PathLike[str] | Weights,
         modalities: Iterable[str] | None = None,
         output: Output = "tokens",
+        strict: bool = False,
     ) -> SeaMoBackbone:
         """Builds the backbone that pretrained or finetuned weights belong to, of whatever size.
 
@@ -86,6 +96,7 @@ class SeaMoBackbone(Embedder):
                 checkpoint), or what `read_weights` returned.
             modalities: Those to keep, None for all.
             output: As in the constructor.
+            strict: As in the constructor.
 
         Raises:
             ValueError: The weights know no such modality.
@@ -93,7 +104,7 @@ class SeaMoBackbone(Embedder):
                 unknown or of another shape.
         """
         weights = checkpoint if isinstance(checkpoint, Weights) else read_weights(checkpoint)
-        backbone = cls(weights.config, weights.choose(modalities), output)
+        backbone = cls(weights.config, weights.choose(modalities), output, strict)
         weights.load_into(backbone)
         return backbone
 
@@ -116,6 +127,7 @@ class SeaMoBackbone(Embedder):
         """
         new = select_bands(self.patches_of(name), _on_finest_grid(modality))
         self.patch_embed[name] = new
+        self.unit_check.forget(name)
         self.modalities = tuple(new.modality if m.name == name else m for m in self.modalities)
         return self
 
@@ -137,6 +149,7 @@ class SeaMoBackbone(Embedder):
 
         Raises:
             ValueError: The model has no such modality, or a shape is wrong.
+            UnitError: Values look like another unit, and `strict` is set. A ValueError too.
         """
         tokens, grid = self._embed(x, dates, valid)
         z = self.encoder(tokens, valid)
@@ -194,6 +207,9 @@ class SeaMoBackbone(Embedder):
         known = {name: self.patches_of(name).modality for name in images}
         B, T, H, W = check_images(images, known, self.patch_size)
         check_groups(dates, valid, (B, T, len(images)))
+        if not torch.compiler.is_compiling():
+            for m, (name, image) in enumerate(images.items()):
+                self.unit_check(known[name], image, None if valid is None else valid[:, :, m])
         grid = (H // self.patch_size, W // self.patch_size)
         table = self._positions(grid)
         corner = torch.zeros(B, T, 2, device=table.device)
@@ -225,6 +241,7 @@ class Options(TypedDict, total=False):
     image_size: int | None
     patch_size: int | None
     output: Output
+    strict: bool
 
 
 def seamo_vit_tiny(
@@ -243,7 +260,8 @@ def seamo_vit_tiny(
         options: `image_size`: side in pixels onto whose patch grid positions are stretched, by
             default that of pretraining (128 without a checkpoint). `patch_size`: side of a patch in
             pixels, 8; with a checkpoint it must be that of pretraining. `output`: `tokens` (the
-            default), `map` or `pooled`, see `SeaMoBackbone.forward`.
+            default), `map` or `pooled`, see `SeaMoBackbone.forward`. `strict`: whether values that
+            look like another unit are an error, see `SeaMoBackbone`.
 
     Raises:
         CheckpointError: The checkpoint is missing or damaged, or belongs to another size of model.
@@ -286,18 +304,19 @@ def _build(
     image_size: int | None = None,
     patch_size: int | None = None,
     output: Output = "tokens",
+    strict: bool = False,
 ) -> SeaMoBackbone:
     if checkpoint is None:
         config = PRESETS[preset]
         sides = (image_size or config.image_size, patch_size or config.patch_size)
         config = replace(config, image_size=sides[0], patch_size=sides[1])
-        return SeaMoBackbone(config, modalities or DEFAULT_MODALITIES, output)
+        return SeaMoBackbone(config, modalities or DEFAULT_MODALITIES, output, strict)
     weights = read_weights(checkpoint)
     weights.check_size(preset, patch_size)
     if image_size:
         weights = replace(weights, config=replace(weights.config, image_size=image_size))
     names = [m if isinstance(m, str) else m.name for m in modalities] if modalities else None
-    backbone = SeaMoBackbone.from_checkpoint(weights, names, output)
+    backbone = SeaMoBackbone.from_checkpoint(weights, names, output, strict)
     for modality in modalities or ():
         if isinstance(modality, Modality):
             backbone.adapt(modality.name, modality)

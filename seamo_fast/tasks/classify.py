@@ -18,6 +18,7 @@ from seamo_fast.modalities import Modality
 from seamo_fast.model.backbone import SeaMoBackbone
 from seamo_fast.model.config import PRESETS
 from seamo_fast.model.inputs import shared_bands
+from seamo_fast.model.unit_check import UnitCheck
 from seamo_fast.model.weights import Weights, read_weights
 from seamo_fast.tasks.classifier import Classifier, predict
 from seamo_fast.tasks.config import FinetuneConfig
@@ -68,7 +69,10 @@ def classify(config: FinetuneConfig) -> dict[str, Any]:
     output = Path(config.output or f"runs/{dataset.kind}-{config.method}-{start_name}")
     output.mkdir(parents=True, exist_ok=True)
     parts = _load(dataset, config)
-    modality = measure(dataset.modality, parts.train.images, f"{dataset.kind} training split")
+    release = f"{dataset.kind} training split"
+    modality = measure(dataset.modality, parts.train.images, release, config.strict)
+    for part in parts[1:]:
+        UnitCheck(config.strict)(modality, part.images[:, None])
     model = Classifier(_backbone(config, weights, known, modality), dataset.classes).to(device)
     chosen = _train(model, parts, config, dtype)
     predicted = predict(model, parts.test.images, dtype).argmax(dim=1)
@@ -132,9 +136,9 @@ def _backbone(
     """Returns a backbone without fusion that takes the dataset's bands alone."""
     if weights is None:
         preset = replace(PRESETS[config.model or "tiny"], fusion="none")
-        return SeaMoBackbone(preset, [modality], "pooled")
+        return SeaMoBackbone(preset, [modality], "pooled", config.strict)
     weights = replace(weights, config=replace(weights.config, fusion="none"))
-    backbone = SeaMoBackbone.from_checkpoint(weights, [known.name], "pooled")
+    backbone = SeaMoBackbone.from_checkpoint(weights, [known.name], "pooled", config.strict)
     return backbone.adapt(known.name, modality)
 
 

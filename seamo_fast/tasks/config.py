@@ -35,6 +35,8 @@ class FinetuneConfig:
         precision: `auto` takes bfloat16 where the hardware has matrix units for it, else float32.
         on_bad: What an image that cannot be read does: `skip` counts it and continues without it,
             `stop` ends the run.
+        strict: End the run if images look like another unit than that of their dataset, instead
+            of warning.
     """
 
     data: str
@@ -53,6 +55,7 @@ class FinetuneConfig:
     device: str = "auto"
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     on_bad: OnBad = "skip"
+    strict: bool = False
 
     def __post_init__(self) -> None:
         ranges = {

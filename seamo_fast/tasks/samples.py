@@ -14,6 +14,7 @@ from torch import Tensor
 from seamo_fast.data.shards.band_statistics import BandStatistics
 from seamo_fast.errors import DataError
 from seamo_fast.modalities import Modality
+from seamo_fast.model.unit_check import UnitCheck
 from seamo_fast.tasks.datasets.reading.base import LabelledDataset, LabelledTile, OnBad
 
 _CHUNK = 256
@@ -78,12 +79,16 @@ def load_samples(
     return Samples(images[: len(labels)], torch.tensor(labels), skipped)
 
 
-def measure(modality: Modality, images: Tensor, release: str) -> Modality:
+def measure(modality: Modality, images: Tensor, release: str, strict: bool = False) -> Modality:
     """Returns the modality with the statistics of images [n, C, H, W], read once.
+
+    A `UnitWarning` says where images look like another unit than the modality's.
 
     Raises:
         DataError: A band has the same value everywhere.
+        UnitError: Images look like another unit, and `strict` is set.
     """
+    UnitCheck(strict)(modality, images[:, None])
     statistics = BandStatistics(len(modality.bands))
     for chunk in images.split(_CHUNK):
         statistics.add(modality, [chunk.numpy()], torch.ones(len(chunk), dtype=torch.bool).numpy())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -21,13 +21,15 @@ class Split(NamedTuple):
     test: list[int]
 
 
-def stratified_split(labels: Sequence[str]) -> Split:
+def stratified_split(labels: Sequence[str], same: Mapping[int, int] | None = None) -> Split:
     """Splits 60/20/20 within every class.
 
-    A pure function of the labels in their order: no seed, so that results stay comparable.
+    A pure function of its arguments: no seed, so that results stay comparable.
 
     Args:
         labels: Name of every image's class, in the order of the sorted file names.
+        same: Numbers of images that hold the same pixels as an earlier one, and the number of the
+            first such, which they follow; all others are drawn as if there were none.
 
     Raises:
         DataError: A class has too few images to be in every part.
@@ -44,4 +46,9 @@ def stratified_split(labels: Sequence[str]) -> Split:
         order = members[generator(0, "split", label).random(len(members)).argsort(kind="stable")]
         for part, chosen in zip(parts, np.split(order, [-2 * held_out, -held_out]), strict=True):
             part.extend(chosen.tolist())
-    return Split(*(sorted(part) for part in parts))
+    drawn = {number: n for n, part in enumerate(parts) for number in part}
+    moved = {number: drawn[first] for number, first in (same or {}).items()}
+    found = Split([], [], [])
+    for number, at in sorted({**drawn, **moved}.items()):
+        found[at].append(number)
+    return found

@@ -43,7 +43,7 @@ def loss() -> Tensor:
 
 def test_public_names() -> None:
     names = {name for name, value in vars(kernels).items() if callable(value)}
-    assert names == {*OPS, "explain", "explain_table", "replaceable"}
+    assert names == {*OPS, "explain", "explain_table", "has_numbers", "replaceable"}
 
 
 def chosen() -> dict[str, str]:

@@ -33,6 +33,16 @@ def test_the_split_never_changes() -> None:
     assert alone.test == [number - 10 for number in split.test if number >= 10]
 
 
+@given(st.dictionaries(st.integers(15, 29), st.integers(0, 14)))
+def test_images_that_are_the_same_follow_the_first(same: dict[int, int]) -> None:
+    labels = ["Forest"] * 10 + ["River"] * 20
+    plain, split = stratified_split(labels), stratified_split(labels, same)
+    before = {number: n for n, part in enumerate(plain) for number in part}
+    after = {number: n for n, part in enumerate(split) for number in part}
+    assert after == before | {number: before[first] for number, first in same.items()}
+    assert all(part == sorted(part) for part in split)
+
+
 def test_classes_that_are_too_small_are_named() -> None:
     with pytest.raises(DataError, match="class 'River' has 2 images"):
         stratified_split(["Forest"] * 10 + ["River"] * 2)

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Final
+from datetime import date
+from typing import Any
 
 import numpy as np
 
+from seamo_fast.data.packing.offsets import JudgedTiles
+from seamo_fast.data.packing.radiometry import is_judged, judge
 from seamo_fast.data.shards.band_statistics import BandStatistics
 from seamo_fast.modalities import Modality
-
-FLOOR: Final = 1.0  # percent of the values that count as a band's darkest
-DARK: Final = 900  # DN: with +1000 added, hardly any value is below
-CIRRUS: Final = "B10"  # sees no ground: almost 0 anywhere, whatever the scene
 
 
 class BandProfile:
@@ -27,12 +26,31 @@ class BandProfile:
         self.maximum = np.full(bands, -np.inf)
         self.unmeasured = np.zeros(bands, np.int64)
         self.histogram = np.zeros((bands, 0), np.int64)  # of the values from -32768 to 65535
-        # tiles whose darkest values are below and above what an offset of 1000 leaves
-        self.tiles = np.zeros(2, np.int64)
+        self.tiles = JudgedTiles()
 
-    def add(self, modality: Modality, grids: Sequence[np.ndarray], valid: np.ndarray) -> None:
-        """Takes in the valid groups of one sample; grids [T, Cg, Hg, Wg], valid bool [T]."""
+    def add(
+        self,
+        modality: Modality,
+        grids: Sequence[np.ndarray],
+        valid: np.ndarray,
+        id: str = "",
+        dates: Sequence[date | None] = (),
+        baselines: Sequence[float | None] = (),
+    ) -> None:
+        """Takes in the valid groups of one sample.
+
+        Args:
+            modality: What they are.
+            grids: Each [T, Cg, Hg, Wg].
+            valid: bool [T].
+            id: Name of the sample.
+            dates: T dates; none if unknown.
+            baselines: T processing baselines; none if unknown.
+        """
         self.moments.add(modality, grids, valid)
+        if is_judged(modality):
+            judged = judge(modality, grids, valid, dates, baselines)
+            self.tiles.add(id, dates or [None] * len(valid), judged)
         for grid, array in zip(modality.grids, grids, strict=True):
             for position, channel in enumerate(grid.bands):
                 for tile in array[valid, position]:
@@ -54,9 +72,6 @@ class BandProfile:
             self.histogram = np.zeros((len(self.minimum), 2**15 + 2**16), np.int64)
         shifted = values.astype(np.int64) + 2**15
         self.histogram[channel] += np.bincount(shifted, minlength=2**15 + 2**16)
-        if modality.band_names[channel] == CIRRUS:
-            dark = int(np.percentile(values, FLOOR)) >= DARK
-            self.tiles[int(dark)] += 1
 
     def merge(self, other: BandProfile) -> None:
         """Takes in what another part has gathered."""
@@ -64,7 +79,7 @@ class BandProfile:
         self.minimum = np.minimum(self.minimum, other.minimum)
         self.maximum = np.maximum(self.maximum, other.maximum)
         self.unmeasured += other.unmeasured
-        self.tiles += other.tiles
+        self.tiles.extend(other.tiles)
         if not self.histogram.size:
             self.histogram = other.histogram
         elif other.histogram.size:

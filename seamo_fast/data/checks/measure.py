@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import date, timedelta
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 
@@ -13,12 +14,24 @@ from seamo_fast.data.checks.band_profile import BandProfile
 from seamo_fast.data.packing.jobs import Tick, count, run_jobs
 from seamo_fast.data.packing.sources import Source
 from seamo_fast.data.shards import Remark, ShardSet
+from seamo_fast.data.shards.remarks import unique
 from seamo_fast.errors import DataError
-from seamo_fast.modalities import Modality
+from seamo_fast.modalities import MISSING_DATE, Modality
 
 _ITEMS: Final = 64  # of a dataset, a job
 _NOTE: Final = "statistics of "  # how remarks on statistics begin
-_Groups = Iterator[tuple[Modality, Sequence[np.ndarray], np.ndarray]]
+_EPOCH: Final = date(1970, 1, 1)
+
+
+class _Groups(NamedTuple):
+    """What one modality has of a sample; the arguments of `BandProfile.add`."""
+
+    modality: Modality
+    grids: Sequence[np.ndarray]
+    valid: np.ndarray
+    id: str
+    dates: Sequence[date | None]
+    baselines: Sequence[float | None] = ()
 
 
 @dataclass(frozen=True)
@@ -31,13 +44,14 @@ class _Part:
     def run(self) -> tuple[dict[str, BandProfile], list[Remark]]:
         profiles: dict[str, BandProfile] = {}
         bad: list[Remark] = []
-        for modality, grids, valid in self._groups(bad):
-            if modality.name not in profiles:
-                profiles[modality.name] = BandProfile(len(modality.bands))
-            profiles[modality.name].add(modality, grids, valid)
+        for groups in self._groups(bad):
+            name = groups.modality.name
+            if name not in profiles:
+                profiles[name] = BandProfile(len(groups.modality.bands))
+            profiles[name].add(*groups)
         return profiles, bad
 
-    def _groups(self, bad: list[Remark]) -> _Groups:
+    def _groups(self, bad: list[Remark]) -> Iterator[_Groups]:
         if isinstance(self.source, Path):
             yield from self._stored(ShardSet(self.source), bad)
             return
@@ -47,14 +61,21 @@ class _Part:
                     count()
                     bad += reading.skipped
                     for modality in self.source.modalities:
-                        if modality.name in reading.arrays:
-                            valid = np.array(reading.valid[modality.name], bool)
-                            yield modality, reading.arrays[modality.name], valid
+                        name = modality.name
+                        if name in reading.arrays:
+                            yield _Groups(
+                                modality,
+                                reading.arrays[name],
+                                np.array(reading.valid[name], bool),
+                                reading.id,
+                                reading.dates[name],
+                                reading.baselines.get(name, ()),
+                            )
             except DataError as error:
                 count()
                 bad.append(Remark(item, str(error), error.kind))
 
-    def _stored(self, shards: ShardSet, bad: list[Remark]) -> _Groups:
+    def _stored(self, shards: ShardSet, bad: list[Remark]) -> Iterator[_Groups]:
         for number in map(int, self.items):
             count()
             try:
@@ -63,7 +84,17 @@ class _Part:
                 bad.append(Remark(f"sample {number}", str(error), error.kind))
                 continue
             for column, modality in enumerate(shards.modalities):
-                yield modality, sample.bands[modality.name], sample.valid[:, column]
+                yield _Groups(
+                    modality,
+                    sample.bands[modality.name],
+                    sample.valid[:, column],
+                    shards.id(number),
+                    [_date(day) for day in sample.dates[:, column].tolist()],
+                )
+
+
+def _date(day: int) -> date | None:
+    return None if day == MISSING_DATE else _EPOCH + timedelta(day)
 
 
 def measure(
@@ -120,10 +151,15 @@ def store(
             for each in modalities
         )
     kept = [each for each in manifest.noted if not each.what.startswith(_NOTE)]
+    said = {each.why for each in kept}
     found = [Remark(f"{_NOTE}{name}", why) for name, reasons in flags.items() for why in reasons]
+    found = [each for each in found if each.why not in said]
+    for each in modalities:
+        if each.name in profiles:
+            found += profiles[each.name].tiles.remarks(each)[1:]
     statistics = {
         each.name: profiles[each.name].to_dict(each) for each in modalities if each.name in profiles
     }
-    replace(manifest, modalities=modalities, noted=(*kept, *found), statistics=statistics).save(
-        shards.path
-    )
+    replace(
+        manifest, modalities=modalities, noted=unique([*kept, *found]), statistics=statistics
+    ).save(shards.path)

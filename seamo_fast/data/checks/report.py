@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Final
 
 from seamo_fast.data.checks.band_profile import BandProfile
 from seamo_fast.modalities import Modality
 
+_SHOWN: Final = 10  # tiles; the manifest of a shard set has all
+
 
 def table(modality: Modality, profile: BandProfile | None, flags: Sequence[str]) -> Iterator[str]:
-    """Yields the lines about a modality: a row a band, then what is suspicious.
+    """Yields the lines about a modality: a row a band, what is suspicious, and in which tiles.
 
     Args:
         modality: What was measured.
@@ -22,6 +25,11 @@ def table(modality: Modality, profile: BandProfile | None, flags: Sequence[str])
         yield from _rows(modality, profile)
     for why in flags:
         yield f"  flag: {why}"
+    named = [] if profile is None else profile.tiles.remarks(modality)[1:]
+    for remark in named[:_SHOWN]:
+        yield f"    {remark.what}: {remark.why}"
+    if len(named) > _SHOWN:
+        yield f"    and {len(named) - _SHOWN} more"
 
 
 def _rows(modality: Modality, profile: BandProfile) -> Iterator[str]:

@@ -6,8 +6,9 @@ from typing import Final
 
 import numpy as np
 
-from seamo_fast.data.checks.band_profile import CIRRUS, DARK, FLOOR, BandProfile
+from seamo_fast.data.checks.band_profile import BandProfile
 from seamo_fast.modalities import Modality
+from seamo_fast.units import Look, doubt_unit
 
 _SPREAD: Final = 1.0  # standard deviations by which a mean may differ from the published one
 
@@ -26,67 +27,27 @@ def suspicions(modality: Modality, profile: BandProfile | None) -> list[str]:
     measured = profile.moments.count > 0
     empty = [name for name, seen in zip(modality.band_names, measured, strict=True) if not seen]
     found = [f"no pixel of {', '.join(empty)} is measured"] if empty else []
-    wrong = _unit(modality, profile, measured)
+    wrong = _unit(modality, profile)
     if wrong:
         return [*found, wrong]
-    if modality.unit == "dn" and modality.scale == 10000:
-        found += _offset(modality, profile)
+    found += [remark.why for remark in profile.tiles.remarks(modality)[:1]]
     return found + _drift(modality, profile, measured)
 
 
-def _unit(modality: Modality, profile: BandProfile, measured: np.ndarray) -> str | None:
-    low = float(profile.minimum[measured].min())
-    high = float(profile.maximum[measured].max())
-    mean = float(profile.moments.mean[measured].mean())
-    span = f"values {low:g} to {high:g}, mean {mean:g}"
-    if modality.unit == "db":
-        return _decibels(low, high, span)
-    if modality.unit == "dn":
-        if low < -1 and mean < 0:
-            return f"unit is dn, but {span} look like decibels"
-        if high <= 4:
-            return f"unit is dn, but {span} look like reflectance: give unit reflectance"
-    if modality.unit == "reflectance" and mean > 4:
-        return f"unit is reflectance, but {span} look like digital numbers: give unit dn"
-    if modality.unit == "uint8" and (low < 0 or high > 255):
-        return f"unit is uint8, but {span} do not fit"
-    return None
-
-
-def _decibels(low: float, high: float, span: str) -> str | None:
-    if low >= 0 and high > 100:
-        return f"unit is db, but {span} look like digital numbers or amplitudes"
-    if low >= 0:
-        return f"unit is db, but {span} look like linear backscatter: take 10 * log10 of it"
-    if low < -200 or high > 100:
-        return f"unit is db, but {span} are no decibels: is a nodata value missing?"
-    return None
-
-
-def _offset(modality: Modality, profile: BandProfile) -> list[str]:
-    """Compares the darkest values with the offset; B10 shows it for every single tile."""
-    below, above = (int(n) for n in profile.tiles)
-    shifted = modality.offset >= 1000
-    if below and above:
-        return [
-            f"{above} tiles have +1000 added and {below} have not (by band {CIRRUS}), but the "
-            f"offset is {modality.offset:g} for all: pack them apart"
-        ]
-    floor = profile.percentile(FLOOR)
-    if floor is None:
-        return []
-    darkest = float(np.nanmin(floor))
-    if not shifted and (above or (not below and darkest >= DARK)):
-        return [
-            f"the darkest percent of the values reaches up to {darkest:g}: 1000 seems to have been "
-            "added (Sentinel-2 since 2022, SSL4EO-S12 v1.1), but the offset is 0"
-        ]
-    if shifted and (below or darkest < DARK / 2):
-        return [
-            f"the darkest percent of the values reaches up to {darkest:g}: 1000 seems not to have "
-            f"been added everywhere, but the offset is {modality.offset:g}"
-        ]
-    return []
+def _unit(modality: Modality, profile: BandProfile) -> str | None:
+    look = Look(
+        count=profile.moments.count,
+        low=profile.minimum,
+        high=profile.maximum,
+        mean=profile.moments.mean,
+        std=profile.std,
+        whole=profile.histogram.size > 0,
+    )
+    doubt = doubt_unit(modality, look)
+    if doubt is None:
+        return None
+    found = f"unit is {modality.unit}, but {look} {doubt.looks}"
+    return f"{found}: {doubt.advice}" if doubt.advice else found
 
 
 def _drift(modality: Modality, profile: BandProfile, measured: np.ndarray) -> list[str]:

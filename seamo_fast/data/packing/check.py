@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from seamo_fast.data.packing.jobs import Tick, count, run_jobs
+from seamo_fast.data.packing.leaks.together import find_together
+from seamo_fast.data.packing.offsets import (
+    JudgedTiles,
+    add_judged,
+    judge_reading,
+    offset_remarks,
+)
 from seamo_fast.data.packing.sources import Source
+from seamo_fast.data.packing.splits import Splits
 from seamo_fast.data.shards.remarks import Remark, unique
 from seamo_fast.errors import DataError
 
@@ -35,8 +42,9 @@ class _Part:
     source: Source
     items: list[str]
 
-    def run(self) -> Audit:
+    def run(self) -> tuple[Audit, dict[str, JudgedTiles]]:
         samples, skipped, noted = 0, [], []
+        tiles: dict[str, JudgedTiles] = {}
         for item in self.items:
             try:
                 for reading in self.source.read(item):
@@ -47,30 +55,37 @@ class _Part:
                     if reading.empty:
                         why = "no tile of it can be used"
                         skipped.append(Remark(reading.id, why, "unusable"))
+                        continue
+                    add_judged(tiles, reading, judge_reading(reading, self.source.modalities))
             except DataError as error:
                 count()
                 skipped.append(Remark(item, str(error), error.kind))
-        return Audit(samples, tuple(skipped), tuple(noted))
+        return Audit(samples, tuple(skipped), tuple(noted)), tiles
 
 
-def check(source: Source, *, workers: int = 1, tick: Tick = lambda done: None) -> Audit:
+def check(
+    source: Source,
+    splits: Splits | None = None,
+    *,
+    workers: int = 1,
+    tick: Tick = lambda done: None,
+) -> Audit:
     """Returns what packing a source would report.
 
     Args:
         source: What would be packed.
+        splits: What it would be split into; then places that share ground or pixels are found too.
         workers: Processes.
         tick: Called with the number of samples that were read since the last call.
     """
+    shared = find_together(source, splits, workers=workers).remarks if splits else []
     items = source.items()
     parts = [_Part(source, items[start : start + _ITEMS]) for start in range(0, len(items), _ITEMS)]
     found = list(run_jobs(parts, workers, tick))
+    audits = [audit for audit, _ in found]
+    offsets = offset_remarks(source.modalities, [tiles for _, tiles in found])
     return Audit(
-        sum(each.samples for each in found),
-        unique(_all(found, "skipped")),
-        unique(_all(found, "noted")),
+        sum(each.samples for each in audits),
+        unique(each for audit in audits for each in audit.skipped),
+        unique([*shared, *(each for audit in audits for each in audit.noted), *offsets]),
     )
-
-
-def _all(parts: list[Audit], name: str) -> Iterator[Remark]:
-    for part in parts:
-        yield from getattr(part, name)

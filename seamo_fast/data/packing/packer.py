@@ -6,12 +6,20 @@ import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 from seamo_fast.data.packing.jobs import Tick, count, run_jobs
+from seamo_fast.data.packing.leaks.together import Together, find_together
+from seamo_fast.data.packing.offsets import (
+    JudgedTiles,
+    add_judged,
+    judge_reading,
+    offset_remarks,
+)
+from seamo_fast.data.packing.radiometry import Judged
 from seamo_fast.data.packing.sources import Reading, Source
 from seamo_fast.data.packing.splits import Splits
 from seamo_fast.data.shards import Encoding, Manifest, Remark, ShardEntry
@@ -21,6 +29,7 @@ from seamo_fast.data.shards.write_shard import ShardFolder, ShardReport, finishe
 from seamo_fast.errors import ConfigError, DataError, SeaMoError
 from seamo_fast.files import writing
 
+_MOVED: Final = "moved"  # in the settings of a shard's report
 OnBad = Literal["skip", "stop"]
 OnMetadata = Literal["use", "stop"]
 
@@ -46,6 +55,8 @@ class Plan:
         on_metadata: What it does that a file says something else of its numbers than the mapping:
             "use" takes the mapping and reports it, "stop" raises.
         strict: Whether the first remark of any kind raises.
+        fix_offset: Whether to take 1000 from Sentinel-2 tiles that have it for sure while their
+            modality has offset 0.
 
     Raises:
         ConfigError: `shard_size` is below 1.
@@ -58,6 +69,7 @@ class Plan:
     splits: Splits | None = None
     on_metadata: OnMetadata = "use"
     strict: bool = False
+    fix_offset: bool = False
 
     def __post_init__(self) -> None:
         if self.shard_size < 1:
@@ -88,6 +100,8 @@ class Plan:
             "encoding": self.encoding,
             "splits": splits,
         }
+        if self.fix_offset:  # only then: sets that earlier versions began are resumed
+            settings["fix_offset"] = True
         return json.loads(json.dumps(settings))
 
 
@@ -99,6 +113,7 @@ class _Job:
     plan: Plan
     name: str
     items: list[str]
+    moved: dict[str, str]  # places that share ground or pixels with others: place -> split
 
     def run(self) -> dict[str, Shard]:
         targets = {split: folder / self.name for split, folder in self.plan.folders.items()}
@@ -111,8 +126,9 @@ class _Job:
         return shards
 
     def _pack(self, splits: Sequence[str]) -> dict[str, Shard]:
-        source, settings = self.source, self.plan.settings(self.source)
+        source, settings = self.source, self._settings()
         reports = {split: ShardReport(self.items, settings) for split in self.plan.folders}
+        tiles: dict[str, dict[str, JudgedTiles]] = {split: {} for split in splits}
         with ExitStack() as stack:
             folders = {
                 split: stack.enter_context(
@@ -128,8 +144,9 @@ class _Job:
                 )
                 for split in splits
             }
-            for split, reading in self._readings(reports):
+            for split, reading, judged in self._readings(reports):
                 if split in folders:
+                    add_judged(tiles[split], reading, judged)
                     folders[split].add(
                         reading.id,
                         reading.arrays,
@@ -140,32 +157,44 @@ class _Job:
                     )
             for report in reports.values():  # what holds for a whole set is said of each sample
                 report.noted = list(unique(report.noted))
+            for split, found in tiles.items():
+                reports[split].radiometry = {name: each.to_dict() for name, each in found.items()}
             return {
                 split: Shard(folder.close(reports[split]), reports[split], kept=False)
                 for split, folder in folders.items()
             }
 
-    def _readings(self, reports: Mapping[str, ShardReport]) -> Iterator[tuple[str, Reading]]:
+    def _readings(
+        self, reports: Mapping[str, ShardReport]
+    ) -> Iterator[tuple[str, Reading, dict[str, Judged]]]:
         first = next(iter(reports))
         for item in self.items:
             try:
                 for reading in self.source.read(item):
                     count()
                     split = first if reading.empty else self._split(reading)
+                    judged = judge_reading(reading, self.source.modalities, self.plan.fix_offset)
                     skipped = [*reading.skipped]
                     if reading.empty:
                         why = "no tile of it can be used"
                         skipped.append(Remark(reading.id, why, "unusable"))
                     self._report(skipped, reading.noted, reports[split])
                     if not reading.empty:
-                        yield split, reading
+                        yield split, reading, judged
             except DataError as error:
                 count()
                 self._report([Remark(item, str(error), error.kind)], [], reports[first])
 
     def _split(self, reading: Reading) -> str:
-        splits = self.plan.splits
-        return splits.choose(reading.place or reading.id, reading.position) if splits else ""
+        splits, place = self.plan.splits, reading.place or reading.id
+        if splits is None:
+            return ""
+        return self.moved.get(place) or splits.choose(place, reading.position)
+
+    def _settings(self) -> dict[str, Any]:
+        # a shard without such places is what earlier versions made, so theirs are kept
+        settings = self.plan.settings(self.source)
+        return {**settings, _MOVED: self.moved} if self.moved else settings
 
     def _report(
         self, skipped: Sequence[Remark], noted: Sequence[Remark], report: ShardReport
@@ -177,10 +206,14 @@ class _Job:
         report.noted += noted
 
     def _keep(self, target: Path) -> Shard:
-        report = ShardReport.load(target)
-        if report.items != self.items or report.settings != self.plan.settings(self.source):
+        report, settings = ShardReport.load(target), self._settings()
+        if report.items != self.items or report.settings != settings:
+            why = "from other items or with other settings"
+            besides = {**report.settings, _MOVED: None} == {**settings, _MOVED: None}
+            if report.items == self.items and besides:
+                why = "with another grouping of the places that share ground or pixels"
             raise DataError(
-                f"{target} was packed from other items or with other settings; choose another "
+                f"{target} was packed {why}; choose another "
                 "folder, or give --overwrite to delete the shards in this one"
             )
         remark = self.plan.stops(report.skipped, report.noted)
@@ -200,11 +233,13 @@ def pack_splits(
     workers: int = 1,
     progress: Callable[[str, Shard], None] = lambda split, shard: None,
     tick: Tick = lambda done: None,
+    together: Together | None = None,
 ) -> dict[str, Manifest]:
     """Packs every item of a source; the result does not depend on the number of workers.
 
     Shards that an earlier run with the same settings finished are kept. If nothing at all can be
-    packed, nothing is left behind that would hinder the next run.
+    packed, nothing is left behind that would hinder the next run. With splits the source is scanned
+    first for places that share ground or pixels: none of them are in two splits.
 
     Args:
         source: What to pack.
@@ -212,6 +247,7 @@ def pack_splits(
         workers: Processes, each packing whole shards.
         progress: Called after each shard, in order, with the name of its split.
         tick: Called with the number of samples that were read since the last call.
+        together: What `find_together` found with these splits; None looks.
 
     Returns:
         The manifest of each split that got a sample; its name is empty without splits. Modalities
@@ -224,13 +260,22 @@ def pack_splits(
     """
     if workers < 1:
         raise ConfigError(f"workers must be 1 or more, but got {workers}")
+    if together is None:
+        splits = plan.splits
+        together = find_together(source, splits, workers=workers) if splits else Together()
+    remark = plan.stops([], together.remarks)
+    if remark is not None:
+        raise DataError(f"{remark.what}: {remark.why}")
     items = iter(source.items())
     chunks = list(iter(lambda: list(islice(items, plan.shard_size)), []))
     for folder in plan.folders.values():
         with writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
         remove_partials(folder)
-    jobs = [_Job(source, plan, f"shard-{n:05d}", chunk) for n, chunk in enumerate(chunks)]
+    jobs = [
+        _Job(source, plan, f"shard-{n:05d}", chunk, together.of(chunk))
+        for n, chunk in enumerate(chunks)
+    ]
     found: dict[str, list[Shard]] = {split: [] for split in plan.folders}
     try:
         for shards in run_jobs(jobs, workers, tick):
@@ -242,10 +287,12 @@ def pack_splits(
     finally:
         for folder in plan.folders.values():
             remove_partials(folder)
-    return _finish(source, plan, found)
+    return _finish(source, plan, found, together)
 
 
-def _finish(source: Source, plan: Plan, found: dict[str, list[Shard]]) -> dict[str, Manifest]:
+def _finish(
+    source: Source, plan: Plan, found: dict[str, list[Shard]], together: Together
+) -> dict[str, Manifest]:
     """Writes the manifests; a split without a sample leaves nothing behind."""
     filled = [
         split for split, shards in found.items() if any(each.entry.samples for each in shards)
@@ -257,8 +304,12 @@ def _finish(source: Source, plan: Plan, found: dict[str, list[Shard]]) -> dict[s
     skipped = [each for split in empty for shard in found[split] for each in shard.report.skipped]
     manifests: dict[str, Manifest] = {}
     modalities = source.modalities
+    noted = {
+        split: [*together.noted.get(split, ()), *_judged(source, plan, found[split])]
+        for split in filled
+    }
     for split in filled or list(found)[:1]:
-        finished = _finished(plan.folders[split], found[split])
+        finished = _finished(plan.folders[split], found[split], noted.get(split, ()))
         manifests[split] = finished or write_manifest(
             plan.folders[split],
             modalities,
@@ -268,19 +319,38 @@ def _finish(source: Source, plan: Plan, found: dict[str, list[Shard]]) -> dict[s
             source=f"{source.layout}: {source.path.resolve().name}",
             release=source.release,
             skipped=skipped,
+            noted=noted.get(split, ()),
             encoding=plan.encoding,
         )
         modalities, skipped = manifests[split].modalities, []
     return manifests
 
 
-def _finished(folder: Path, shards: Sequence[Shard]) -> Manifest | None:
+def _judged(source: Source, plan: Plan, shards: Sequence[Shard]) -> list[Remark]:
+    """Returns what contradicts the offsets of the modalities in a whole set."""
+    parts = [
+        {name: JudgedTiles(**each) for name, each in shard.report.radiometry.items()}
+        for shard in shards
+    ]
+    noted = offset_remarks(source.modalities, parts)
+    remark = plan.stops([], noted)
+    if remark is not None:
+        raise DataError(f"{remark.what}: {remark.why}")
+    return noted
+
+
+def _finished(folder: Path, shards: Sequence[Shard], noted: Sequence[Remark]) -> Manifest | None:
     """Returns the manifest of these very shards, which may hold statistics, if there is one."""
     if not all(shard.kept for shard in shards) or not (folder / "manifest.json").is_file():
         return None
     manifest = Manifest.load(folder)
     entries = [shard.entry for shard in shards if shard.entry.samples]
-    return manifest if list(manifest.shards) == entries else None
+    if list(manifest.shards) != entries:
+        return None
+    if not set(noted) <= set(manifest.noted):  # earlier versions did not look for such places
+        manifest = replace(manifest, noted=unique([*noted, *manifest.noted]))
+        manifest.save(folder)
+    return manifest
 
 
 def _remove(folder: Path, shards: Sequence[Shard]) -> None:

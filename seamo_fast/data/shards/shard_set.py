@@ -95,7 +95,12 @@ class ShardSet:
         """Returns where sample `index` is and what it is called in its source."""
         shard, record = self._locate(index)
         entry = self.manifest.shards[shard]
-        return f"{self.path / entry.name} record {record} ({self._load(shard).ids[record]})"
+        return f"{self.path / entry.name} record {record} ({self.id(index)})"
+
+    def id(self, index: int) -> str:
+        """Returns what sample `index` is called in its source."""
+        shard, record = self._locate(index)
+        return self._load(shard).ids[record]
 
     def read(
         self,

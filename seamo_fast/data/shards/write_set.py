@@ -42,6 +42,7 @@ def write_manifest(
     source: str,
     release: str,
     skipped: Sequence[Remark] = (),
+    noted: Sequence[Remark] = (),
     encoding: Encoding = "npy",
 ) -> Manifest:
     """Completes a shard set: merges the statistics of its shards and writes its manifest.
@@ -69,7 +70,7 @@ def write_manifest(
         arrays=dict(arrays),
         shards=shards,
         skipped=unique([*skipped, *(each for report in reports for each in report.skipped)]),
-        noted=unique([each for report in reports for each in report.noted]),
+        noted=unique([*noted, *(each for report in reports for each in report.noted)]),
         encoding=encoding,
     )
     manifest.save(out)

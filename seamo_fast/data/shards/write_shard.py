@@ -41,6 +41,8 @@ class ShardReport:
         skipped: What could not be packed.
         noted: What was packed but is unusual.
         statistics: Of the modalities that came without: name -> `BandStatistics.to_dict`.
+        radiometry: How the tiles of Sentinel-2 were judged (`seamo_fast.data.packing.offsets`):
+            name -> `JudgedTiles.to_dict`.
     """
 
     items: list[str] = field(default_factory=list)
@@ -48,6 +50,7 @@ class ShardReport:
     skipped: list[Remark] = field(default_factory=list)
     noted: list[Remark] = field(default_factory=list)
     statistics: dict[str, dict[str, Any]] = field(default_factory=dict)
+    radiometry: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @classmethod
     def load(cls, folder: Path) -> ShardReport:
@@ -68,9 +71,12 @@ class ShardReport:
         return report
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns what report.json holds."""
+        """Returns what report.json holds; without `radiometry` where nothing was judged."""
         remarks = {name: [each._asdict() for each in getattr(self, name)] for name in _REMARKS}
-        return {**asdict(self), **remarks}
+        fields = {**asdict(self), **remarks}
+        if not self.radiometry:
+            del fields["radiometry"]
+        return fields
 
 
 _REMARKS: Final = ("skipped", "noted")

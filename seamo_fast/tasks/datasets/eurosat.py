@@ -6,14 +6,19 @@ offset, whose files hold B8A last. Both are read in the layout that their archiv
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Final, Literal, get_args
+
+import numpy as np
 
 from seamo_fast.errors import DataError
 from seamo_fast.modalities import S2L1C, Modality
 from seamo_fast.tasks.datasets.reading.base import Contents, FileEntry, LabelledDataset, OnBad, Task
+from seamo_fast.tasks.datasets.reading.duplicates import first_of_same
 from seamo_fast.tasks.datasets.reading.images import read_image
 from seamo_fast.tasks.datasets.reading.lists import read_lines
 from seamo_fast.tasks.splits import Split, stratified_split
@@ -48,6 +53,7 @@ _NESTED: Final = (
     "ds/images/remote_sensing/otherDatasets/sentinel_2/tif",
 )
 _PARTS: Final = ("train", "val", "test")
+_LOG = logging.getLogger(__name__)
 
 
 class EuroSAT(LabelledDataset[FileEntry]):
@@ -55,7 +61,8 @@ class EuroSAT(LabelledDataset[FileEntry]):
 
     The parts are those of `eurosat-{train,val,test}.txt` beside the data (torchgeo's split), one
     file name a line; suffixes are ignored, and so are images that no list names. Without lists
-    they are a fixed stratified split. There are no dates.
+    they are a fixed stratified split in which images of the same pixels are in the same part. There
+    are no dates.
 
     Attributes:
         kind: `eurosat_rgb` or `eurosat_ms`.
@@ -127,10 +134,13 @@ class EuroSAT(LabelledDataset[FileEntry]):
         return tuple(entry.label for entry in self.entries)
 
     def _read(self, entry: FileEntry) -> Contents:
+        image = self._image(entry.path)
+        return Contents({self.modality.name: [image[None, self._channels]]}, {}, entry.label)
+
+    def _image(self, path: Path) -> np.ndarray:
         dtype = "uint8" if self.kind == "eurosat_rgb" else "uint16"
         shape = (len(self._stored.bands), SIDE, SIDE)
-        image = read_image(entry.path, (dtype,), shape, self._stored)
-        return Contents({self.modality.name: [image[None, self._channels]]}, {}, entry.label)
+        return read_image(path, (dtype,), shape, self._stored)
 
     def split(self) -> Split:
         """Returns the numbers of the images of each part.
@@ -142,7 +152,9 @@ class EuroSAT(LabelledDataset[FileEntry]):
         if folder is None and self._lists[0].startswith("eurosat-spatial"):
             raise DataError(f"{self.root} holds no lists {', '.join(self._lists)}")
         if folder is None:
-            return stratified_split([self.classes[label] for label in self.labels])
+            same = first_of_same(self.files, self._image)
+            _report_same(tuple(self.files[n] for pair in same.items() for n in pair))
+            return stratified_split([self.classes[label] for label in self.labels], same)
         return self._listed_split(folder)
 
     def _folder_of_lists(self) -> Path | None:
@@ -162,6 +174,17 @@ class EuroSAT(LabelledDataset[FileEntry]):
         if len(set().union(*parts)) < sum(map(len, parts)):
             raise DataError(f"the lists {', '.join(self._lists)} in {folder} share images")
         return Split(*parts)
+
+
+@lru_cache(maxsize=8)  # a run opens the dataset for each part; what it is told once is enough
+def _report_same(paths: tuple[Path, ...]) -> None:
+    """Logs pairs of images of the same pixels."""
+    if paths:
+        _LOG.warning(
+            f"EuroSAT: {len(paths) // 2} images hold the same pixels as an earlier one, and are in "
+            f"the same part: {paths[0].name} and {paths[1].name}"
+            + ("; ..." if len(paths) > 2 else "")
+        )
 
 
 def _find(root: Path, kind: Kind | None) -> tuple[Path, Kind]:

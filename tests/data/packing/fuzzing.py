@@ -24,8 +24,10 @@ import numpy as np
 import tifffile
 
 from seamo_fast.data import ShardSet
+from seamo_fast.data.packing.leaks.together import find_together
 from seamo_fast.data.packing.packer import pack
 from seamo_fast.data.packing.sources import open_source
+from seamo_fast.data.packing.splits import Splits
 from seamo_fast.data.shards import Remark
 from seamo_fast.errors import DataError
 from tests.data.packing import fuzzing_metadata
@@ -128,6 +130,7 @@ def read_dataset(root: Path, out: Path) -> tuple[Remark, ...]:
     mapping = "worldcereal" if (root / "a.nc").exists() else None
     source = open_source(root, mapping=mapping)
     source.estimate()
+    find_together(source, Splits((0.5, 0.5)))
     pack(source, out)
     shards = ShardSet(out)
     assert shards.verify() == []

@@ -58,7 +58,9 @@ def tile(shards: ShardSet, number: int = 0) -> np.ndarray:
 
 
 def noted(shards: ShardSet) -> list[tuple[str, ...]]:
-    return [tuple(each) for each in shards.manifest.noted]
+    """Returns what is said of what files say."""
+    kinds = ("metadata", "override")
+    return [tuple(each) for each in shards.manifest.noted if each.kind in kinds]
 
 
 class TestNodataOfImages:
@@ -406,6 +408,13 @@ class TestZarr:
         assert shards.modalities[0].nodata == -999
         np.testing.assert_array_equal(tile(shards), values[0])
         assert noted(shards) == [("s1grd", "nodata is -999, as the files say", "metadata")]
+
+    def test_a_time_of_nothing_but_fill_values_is_missing(self, tmp_path: Path) -> None:
+        values = np.stack([decibels(bands=2), np.full((2, 8, 8), -999)]).astype(np.float16)
+        write_zarr_zip(tmp_path / "in/S1GRD/a.zarr.zip", values, fill=-999.0)
+        (reading,) = open_source(tmp_path / "in", "ssl4eo-v1.1", seasons=2).read("a.zarr.zip")
+        assert reading.valid == {"s1grd": [True, False]}
+        assert [each.kind for each in reading.skipped] == ["unmeasured"]
 
     def test_fill_value_and_scale_beside_those_of_the_modality(self, tmp_path: Path) -> None:
         values = with_rows(counts(bands=12).astype(np.int16)[None], -1)

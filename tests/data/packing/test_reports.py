@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,9 +19,11 @@ from seamo_fast.data.packing.sources import Reading
 from seamo_fast.data.shards import KINDS, Remark
 from seamo_fast.errors import DataError
 from seamo_fast.pack import main
+from tests.conftest import REPOSITORY
 from tests.data.packing.test_pack_kills import write_locations
 from tests.data.packing.test_packer import Made, contents
 
+DOCS = REPOSITORY / "docs" / "data.md"
 NOTE = Remark("tile 2", "the file says -9999, the mapping 0", "override")
 
 
@@ -117,6 +120,11 @@ def test_the_command_stops_at_a_remark(tmp_path: Path, capsys: pytest.CaptureFix
     assert main([str(tmp_path / "in"), str(tmp_path / "out"), "--strict", "true"]) == 2
     assert "missing: B3" in capsys.readouterr().err
     assert main([str(tmp_path / "in"), str(tmp_path / "out"), "--on_metadata", "stop"]) == 0
+
+
+def test_the_docs_have_every_kind() -> None:
+    rows = re.findall(r"^\| `([\w-]+)` \| (.*?) \| (?:skipped|noted) \|", DOCS.read_text(), re.M)
+    assert dict(rows) == KINDS
 
 
 def test_values_are_untouched(tmp_path: Path) -> None:

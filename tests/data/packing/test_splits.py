@@ -15,6 +15,7 @@ import pytest
 from seamo_fast.data import ShardSet
 from seamo_fast.data.packing.packer import Plan, pack_splits
 from seamo_fast.data.packing.sources import Reading
+from seamo_fast.data.packing.sources.formats.ground import Ground
 from seamo_fast.data.packing.splits import Splits
 from seamo_fast.data.shards.manifest import ArraySpec, Remark
 from seamo_fast.errors import ConfigError, DataError
@@ -52,6 +53,9 @@ class Places:
             reading.place = f"place-{place}"
             reading.position = (place - 12.5, place % 7) if self.located else None
             yield reading
+
+    def scan(self, item: str) -> Iterator[Ground]:
+        yield from (Ground(reading.place, None, ()) for reading in self.read(item))
 
 
 def places(folder: Path) -> list[str]:

@@ -12,7 +12,11 @@ from torch import Tensor
 
 from seamo_fast.errors import DataError
 from seamo_fast.tasks.datasets.eurosat import EUROSAT_MS, EUROSAT_RGB, EuroSAT, Kind
+from seamo_fast.tasks.datasets.reading.duplicates import first_of_same
+from seamo_fast.tasks.splits import stratified_split
 from tests.eurosat import CLASSES, make_eurosat, make_image, write
+
+SAME = {"eurosat_rgb": 0, "eurosat_ms": 0}  # real images that equal another
 
 
 def real(data_dir: Path, kind: Kind) -> EuroSAT:
@@ -193,6 +197,59 @@ def test_without_lists_the_split_is_stratified(tmp_path: Path) -> None:
     dataset = EuroSAT(make_eurosat(tmp_path, "eurosat_rgb"))
     for part, count in zip(dataset.split(), (6, 2, 2), strict=True):
         assert [dataset.labels[number] for number in part] == sorted([0, 1, 2] * count)
+
+
+@pytest.mark.parametrize("kind", ["eurosat_rgb", "eurosat_ms"])
+def test_the_same_image_is_in_one_part(
+    kind: Kind, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Copies follow the first of them, also into another class; nothing else moves."""
+    dataset = EuroSAT(make_eurosat(tmp_path, kind))
+    plain = dataset.split()
+    assert plain == stratified_split([name for name in CLASSES for _ in range(10)])
+    tested, validated = plain.test[0], plain.val[0]
+    copies = {plain.train[-1]: tested}
+    copies[next(number for number in plain.train if number > validated)] = validated
+    for copy, first in copies.items():
+        dataset.files[copy].write_bytes(dataset.files[first].read_bytes())
+    caplog.clear()
+    part = {number: n for n, numbers in enumerate(dataset.split()) for number in numbers}
+    before = {number: n for n, numbers in enumerate(plain) for number in numbers}
+    assert part == before | {copy: before[first] for copy, first in copies.items()}
+    assert part != before
+    dataset.split()
+    EuroSAT(tmp_path, split="train")
+    (message,) = [each.message for each in caplog.records]
+    assert message.startswith(
+        "EuroSAT: 2 images hold the same pixels as an earlier one, and are in"
+    )
+
+
+def test_images_of_one_end_are_compared(tmp_path: Path) -> None:
+    """Files that end in the same bytes need not hold the same pixels, nor be readable."""
+    root = make_eurosat(tmp_path, "eurosat_ms", images=5)
+    image = np.zeros((64, 64, 13), np.uint16)
+    for number in range(3):
+        image[0, 0, 0] = number
+        write(root / "Forest" / f"Forest_{number + 1}", image)
+    for number in (4, 5):
+        (root / "Forest" / f"Forest_{number}.tif").write_bytes(b"damaged")
+    dataset = EuroSAT(root)
+    assert first_of_same(dataset.files, dataset._image) == {}
+    write(root / "Forest" / "Forest_1", image)
+    assert first_of_same(dataset.files, dataset._image) == {2: 0}
+    (root / "Forest" / "Forest_3.tif").unlink()
+    assert first_of_same(dataset.files, dataset._image) == {}
+
+
+@pytest.mark.parametrize("kind", ["eurosat_rgb", "eurosat_ms"])
+def test_real_images_that_are_their_own_stay(data_dir: Path, kind: Kind) -> None:
+    dataset = real(data_dir, kind)
+    same = first_of_same(dataset.files, dataset._image)
+    plain = stratified_split([dataset.classes[label] for label in dataset.labels])
+    for found, before in zip(dataset.split(), plain, strict=True):
+        assert set(found) - same.keys() == set(before) - same.keys()
+    assert len(same) == SAME[kind]
 
 
 def test_the_spatial_split_needs_its_lists(tmp_path: Path) -> None:

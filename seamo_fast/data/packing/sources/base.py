@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Final, Protocol
 
 import numpy as np
 
+from seamo_fast.data.packing.sources.formats.ground import Ground
 from seamo_fast.data.shards import ArraySpec, Remark, array_names
 from seamo_fast.errors import DataError
 from seamo_fast.modalities import Modality
+
+_BASELINE: Final = re.compile(r"_N(\d\d)(\d\d)_")  # in names of Sentinel-2 products
 
 
 @dataclass
@@ -28,6 +32,8 @@ class Reading:
         noted: Tiles that are kept or missing in an unusual way.
         place: Name of the place; samples that share ground share it. `id` if empty.
         position: Longitude and latitude of the place in degrees, None where unknown.
+        baselines: For each modality the processing baselines of its T tiles, such as 4.0, None
+            where no name says it; a modality may be absent.
     """
 
     id: str
@@ -38,6 +44,7 @@ class Reading:
     noted: list[Remark] = field(default_factory=list)
     place: str = ""
     position: tuple[float, float] | None = None
+    baselines: dict[str, list[float | None]] = field(default_factory=dict)
 
     @property
     def empty(self) -> bool:
@@ -74,6 +81,17 @@ class Source(Protocol):
 
     def read(self, item: str) -> Iterator[Reading]:
         """Yields the samples of an item.
+
+        Raises:
+            DataError: The whole item cannot be used.
+        """
+        ...
+
+    def scan(self, item: str) -> Iterator[Ground]:
+        """Yields where the places of an item are, and what their tiles hold.
+
+        Cheap: of a tile it reads one band, if that. A place may come several times, and each that
+        `read` gives a sample of comes.
 
         Raises:
             DataError: The whole item cannot be used.
@@ -121,6 +139,17 @@ class TileError(ValueError):
     def __init__(self, message: str, kind: str = "unreadable") -> None:
         super().__init__(message)
         self.kind = kind
+
+
+def product_baseline(name: str) -> float | None:
+    """Returns the processing baseline in the name of a Sentinel-2 product, such as 4.0 of N0400.
+
+    None if there is none, or 99.99, which is nobody's in particular.
+    """
+    match = _BASELINE.search(name)
+    if match is None or match[0] == "_N9999_":
+        return None
+    return int(match[1]) + int(match[2]) / 100
 
 
 def check_tile(name: str, values: np.ndarray, dtype: str, shape: Sequence[int]) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 
 from seamo_fast.data.packing.sources.base import TileError
 from seamo_fast.data.packing.sources.declared import Pixels
+from seamo_fast.data.packing.sources.formats.geo import Footprint
 from seamo_fast.data.packing.sources.formats.metadata import Said, check_axes, said_by_attributes
 from seamo_fast.data.packing.sources.formats.times import dates_since
 from seamo_fast.data.packing.sources.images import ImageCube
@@ -51,8 +52,24 @@ class Cube(Protocol):
         """
         ...
 
+    def baseline(self, modality: str, day: date | None) -> float | None:
+        """Returns the processing baseline that the files of a tile are named by, if any."""
+        ...
+
+    def bands(self, modality: str, day: date | None) -> Iterator[np.ndarray]:
+        """Yields the bands of a modality at a date one by one, each [H, W]; none if it has none.
+
+        Raises:
+            TileError: One cannot be read.
+        """
+        ...
+
     def position(self) -> tuple[float, float] | None:
         """Returns longitude and latitude in degrees, None where unknown."""
+        ...
+
+    def footprint(self) -> Footprint | None:
+        """Returns longitude and latitude of the corners in degrees, None where unknown."""
         ...
 
 
@@ -163,8 +180,25 @@ class NetCDFCube:
         except (OSError, ValueError, RuntimeError) as error:
             raise TileError(str(error)) from error
 
+    def baseline(self, modality: str, day: date | None) -> float | None:
+        """Returns None: the files of a tile have no names of their own."""
+        return None
+
+    def bands(self, modality: str, day: date | None) -> Iterator[np.ndarray]:
+        """Yields the bands of a modality at a date; see `Cube.bands`."""
+        assert day is not None
+        try:
+            for band in self._bands[modality]:
+                yield _stored(band, self._steps[day])
+        except (OSError, ValueError, RuntimeError) as error:
+            raise TileError(str(error)) from error
+
     def position(self) -> tuple[float, float] | None:
         """Returns None: a place of a NetCDF file is known by its name alone."""
+        return None
+
+    def footprint(self) -> Footprint | None:
+        """Returns None, like `position`."""
         return None
 
 

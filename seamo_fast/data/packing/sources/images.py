@@ -11,9 +11,13 @@ from pathlib import Path
 
 import numpy as np
 
-from seamo_fast.data.packing.sources.base import TileError
+from seamo_fast.data.packing.sources.base import TileError, product_baseline
 from seamo_fast.data.packing.sources.declared import Pixels
-from seamo_fast.data.packing.sources.formats.geo import tiff_position
+from seamo_fast.data.packing.sources.formats.geo import (
+    Footprint,
+    tiff_footprint,
+    tiff_position,
+)
 from seamo_fast.data.packing.sources.formats.tiff_images import TiffImage, read_tiff
 from seamo_fast.data.packing.sources.formats.times import parse_date
 from seamo_fast.data.packing.sources.mapping import Mapping, ModalityMapping
@@ -124,9 +128,31 @@ class ImageCube:
             return None
         return _read_tile(self._mapping.modalities[modality], tile)
 
+    def baseline(self, modality: str, day: date | None) -> float | None:
+        """Returns the processing baseline in the path of a tile's first file, if any."""
+        path = next(iter(self._tiles.get(modality, {}).get(day, {}).values()), None)
+        return None if path is None else product_baseline(str(path.relative_to(self._root)))
+
+    def bands(self, modality: str, day: date | None) -> Iterator[np.ndarray]:
+        """Yields the bands of a modality at a date; see `Cube.bands`."""
+        tile = self._tiles.get(modality, {}).get(day, {})
+        mapping = self._mapping.modalities[modality]
+        if "" in tile:
+            yield from _read_tile(mapping, tile).grids[0]
+        elif tile:
+            yield from (_single(tile, str(number)).values for number in mapping.bands.values())
+
     def position(self) -> tuple[float, float] | None:
         """Returns longitude and latitude by the first file of the place."""
         return _position_of(self._root, self._mapping.key, self.place)
+
+    def footprint(self) -> Footprint | None:
+        """Returns the corners of the first file of the first modality that says where it is."""
+        for found in self._tiles.values():
+            footprint = tiff_footprint(next(iter(next(iter(found.values())).values())))
+            if footprint is not None:
+                return footprint
+        return None
 
 
 @lru_cache(maxsize=4096)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from collections.abc import Mapping as MappingType
+from contextlib import suppress
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
@@ -23,6 +24,7 @@ import numpy as np
 from seamo_fast.data.packing.sources.base import Reading, TileError, check_extents, check_tile
 from seamo_fast.data.packing.sources.cubes import Cube, open_cube
 from seamo_fast.data.packing.sources.declared import Declared, Pixels, said_settings
+from seamo_fast.data.packing.sources.formats.ground import Ground, fingerprint
 from seamo_fast.data.packing.sources.images import index_images
 from seamo_fast.data.packing.sources.mapping import Mapping
 from seamo_fast.data.packing.sources.pairing import season_slots
@@ -125,6 +127,16 @@ class Series:
                 }
                 yield self._sample(f"{stem}/t{start:03d}", item, cube, chosen)
 
+    def scan(self, item: str) -> Iterator[Ground]:
+        """Yields the place of an item; see `Source.scan`."""
+        prints: list[int] = []
+        with open_cube(self.path, item, self._mapping) as cube:
+            for name in self._mapping.modalities:
+                for day in cube.days(name):
+                    with suppress(TileError):  # reading says why
+                        prints += fingerprint(cube.bands(name, day))
+            yield Ground(cube.place, cube.footprint(), tuple(prints))
+
     def _declare(self, name: str) -> Declared:
         mapping = self._mapping.modalities[name]
         modality = _released(mapping.modality(name), self._mapping.name)
@@ -226,15 +238,18 @@ class Series:
             arrays = [np.zeros(spec.shape, spec.dtype) for spec in specs]
             valid = [False] * self._mapping.seasons
             dates: list[date | None] = [None] * self._mapping.seasons
+            baselines: list[float | None] = [None] * self._mapping.seasons
             for t, day in chosen[name].items():
                 what = f"{item} {name}" + (f" {day}" if day else "")
                 tile = self._checked(modality, cube, day, what, reading)
                 if tile is not None:
                     valid[t], dates[t] = True, day
+                    baselines[t] = cube.baseline(name, day)
                     for array, values in zip(arrays, tile, strict=True):
                         array[t] = values
             reading.arrays[name], reading.dates[name] = arrays, dates
             reading.valid[name] = valid
+            reading.baselines[name] = baselines
         return reading
 
     def _checked(

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from datetime import date, datetime
 from pathlib import Path
 from typing import ClassVar, Final
@@ -23,9 +24,15 @@ from seamo_fast.data.packing.sources.base import (
     TileError,
     check_tile,
     list_folders,
+    product_baseline,
 )
 from seamo_fast.data.packing.sources.declared import Pixels, registered
-from seamo_fast.data.packing.sources.formats.geo import tiff_position
+from seamo_fast.data.packing.sources.formats.geo import (
+    Footprint,
+    tiff_footprint,
+    tiff_position,
+)
+from seamo_fast.data.packing.sources.formats.ground import Ground, fingerprint
 from seamo_fast.data.packing.sources.formats.metadata import Said
 from seamo_fast.data.packing.sources.formats.tiff_images import read_tiff
 from seamo_fast.data.packing.sources.pairing import season_slots
@@ -116,6 +123,19 @@ class SSL4EO:
             self._read_modality(modality, chosen, reading)
         yield reading
 
+    def scan(self, item: str) -> Iterator[Ground]:
+        """Yields a location: where its first file is, and what the smallest of each tile holds."""
+        footprint: Footprint | None = None
+        prints: list[int] = []
+        for modality in self.modalities:
+            names = [modality.band_names[c] for grid in modality.grids[::-1] for c in grid.bands]
+            for _, folder in self._acquisitions(modality.name, item, Reading(item, {}, {}, {})):
+                with suppress(TileError):  # reading says why
+                    files = _band_files(modality, folder)
+                    prints += fingerprint(read_tiff(files[name]).values for name in names)
+                    footprint = footprint or tiff_footprint(files[names[0]])
+        yield Ground(item, footprint, tuple(prints))
+
     def _acquisitions(self, name: str, item: str, reading: Reading) -> list[tuple[date, Path]]:
         found = []
         for folder in list_folders(self.path / _FOLDERS[name] / item):
@@ -135,6 +155,7 @@ class SSL4EO:
         specs = [self.arrays[array] for array in array_names(modality)]
         grids = [np.zeros(spec.shape, spec.dtype) for spec in specs]
         dates: list[date | None] = [None] * self.seasons
+        baselines: list[float | None] = [None] * self.seasons
         for t, tile in enumerate(tiles):
             if tile is None:
                 continue
@@ -146,12 +167,14 @@ class SSL4EO:
                 reading.skipped.append(Remark(what, str(error), error.kind))
                 continue
             dates[t] = tile[0]
+            baselines[t] = product_baseline(tile[1].name)
             reading.position = reading.position or _position(tile[1])
             if nan_pixels:
                 why = f"{nan_pixels} values are NaN or infinite"
                 reading.noted.append(Remark(what, why, "nonfinite"))
         reading.arrays[modality.name] = grids
         reading.dates[modality.name] = dates
+        reading.baselines[modality.name] = baselines
         reading.valid[modality.name] = [day is not None for day in dates]
 
     def _read_tile(
@@ -171,8 +194,9 @@ class SSL4EO:
                 values, (said[channel], *_), masks[channel] = read_tiff(file)
                 check_tile(file.name, values, array.dtype.name, array.shape[1:])
                 array[position] = values
-        by_band = (tuple(each[channel] for channel in range(len(each))) for each in (said, masks))
-        noted += self._declared[modality.name].heed(Pixels([*out], *by_band))
+        channels = range(len(modality.bands))
+        pixels = Pixels([*out], tuple(said[c] for c in channels), tuple(masks[c] for c in channels))
+        noted += self._declared[modality.name].heed(pixels)
         unmeasured = [~np.isfinite(array) for array in out]
         if all(np.all(bad | (array == 0)) for bad, array in zip(unmeasured, out, strict=True)):
             raise TileError("every pixel is nodata (0 or NaN in all bands)", "unmeasured")

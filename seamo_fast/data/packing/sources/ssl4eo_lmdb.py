@@ -25,6 +25,7 @@ from typing import Any, ClassVar, Final
 import numpy as np
 
 from seamo_fast.data.packing.sources.base import Reading
+from seamo_fast.data.packing.sources.formats.ground import Ground, fingerprint
 from seamo_fast.data.packing.sources.formats.lmdb import LmdbFile
 from seamo_fast.data.shards import ArraySpec, Remark, array_names
 from seamo_fast.errors import DataError
@@ -101,11 +102,7 @@ class SSL4EOLmdb:
         Raises:
             DataError: Its value is damaged.
         """
-        with LmdbFile(self.path) as file:
-            data, where = file.get(item.encode(), _MOST), f"{file.path} key {item!r}"
-        if data is None:
-            raise DataError(f"{self.path} has no key {item!r}")
-        found = {_modality(each).name: each for each in _arrays(data, where)}
+        found = self._stored(item)
         reading = Reading(item, {}, {}, {})
         for modality in self.modalities:
             name = modality.name
@@ -128,6 +125,19 @@ class SSL4EOLmdb:
             reading.arrays[name], reading.valid[name] = [tiles], valid
             reading.dates[name] = [None] * self.seasons
         yield reading
+
+    def scan(self, item: str) -> Iterator[Ground]:
+        """Yields what the tiles of a key hold; see `Source.scan`."""
+        tiles = (tile for array in self._stored(item).values() for tile in array[: self.seasons])
+        yield Ground(item, None, tuple(each for tile in tiles for each in fingerprint(tile)))
+
+    def _stored(self, item: str) -> dict[str, np.ndarray]:
+        """Returns the array [seasons, C, H, W] of each modality that a key has."""
+        with LmdbFile(self.path) as file:
+            data, where = file.get(item.encode(), _MOST), f"{file.path} key {item!r}"
+        if data is None:
+            raise DataError(f"{self.path} has no key {item!r}")
+        return {_modality(each).name: each for each in _arrays(data, where)}
 
 
 def _modality(array: np.ndarray) -> Modality:

@@ -14,7 +14,7 @@ modalities by its name; dates are those of `time_`, each modality's own.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from datetime import date
 from pathlib import Path
 from typing import ClassVar, Final
@@ -23,6 +23,7 @@ import numpy as np
 
 from seamo_fast.data.packing.sources.base import Reading, TileError, check_tile
 from seamo_fast.data.packing.sources.declared import Declared, Pixels, registered, said_settings
+from seamo_fast.data.packing.sources.formats.ground import Ground
 from seamo_fast.data.packing.sources.formats.zarr_files import Series, SeriesFile, open_series
 from seamo_fast.data.packing.sources.pairing import season_slots
 from seamo_fast.data.shards import DTYPES, ArraySpec, Remark, array_names
@@ -117,6 +118,15 @@ class SSL4EOZarr:
             for place in places:
                 yield self._sample(item, place, files)
 
+    def scan(self, item: str) -> Iterator[Ground]:
+        """Yields each location of a file, modality by modality; see `Source.scan`."""
+        with ExitStack() as stack:
+            _, files = self._open(item, stack)
+            for file in files.values():
+                for place in file.places:
+                    with suppress(DataError):  # reading says why
+                        yield file.scan(place)
+
     def _open(self, item: str, stack: ExitStack) -> tuple[list[str], dict[str, SeriesFile]]:
         files: dict[str, SeriesFile] = {}
         for modality in self.modalities:
@@ -149,7 +159,11 @@ class SSL4EOZarr:
         return reading
 
     def _arrange(self, item: str, found: Mapping[str, Series], reading: Reading) -> None:
-        slots = _slots(found, self.seasons)
+        usable = {
+            name: _usable(each.tiles, self._declared[name].modality.nodata)
+            for name, each in found.items()
+        }
+        slots = _slots(found, usable, self.seasons)
         for modality in self.modalities:
             name = modality.name
             spec = self.arrays[array_names(modality)[0]]
@@ -162,8 +176,7 @@ class SSL4EOZarr:
             reading.arrays[name], reading.dates[name] = [tiles], dates
             reading.valid[name] = [t is not None for t in chosen]
             if name in found:
-                usable = _usable(found[name].tiles)
-                for t in sorted(set(range(len(found[name].tiles))) - set(usable)):
+                for t in sorted(set(range(len(found[name].tiles))) - set(usable[name])):
                     what = f"{item} {name} {reading.id} time {t}"
                     why = "every pixel is nodata (0 or NaN)"
                     reading.skipped.append(Remark(what, why, "unmeasured"))
@@ -220,14 +233,20 @@ def _is_file(name: str) -> bool:
     return name.endswith(_SUFFIXES) and not name.startswith(".")
 
 
-def _usable(tiles: np.ndarray) -> list[int]:
-    """Returns the times at which any pixel is measured."""
-    return [t for t, tile in enumerate(tiles) if np.any(np.isfinite(tile) & (tile != 0))]
+def _usable(tiles: np.ndarray, nodata: float | None) -> list[int]:
+    """Returns the times at which any pixel is measured; 0 never is."""
+    fill = 0 if nodata is None else nodata
+    return [
+        t
+        for t, tile in enumerate(tiles)
+        if np.any(np.isfinite(tile) & (tile != 0) & (tile != fill))
+    ]
 
 
-def _slots(found: Mapping[str, Series], seasons: int) -> dict[str, list[int | None]]:
+def _slots(
+    found: Mapping[str, Series], usable: Mapping[str, list[int]], seasons: int
+) -> dict[str, list[int | None]]:
     """Pairs the usable times by date; season by season as stored where a date is unknown."""
-    usable = {name: _usable(each.tiles) for name, each in found.items()}
     days: dict[str, list[tuple[date, int]]] = {}
     for name, times in usable.items():
         known = [(found[name].dates[t], t) for t in times]

@@ -3,35 +3,82 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import tifffile
 
+# longitude and latitude in degrees, and those of four corners, one after the other
+Position = tuple[float, float]
+Footprint = tuple[Position, Position, Position, Position]
 _RADIUS: Final = 6378137.0  # WGS 84, metres
 _ECCENTRICITY: Final = 0.00669437999014  # WGS 84, squared
 _SCALE: Final = 0.9996  # of UTM on its central meridian
 
 
-def tiff_position(path: Path) -> tuple[float, float] | None:
+def tiff_position(path: Path) -> Position | None:
     """Returns longitude and latitude of the centre of a GeoTIFF in degrees.
 
     None if the file has no georeference, or another one than WGS 84 degrees or UTM.
     """
+    return _located(path, ((0.5, 0.5),))[0]
+
+
+def tiff_footprint(path: Path) -> Footprint | None:
+    """Returns longitude and latitude of the corners of a GeoTIFF in degrees.
+
+    None where `tiff_position` is None.
+    """
+    a, b, c, d = _located(path, ((0, 0), (1, 0), (1, 1), (0, 1)))
+    return None if a is None or b is None or c is None or d is None else (a, b, c, d)
+
+
+def _located(path: Path, points: Sequence[tuple[float, float]]) -> list[Position | None]:
+    """Returns where points are; they are given in widths and heights from the first pixel."""
     try:
         with tifffile.TiffFile(path) as file:
             page = file.pages.first
             tags: dict[str, Any] = page.geotiff_tags or {}
             origin, step = tags["ModelTiepoint"], tags["ModelPixelScale"]
-            x = float(origin[3]) + (page.imagewidth / 2 - float(origin[0])) * float(step[0])
-            y = float(origin[4]) - (page.imagelength / 2 - float(origin[1])) * float(step[1])
             code = tags.get("ProjectedCSTypeGeoKey") or tags.get("GeographicTypeGeoKey", 0)
-            return to_degrees(x, y, int(code))
+            return [
+                to_degrees(
+                    float(origin[3]) + (page.imagewidth * x - float(origin[0])) * float(step[0]),
+                    float(origin[4]) - (page.imagelength * y - float(origin[1])) * float(step[1]),
+                    int(code),
+                )
+                for x, y in points
+            ]
     except Exception:  # noqa: BLE001 (a damaged file raises anything; its pixels show why)
-        return None
+        return [None] * len(points)
 
 
-def to_degrees(x: float, y: float, epsg: int) -> tuple[float, float] | None:
+def square(centre: Position, side: float) -> Footprint:
+    """Returns the corners of a square on the UTM grid.
+
+    Args:
+        centre: Its longitude and latitude in degrees.
+        side: Metres.
+    """
+    longitude, latitude = math.radians(centre[0]), math.radians(centre[1])
+    curve = 1 - _ECCENTRICITY * math.sin(latitude) ** 2
+    north = side / 2 / (_RADIUS * (1 - _ECCENTRICITY) / curve**1.5)
+    east = side / 2 / (_RADIUS / math.sqrt(curve) * max(math.cos(latitude), 1e-6))
+    # the grid is turned against true north, more so away from the middle of its zone
+    middle = math.radians(centre[0] // 6 * 6 + 3)
+    turn = math.atan(math.tan(longitude - middle) * math.sin(latitude))
+    a, b, c, d = (
+        (
+            centre[0] + math.degrees(east * (x * math.cos(turn) + y * math.sin(turn))),
+            centre[1] + math.degrees(north * (y * math.cos(turn) - x * math.sin(turn))),
+        )
+        for x, y in ((-1, 1), (1, 1), (1, -1), (-1, -1))
+    )
+    return a, b, c, d
+
+
+def to_degrees(x: float, y: float, epsg: int) -> Position | None:
     """Returns longitude and latitude of map coordinates; None unless WGS 84 degrees or UTM."""
     if epsg == 4326:
         found = (x, y)
@@ -44,7 +91,7 @@ def to_degrees(x: float, y: float, epsg: int) -> tuple[float, float] | None:
     return found if abs(found[0]) <= 360 and abs(found[1]) <= 90 else None
 
 
-def _from_utm(x: float, y: float, zone: int) -> tuple[float, float]:
+def _from_utm(x: float, y: float, zone: int) -> Position:
     """Inverse of the transverse Mercator projection: Snyder, "Map Projections" (1987), p. 63."""
     e2 = _ECCENTRICITY
     mu = y / _SCALE / (_RADIUS * (1 - e2 / 4 - 3 * e2**2 / 64 - 5 * e2**3 / 256))

@@ -11,6 +11,8 @@ from typing import Final, NamedTuple, Protocol
 
 import numpy as np
 
+from seamo_fast.data.packing.sources.formats.geo import square
+from seamo_fast.data.packing.sources.formats.ground import Ground, fingerprint
 from seamo_fast.data.packing.sources.formats.metadata import (
     Said,
     check_axes,
@@ -22,6 +24,7 @@ from seamo_fast.data.packing.sources.formats.zarrzip import ZarrArray, ZarrZip
 from seamo_fast.errors import DataError
 from seamo_fast.modalities import Modality
 
+_EXTENT: Final = 2640  # metres
 _MOST_MEMBER: Final = 2**27  # bytes of one location in a tar file
 _MOST_TIMES: Final = 64
 _MOST_PLACES: Final = 2**16
@@ -68,6 +71,14 @@ class SeriesFile(Protocol):
         """
         ...
 
+    def scan(self, place: str) -> Ground:
+        """Returns where a location is, and what its tiles hold: if it can, by checksums alone.
+
+        Raises:
+            DataError: It is damaged.
+        """
+        ...
+
 
 def open_series(path: Path, modality: Modality) -> SeriesFile:
     """Opens a .zarr.zip file, or a .tar file of such.
@@ -108,6 +119,13 @@ class _ZarrFile:
         tiles = self._bands.row(row)
         return Series(tiles, self._dates[row], self._positions[row], place, self._said)
 
+    def scan(self, place: str) -> Ground:
+        row = self.places.index(place)
+        prints = self._bands.checksums(row)
+        if prints is None:
+            prints = [each for tile in self._bands.row(row) for each in fingerprint(tile)]
+        return _ground(place, self._positions[row], prints)
+
 
 class _TarFile:
     """A WebDataset shard: a .zarr.zip member a location, bands [time, band, y, x]."""
@@ -129,9 +147,7 @@ class _TarFile:
         pass
 
     def read(self, place: str) -> Series:
-        name = self._names[place]
-        data = self._index.read(name, _MOST_MEMBER)
-        with ZarrZip(io.BytesIO(data), f"{self._index.path} {name}") as group:
+        with self._open(place) as group:
             bands = _bands(group, self._modality, 4)
             if len(bands.shape) == 5:  # a leading axis of one sample
                 tiles = bands.row(0)
@@ -140,6 +156,21 @@ class _TarFile:
             position, said = _positions(group, 1)[0], _said(bands, group.name)
             dates = _dates(group, 1, len(tiles))[0]
             return Series(tiles, dates, position, _name(group, place), said)
+
+    def scan(self, place: str) -> Ground:
+        with self._open(place) as group:
+            prints = list(group.checksums("bands").values())
+            return _ground(_name(group, place), _positions(group, 1)[0], prints)
+
+    def _open(self, place: str) -> ZarrZip:
+        name = self._names[place]
+        data = self._index.read(name, _MOST_MEMBER)
+        return ZarrZip(io.BytesIO(data), f"{self._index.path} {name}")
+
+
+def _ground(place: str, position: tuple[float, float] | None, prints: list[int]) -> Ground:
+    footprint = None if position is None else square(position, _EXTENT)
+    return Ground(place, footprint, tuple(prints))
 
 
 def _bands(group: ZarrZip, modality: Modality, axes: int) -> ZarrArray:

@@ -12,6 +12,7 @@ import math
 import zipfile
 import zlib
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Final
@@ -99,6 +100,15 @@ class ZarrZip:
             raise DataError(f"{self.name}: {name} is longer than the {most} bytes expected")
         return data
 
+    def checksums(self, array: str) -> dict[str, int]:
+        """Returns a number for the stored bytes of each chunk of an array; reads none of them."""
+        start = f"{array}/"
+        return {
+            name[len(start) :]: (each.file_size << 32 | each.CRC) % 2**64
+            for name, each in self._members.items()
+            if name.startswith(start) and not name.startswith(f"{start}.")
+        }
+
     def _json(self, name: str) -> dict[str, Any]:
         data = self.member(name, _MOST_META)
         try:
@@ -172,6 +182,19 @@ class ZarrArray:
             chunk = self._chunk((first, *rest))[index % self._chunks[0], ...]
             out[place] = chunk[tuple(slice(size) for size in sizes)]
         return out
+
+    def checksums(self, index: int) -> list[int] | None:
+        """Returns a number for each stored chunk of a row; None where rows share chunks."""
+        return self._checksums.get(index, []) if self._chunks[0] == 1 else None
+
+    @cached_property
+    def _checksums(self) -> dict[int, list[int]]:
+        rows: dict[int, list[int]] = {}
+        for key, number in self._group.checksums(self._name).items():
+            row = key.split(self._separator, 1)[0]
+            if row.isdecimal():
+                rows.setdefault(int(row), []).append(number)
+        return rows
 
     def all(self) -> np.ndarray:
         """Returns the whole array, which must be small.

@@ -1,0 +1,1 @@
+"""Places that share ground or pixels, which splits must not separate."""

@@ -1,0 +1,208 @@
+"""Units at the doors of tasks: classifiers, probes, finetuning, prediction, datasets of others."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from seamo_fast.errors import UnitError, UnitWarning
+from seamo_fast.finetune import main
+from seamo_fast.modalities import Modality, get_modality
+from seamo_fast.model import PRESETS
+from seamo_fast.model.backbone import SeaMoBackbone
+from seamo_fast.model.unit_check import UnitCheck
+from seamo_fast.tasks.classifier import Classifier, predict
+from seamo_fast.tasks.config import FinetuneConfig
+from seamo_fast.tasks.datasets import OSCD, BigEarthNet, Sen1Floods11, TorchGeoDataset
+from seamo_fast.tasks.datasets.eurosat import EUROSAT_MS, EuroSAT
+from seamo_fast.tasks.full import finetune
+from seamo_fast.tasks.samples import Samples, load_samples, measure
+from tests.eurosat import CLASSES, make_eurosat, make_image, write
+
+MS = EUROSAT_MS.subset(("B2", "B4", "B8")).with_statistics(
+    (1100.0, 1000.0, 2300.0), (300.0, 500.0, 1000.0), "test"
+)
+CONFIG = FinetuneConfig(data="", method="full", epochs=1, batch_size=8)
+
+
+def make_model(modality: Modality = MS, strict: bool = False) -> Classifier:
+    torch.manual_seed(0)
+    config = replace(PRESETS["tiny"], width=32, depth=1, heads=2, image_size=16, fusion="none")
+    return Classifier(SeaMoBackbone(config, [modality], "pooled", strict), ["Forest", "River"])
+
+
+def images(count: int = 16, modality: Modality = MS) -> Tensor:
+    assert modality.mean is not None
+    assert modality.std is not None
+    rng = torch.Generator().manual_seed(0)
+    mean, std = (torch.tensor(each)[:, None, None] for each in (modality.mean, modality.std))
+    return (mean + std * torch.randn(count, len(mean), 16, 16, generator=rng)).clamp(min=1)
+
+
+@contextmanager
+def said(*expected: str) -> Iterator[None]:
+    """Expects these warnings and no others, each by a part of its text."""
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        yield
+    texts = [str(each.message) for each in seen if each.category is UnitWarning]
+    assert len(texts) == len(expected), texts
+    assert all(part in text for part, text in zip(expected, texts, strict=True)), texts
+
+
+@pytest.mark.parametrize("head", [True, False])
+def test_prediction_and_features_of_a_probe(head: bool) -> None:
+    with said():
+        predict(make_model(), images(), torch.float32, head)
+    with said("eurosat_ms: values 0.0001 to "):
+        predict(make_model(), images(300) / 10000, torch.float32, head)
+    with pytest.raises(UnitError, match=r"eurosat_ms: .* look like reflectance"):
+        predict(make_model(strict=True), images() / 10000, torch.float32, head)
+
+
+def test_full_finetuning_warns_once_and_learns_the_same() -> None:
+    labels = torch.arange(16) % 2
+    states = []
+    for blind in (False, True):
+        model = make_model()
+        if blind:
+            model.backbone.unit_check = lambda *_: None  # type: ignore[assignment]
+        samples = Samples(images() / 10000, labels)
+        with said(*([] if blind else ["look like reflectance"])):
+            finetune(model, samples, samples, CONFIG, torch.float32)
+        states.append(model.state_dict())
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+    right = Samples(images(), labels)
+    with said():
+        finetune(make_model(), right, right, CONFIG, torch.float32)
+
+
+def test_a_saved_classifier_warns(tmp_path: Path) -> None:
+    make_model().save(tmp_path / "model.safetensors")
+    model = Classifier.load(tmp_path / "model.safetensors")
+    with said("look normalised already"):
+        model((images() - images().mean()) / images().std())
+
+
+def test_statistics_of_samples_are_of_the_declared_unit() -> None:
+    with said():
+        measure(EUROSAT_MS.subset(("B2", "B4", "B8")), images(), "test")
+    with said("eurosat_ms: values 0.0001 to"):
+        measured = measure(EUROSAT_MS.subset(("B2", "B4", "B8")), images() / 10000, "test")
+    with said():  # what fits its own statistics gives right features, whatever its unit is called
+        make_model(measured)(images() / 10000)
+    with pytest.raises(UnitError, match="Multiply by 10000"):
+        measure(EUROSAT_MS.subset(("B2", "B4", "B8")), images() / 10000, "test", strict=True)
+
+
+def run(folder: Path, output: Path, *arguments: str) -> int:
+    return main(["--data", str(folder), "--output", str(output), *arguments])
+
+
+def test_the_command_warns_of_the_dataset_or_stops(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = make_eurosat(tmp_path / "data", "eurosat_ms", images=0)
+    rng = np.random.default_rng(0)
+    for name in CLASSES:
+        for number in range(1, 11):
+            image = rng.integers(0, 4, (64, 64, 13)).astype(np.uint16)
+            write(folder / name / f"{name}_{number}", image)
+    with said("eurosat_ms: values 0 to 3, mean 1."):
+        assert run(folder, tmp_path / "out") == 0
+    assert not json.loads((tmp_path / "out" / "results.json").read_text())["config"]["strict"]
+    with said():
+        assert run(folder, tmp_path / "strict", "--strict", "true") == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "look like reflectance" in error
+
+
+def test_test_images_in_another_unit_than_the_training_images(tmp_path: Path) -> None:
+    folder = make_eurosat(tmp_path / "data", "eurosat_ms")
+    parts: dict[str, list[str]] = {"train": [], "val": [], "test": []}
+    for label, name in enumerate(CLASSES):
+        for number in range(1, 11):
+            part = "train" if number < 7 else "val" if number < 9 else "test"
+            parts[part].append(f"{name}_{number}.jpg")
+            if part == "test":
+                image = make_image("eurosat_ms", label, number)
+                write(folder / name / f"{name}_{number}", (image // 12).astype(np.uint16))
+    for part, names in parts.items():
+        (folder / f"eurosat-{part}.txt").write_text("\n".join(names))
+    with said("scaled to 0 to 255"):
+        assert run(folder, tmp_path / "out") == 0
+
+
+class Fake:
+    """A dataset in the way of TorchGeo."""
+
+    def __init__(self, image: Tensor) -> None:
+        self.image = image
+
+    def __len__(self) -> int:
+        return 1
+
+    def __getitem__(self, number: int) -> dict[str, Any]:
+        return {"image": self.image, "label": 0}
+
+
+def test_a_dataset_of_others_meets_the_backbone() -> None:
+    for factor, expected in ((1, []), (0.0001, ["look like reflectance"])):
+        dataset = TorchGeoDataset(Fake(images(1)[0] * factor), {"image": MS}, ["Forest"])
+        with said(*expected):
+            make_model()(dataset.read(0).image[None])
+
+
+def look_at(dataset: Any, published: dict[str, Modality]) -> int:
+    """Looks at every item as the published modality; any doubt is an error."""
+    looked = 0
+    for number in range(len(dataset)):
+        item = dataset.read(number)
+        for name, grids in item.bands.items():
+            for tiles, grid in zip(grids, published[name].grids, strict=True):
+                names = [published[name].band_names[channel] for channel in grid.bands]
+                valid = torch.tensor(item.valid[name])[None]
+                UnitCheck(strict=True)(published[name].subset(names), tiles[None], valid)
+                looked += 1
+    return looked
+
+
+def like(name: str, modality: Modality) -> Modality:
+    """A registered modality on the grids of a dataset's."""
+    return replace(get_modality(name).subset(modality.band_names), bands=modality.bands)
+
+
+@pytest.mark.parametrize(
+    ("kind", "folder"),
+    [(BigEarthNet, "bigearthnet_v1"), (Sen1Floods11, "sen1floods11"), (OSCD, "oscd")],
+)
+def test_real_labelled_tiles_are_right(kind: Any, folder: str, data_dir: Path) -> None:
+    if not (data_dir / folder).is_dir():
+        pytest.skip(f"real tiles: no folder {data_dir / folder}")
+    dataset = kind(data_dir / folder)
+    assert look_at(dataset, {m.name: like(m.name, m) for m in dataset.modalities})
+
+
+@pytest.mark.parametrize("kind", ["eurosat_ms", "eurosat_rgb"])
+def test_real_eurosat_is_right(kind: str, data_dir: Path) -> None:
+    if not (data_dir / kind).is_dir():
+        pytest.skip(f"real tiles: no folder {data_dir / kind}")
+    dataset = EuroSAT(data_dir / kind)
+    samples = load_samples(dataset, range(0, len(dataset), max(1, len(dataset) // 200)))
+    described = [measure(dataset.modality, samples.images, "test", strict=True)]
+    if kind == "eurosat_ms":
+        described.append(get_modality("s2l1c").on_one_grid(10).subset(dataset.modality.band_names))
+    for modality in described:
+        for image in samples.images:  # sea, forest, and towns, each alone
+            UnitCheck(strict=True)(modality, image[None, None])
