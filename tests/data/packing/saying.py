@@ -128,3 +128,22 @@ def packed(
     opened = open_source(source or folder / "in", mapping=mapping)
     pack_splits(opened, Plan(folder / "out", **plan))
     return ShardSet(folder / "out")
+
+
+def with_rows(values: np.ndarray, value: float, rows: int = 2) -> np.ndarray:
+    """Returns a copy whose first rows hold a value."""
+    changed = values.copy()
+    changed[..., :rows, :] = value
+    return changed
+
+
+def tile(shards: ShardSet, number: int = 0) -> np.ndarray:
+    """Returns the first grid of the first modality in the first season."""
+    (grid, *_) = shards.read(number).bands[shards.modalities[0].name]
+    return grid[0]
+
+
+def noted(shards: ShardSet) -> list[tuple[str, ...]]:
+    """Returns what is said of what files say."""
+    kinds = ("metadata", "override")
+    return [tuple(each) for each in shards.manifest.noted if each.kind in kinds]

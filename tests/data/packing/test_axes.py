@@ -26,12 +26,12 @@ from tests.data.packing.saying import (
     counts,
     decibels,
     packed,
+    tile,
     write_mapping,
     write_netcdf,
     write_tiff,
     write_zarr_zip,
 )
-from tests.data.packing.test_metadata import tile
 from tests.tasks.datasets.layouts import write_segmunich
 
 BANDS = {"B2": 2, "B3": 3, "B4": 4, "B8": 8}

@@ -13,8 +13,7 @@ import tifffile
 
 from seamo_fast.data.packing.sources.base import TileError
 from seamo_fast.data.packing.sources.formats.tiff_images import read_tiff
-from tests.data.packing.saying import S2, packed
-from tests.data.packing.test_metadata import tile
+from tests.data.packing.saying import S2, packed, tile
 
 SIDE = 48
 

@@ -8,29 +8,17 @@ that its own file calls not measured is not.
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from decimal import Decimal
-from functools import lru_cache
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from seamo_fast.data.packing.sources.base import TileError
+from seamo_fast.data.packing.sources.contradictions import contradictions, formula, inverse
 from seamo_fast.data.packing.sources.formats.metadata import SILENT, Said
 from seamo_fast.data.shards import Remark
-from seamo_fast.modalities import Modality, canonical_band, get_modality
-
-_DECIBELS: Final = re.compile(r"\b(db|decibels?)\b")
-_COUNTS: Final = frozenset(("dn", "digital number", "digital numbers", "count", "counts"))
-_ONE: Final = frozenset(("1", "unitless", "dimensionless"))
-# Names of one kind: B4 may well be called red, but not B3.
-_KINDRED: Final = (
-    frozenset(get_modality("s2l1c").band_names),
-    frozenset(("VV", "VH", "HH", "HV")),
-    frozenset(("RED", "GREEN", "BLUE")),
-)
+from seamo_fast.modalities import Modality
 
 
 class Pixels(NamedTuple):
@@ -78,11 +66,11 @@ class Declared:
             remarks.append(Remark(modality.name, why, "metadata"))
         line = self._one_line(said) if "scale" in self.silent else (1.0, 0.0)
         if line != (1.0, 0.0):
-            scale, offset = _inverse(*line)
+            scale, offset = inverse(*line)
             # scaled reflectance is stored as digital numbers, and no other numbers' mean is theirs
             unit = "dn" if modality.unit == "reflectance" else modality.unit
             modality = replace(modality, scale=scale, offset=offset, unit=unit, mean=None, std=None)
-            why = f"{_formula(*line)}, as the files say: scale {scale:.9g}, offset {offset:.9g}"
+            why = f"{formula(*line)}, as the files say: scale {scale:.9g}, offset {offset:.9g}"
             remarks.append(Remark(modality.name, why, "metadata"))
         return replace(self, modality=modality, adopted=tuple(remarks))
 
@@ -95,7 +83,7 @@ class Declared:
     def _one_line(self, said: Sequence[Said]) -> tuple[float, float]:
         lines = dict(zip((each.line for each in said), self.modality.band_names, strict=True))
         if len(lines) > 1:
-            found = ", ".join(f"{band}: {_formula(*line)}" for line, band in lines.items())
+            found = ", ".join(f"{band}: {formula(*line)}" for line, band in lines.items())
             raise TileError(
                 f"bands of {self.modality.name} differ in scale ({found}); give scale and offset "
                 "in the mapping, or make modalities of bands that differ",
@@ -114,11 +102,15 @@ class Declared:
         masked = any(mask is not None for mask in masks)
         if not masked and all(each == SILENT for each in said):
             return [*self.adopted]
-        remarks = [*self.adopted, *_contradictions(self, said, grids[0].dtype.kind)]
+        remarks = [*self.adopted, *self._contradictions(said, grids[0].dtype.kind)]
         for grid, values in zip(self.modality.grids, grids, strict=True):
             for plane, channel in zip(values, grid.bands, strict=True):
                 remarks += self.mark(plane, said[channel], masks[channel] if masked else None)
         return list(dict.fromkeys(remarks))
+
+    def _contradictions(self, said: tuple[Said, ...], kind: str) -> tuple[Remark, ...]:
+        left = "scale" in self.silent
+        return contradictions(self.modality, self.by, said, kind, scaled_by_files=left)
 
     def mark(
         self, plane: np.ndarray, said: Said, measured: np.ndarray | None = None
@@ -195,79 +187,6 @@ def said_settings(declared: Iterable[Declared]) -> dict[str, list[Remark]]:
     """
     adopted = [remark for each in declared for remark in each.adopted]
     return {"said": adopted} if adopted else {}
-
-
-@lru_cache(maxsize=1024)
-def _contradictions(declared: Declared, said: tuple[Said, ...], kind: str) -> tuple[Remark, ...]:
-    """Returns where files contradict what holds for the set; `kind` is that of their dtype.
-
-    Raises:
-        TileError: The file has another scale than the set, which the mapping leaves to files.
-    """
-    modality, by = declared.modality, declared.by
-    remarks = []
-    held = f"(stored - {modality.offset:.9g}) / {modality.scale:.9g}"
-    for factor, constant in dict.fromkeys(each.line for each in said if each != SILENT):
-        scale, offset = _inverse(factor, constant)
-        same = math.isclose(scale, modality.scale, rel_tol=1e-6) and math.isclose(
-            offset, modality.offset, rel_tol=1e-6, abs_tol=1e-6 * abs(scale)
-        )
-        if same or (factor, constant) == (1.0, 0.0):
-            continue
-        formula = _formula(factor, constant)
-        if "scale" in declared.silent:
-            raise TileError(
-                f"the file says {formula}, but the data set has {held}; give scale and offset in "
-                "the mapping if they hold for all",
-                "mismatch",
-            )
-        why = f"files say {formula}, the {by} {held}, which is used"
-        remarks.append(Remark(modality.name, why, "override"))
-    for unit in dict.fromkeys(each.unit for each in said if _differs(each, modality, kind)):
-        why = f"files say unit {unit!r}, the {by} {modality.unit!r}, which is used"
-        remarks.append(Remark(modality.name, why, "override"))
-    renamed = [
-        (band, each.name)
-        for band, each in zip(modality.band_names, said, strict=True)
-        if _is_another(band, canonical_band(each.name))
-    ]
-    if renamed:
-        ours, theirs = (", ".join(names) for names in zip(*renamed, strict=True))
-        why = f"files call the bands {ours} of the {by} {theirs}; those of the {by} are used"
-        remarks.append(Remark(modality.name, why, "override"))
-    return tuple(remarks)
-
-
-def _differs(said: Said, modality: Modality, kind: str) -> bool:
-    """Whether the file's unit cannot be that of the modality."""
-    text, unit = said.unit.casefold(), modality.unit
-    physical = kind == "f" and said.scale is None  # the stored values themselves have the unit
-    if not text:
-        return False
-    if _DECIBELS.search(text):
-        return unit != "db"
-    if text in _COUNTS:
-        return unit in ("db", "reflectance")
-    if text in _ONE:
-        return unit == "db" or (unit == "dn" and physical and modality.scale != 1)
-    if "reflectance" in text:
-        return unit in ("db", "uint8") or (unit == "dn" and (physical or modality.scale == 1))
-    return unit in ("db", "reflectance")
-
-
-def _is_another(band: str, name: str) -> bool:
-    return band != name and any(band in kindred and name in kindred for kindred in _KINDRED)
-
-
-def _inverse(factor: float, constant: float) -> tuple[float, float]:
-    """Returns scale and offset of physical = (stored - offset) / scale, rounded once."""
-    exact = Decimal(repr(factor))
-    return float(1 / exact), float(-Decimal(repr(constant)) / exact) + 0.0
-
-
-def _formula(factor: float, constant: float) -> str:
-    sign = "-" if constant < 0 else "+"
-    return f"value = stored * {factor:.9g}" + (f" {sign} {abs(constant):.9g}" if constant else "")
 
 
 def _stored(value: float, dtype: np.dtype[Any]) -> float | None:
