@@ -255,6 +255,7 @@ def test_attributes(said: Mapping[str, Any], expected: Said) -> None:
     [
         ({"scale_factor": 0}, r"says that value = stored \* 0 \+ 0"),
         ({"valid_range": [5, 1]}, r"says the valid range 5..1"),
+        ({"valid_range": [1, 2, 3]}, "says valid_range with 3 numbers"),
         ({"valid_range": []}, "says valid_range with 0 numbers"),
         ({"_FillValue": b"x"}, "says _FillValue 'x', which is no number"),
     ],

@@ -19,6 +19,9 @@ import numpy as np
 
 _ITEM: Final = re.compile(r"<Item\b([^>]*)>([^<]*)</Item>")
 _ATTRIBUTE: Final = re.compile(r"""(\w+)\s*=\s*["']([^"']*)["']""")
+_ROLES: Final = {"scale": "scale", "offset": "offset", "description": "name", "unittype": "unit"}
+_RANGES: Final = ("valid_range", "valid_min", "valid_max")
+_NUMERIC: Final = ("_FillValue", "missing_value", "scale_factor", "add_offset", *_RANGES)
 _MOST_ITEMS: Final = 2**20  # characters of tag 42112
 _MOST_NUMBERS: Final = 64  # of an attribute
 # What the axes of an array are called, by what they are.
@@ -84,9 +87,6 @@ def said_by_tags(nodata: str, items: str, bands: int) -> tuple[Said, ...]:
     return tuple(map(_checked, found))
 
 
-_ROLES: Final = {"scale": "scale", "offset": "offset", "description": "name", "unittype": "unit"}
-
-
 def said_by_attributes(
     attributes: Mapping[str, Any], dtype: np.dtype[Any], *, unsigned: bool = False
 ) -> Said:
@@ -103,16 +103,12 @@ def said_by_attributes(
     found = {name: _numbers(attributes[name], name) for name in _NUMERIC if name in attributes}
     scale, offset = (found.get(name, [None])[0] for name in ("scale_factor", "add_offset"))
     said = _checked(Said(scale=scale, offset=offset, unit=_word(attributes.get("units", ""))))
-    limits = [*found.get("valid_range", [None, None]), None, None][:2]
-    low = found.get("valid_min", limits[:1])[0]
-    high = found.get("valid_max", limits[1:])[0]
-    physical = (
-        said.line != (1.0, 0.0)
-        and dtype.kind in "iu"
-        and any(np.asarray(attributes[name]).dtype.kind == "f" for name in _RANGES & found.keys())
+    low, high = _limits(found)
+    floats = any(
+        np.asarray(attributes[name]).dtype.kind == "f" for name in _RANGES if name in found
     )
-    if physical:  # limits of the type of the unpacked values are limits of those
-        low, high = _stored_limits(low, high, said)
+    if floats and dtype.kind in "iu" and said.line != (1.0, 0.0):
+        low, high = _stored_limits(low, high, said)  # of the unpacked values, by their type
     nodata = [*found.get("_FillValue", []), *found.get("missing_value", [])]
     if unsigned:
         span = 2.0 ** (8 * dtype.itemsize)
@@ -123,8 +119,14 @@ def said_by_attributes(
     return said._replace(nodata=_nodata(nodata), low=low, high=high)
 
 
-_RANGES: Final = frozenset(("valid_range", "valid_min", "valid_max"))
-_NUMERIC: Final = ("_FillValue", "missing_value", "scale_factor", "add_offset", *sorted(_RANGES))
+def _limits(found: Mapping[str, list[float]]) -> tuple[float | None, float | None]:
+    low: float | None = None
+    high: float | None = None
+    if "valid_range" in found:
+        if len(found["valid_range"]) != 2:
+            raise ValueError(f"says valid_range with {len(found['valid_range'])} numbers")
+        low, high = found["valid_range"]
+    return found.get("valid_min", [low])[0], found.get("valid_max", [high])[0]
 
 
 def _stored_limits(
