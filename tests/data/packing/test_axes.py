@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import struct
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -143,8 +144,19 @@ class TestStacks:
 
     def test_an_absurd_number_of_pages_is_refused(self, tmp_path: Path) -> None:
         write_pages(tmp_path / "a.tif", [np.zeros((2, 3), np.uint8)] * 1100)
-        with pytest.raises(TileError, match="which are the bands"):
+        with pytest.raises(TileError, match=r"^a.tif holds more than 1024 pages$"):
             read_tiff(tmp_path / "a.tif", stacked={1100})
+
+    def test_a_ring_of_pages_is_refused(self, tmp_path: Path) -> None:
+        tifffile.imwrite(tmp_path / "a.tif", counts(bands=3), photometric="minisblack")
+        with tifffile.TiffFile(tmp_path / "a.tif") as file:
+            first, last = file.pages[0].offset, file.pages[2].offset
+        data = bytearray((tmp_path / "a.tif").read_bytes())
+        (entries,) = struct.unpack_from("<H", data, last)
+        struct.pack_into("<I", data, last + 2 + 12 * entries, first)
+        (tmp_path / "a.tif").write_bytes(data)
+        with pytest.raises(TileError, match=r"^a.tif holds more than 1024 pages$"):
+            read_tiff(tmp_path / "a.tif", stacked={3})
 
 
 MEANING = {

@@ -87,7 +87,7 @@ def read_tiff(
             values, texts = plain
             return TiffImage(values, _said(path, texts, 1))
         with TiffFile(path) as file:
-            pages = _pages(file)
+            pages = _pages(file, path.name)
             values, texts = _read(file, pages, path.name, most, stacked, classes)
             measured = _mask(pages, values.shape[-2:])
     except FileNotFoundError:
@@ -101,8 +101,11 @@ def read_tiff(
     return TiffImage(values, _said(path, texts, bands), measured)
 
 
-def _pages(file: TiffFile) -> list[TiffPage]:
-    pages = islice(file.pages, _MOST_PAGES + 1)
+def _pages(file: TiffFile, name: str) -> list[TiffPage]:
+    """Returns the pages of the main chain, which damage may have closed to a ring."""
+    pages = list(islice(file.pages, _MOST_PAGES + 1))
+    if len(pages) > _MOST_PAGES:
+        raise TileError(f"{name} holds more than {_MOST_PAGES} pages", "axes")
     return [page for page in pages if isinstance(page, TiffPage)]
 
 
