@@ -10,6 +10,7 @@ import json
 import zipfile
 from collections import defaultdict
 from collections.abc import Callable, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
@@ -235,7 +236,8 @@ def independent(root: Path) -> Planes | None:
 def _add_tiff(found: dict[tuple[str, str], set[bytes]], root: Path, path: Path) -> None:
     name = FOLDERS[path.relative_to(root).parts[0]]
     with tifffile.TiffFile(path) as file:
-        main = [page for page in file.pages if not int(page.subfiletype) & 5]
+        pages = list(islice(file.pages, 1024))  # damage may make a ring of them
+        main = [page for page in pages if not int(page.subfiletype) & 5]
         values, axes = main[0].asarray(), main[0].axes
     bands = np.moveaxis(np.atleast_3d(values), -1, 0) if axes != "SYX" else values
     single = len(path.relative_to(root).parts) == 4  # SSL4EO-S12 v1.0
