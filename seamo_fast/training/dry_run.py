@@ -15,6 +15,7 @@ from seamo_fast import kernels
 from seamo_fast.data.shards.shard_set import ShardSet
 from seamo_fast.training import batches, model_setup, precision
 from seamo_fast.training.config import PretrainConfig, to_yaml
+from seamo_fast.training.reporting import targets
 from seamo_fast.training.schedule import Plan, Stage
 from seamo_fast.training.step import step_flops
 
@@ -42,6 +43,7 @@ def dry_run(config: PretrainConfig) -> str:
             _describe(config, shards, plan, stage, device, dtype, parameters)
             for stage in plan.stages
         ),
+        *targets.without_targets(config, shards, plan),
         f"model: {parameters / 1e6:.2f} M parameters",
         f"checkpoints: {12 * parameters / _MIB:.0f} MiB each, {config.run.keep} kept; "
         f"{_free(Path(config.run.folder)) / _MIB:.0f} MiB free at {config.run.folder}",

@@ -19,7 +19,7 @@ from seamo_fast.training.recovery import run_folder
 from seamo_fast.training.recovery.run_state import RunState
 from seamo_fast.training.recovery.stop_signals import StopRequest
 from seamo_fast.training.recovery.watchdog import Watchdog
-from seamo_fast.training.reporting import messages
+from seamo_fast.training.reporting import messages, targets
 from seamo_fast.training.reporting.figures import Figures
 from seamo_fast.training.reporting.meter import Meter
 from seamo_fast.training.reporting.telemetry import LOG, Telemetry
@@ -94,6 +94,10 @@ class Trainer:
         state = self.state
         for line in messages.introduction(state, self.rate):
             self._say(line)
+        with ranks.raise_on_all():
+            if self.telemetry is not None:
+                for line in targets.without_targets(self.config, state.shards, state.plan):
+                    self.telemetry.say(line)
         self.figures.draw_missed(state.model, state.step, state.dtype)
         with self.watchdog, self.stop:
             while not state.finished and not self.signal:

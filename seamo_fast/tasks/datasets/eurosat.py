@@ -15,6 +15,8 @@ from typing import Final, Literal, get_args
 
 import numpy as np
 
+from seamo_fast.data.packing.sources.base import list_folders
+from seamo_fast.data.packing.sources.formats.names import list_files
 from seamo_fast.errors import DataError
 from seamo_fast.modalities import S2L1C, Modality
 from seamo_fast.tasks.datasets.reading.base import Contents, FileEntry, LabelledDataset, OnBad, Task
@@ -76,7 +78,8 @@ class EuroSAT(LabelledDataset[FileEntry]):
         lists: Which lists: torchgeo has a second split that keeps regions apart.
 
     Raises:
-        DataError: There are no class folders with such images, or those of both kinds.
+        DataError: There are no class folders with such images, or those of both kinds, or two
+            images have one name.
         ValueError: A band is unknown.
     """
 
@@ -204,13 +207,5 @@ def _find(root: Path, kind: Kind | None) -> tuple[Path, Kind]:
 
 def _images(folder: Path, kind: Kind) -> dict[str, list[Path]]:
     """Returns the sorted images of every class that has any."""
-    found = {}
-    for below in sorted(path for path in folder.iterdir() if path.is_dir()):
-        images = sorted(
-            path
-            for path in below.iterdir()
-            if path.suffix.lower() in _SUFFIXES[kind] and not path.name.startswith(".")
-        )
-        if images:
-            found[below.name] = images
-    return found
+    found = {below.name: list_files(below, _SUFFIXES[kind]) for below in list_folders(folder)}
+    return {name: images for name, images in found.items() if images}

@@ -22,6 +22,7 @@ from typing import Final
 import numpy as np
 
 from seamo_fast.data.packing.sources.base import list_folders
+from seamo_fast.data.packing.sources.formats.names import list_files, twins
 from seamo_fast.data.shards.manifest import DTYPES
 from seamo_fast.errors import DataError
 from seamo_fast.modalities import Modality, get_modality
@@ -56,7 +57,7 @@ class ClassFolder(LabelledDataset[FileEntry]):
         on_bad: See `LabelledDataset`.
 
     Raises:
-        DataError: There are no images.
+        DataError: There are no images, or two images or classes differ in case alone.
         ValueError: The modality has more than one grid.
     """
 
@@ -78,6 +79,8 @@ class ClassFolder(LabelledDataset[FileEntry]):
             for path in _below(folder)
         ]
         classes = sorted({name for _, name, _ in found})
+        for name, other in twins(classes).items():
+            raise DataError(f"{root} has two folders of one class: {other} and {name}", "name")
         if not found:
             raise DataError(
                 f"{root} has no class folders with images ({', '.join(SUFFIXES)}) in them"
@@ -202,32 +205,23 @@ def _find_parts(root: Path) -> Iterator[tuple[str, Path]]:
     yield from found or [("", root)]
 
 
-def _images(folder: Path) -> list[Path]:
-    if not folder.is_dir():
-        return []
-    return sorted(
-        path
-        for path in folder.iterdir()
-        if path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
-    )
-
-
 def _below(folder: Path) -> list[Path]:
     """Returns the images of a folder and of the folders in it."""
-    if folder.name.startswith("."):
-        return []
-    return _images(folder) + [path for each in list_folders(folder) for path in _below(each)]
+    below = [path for each in list_folders(folder) for path in _below(each)]
+    return list_files(folder, SUFFIXES) + below
 
 
 def _by_name(folder: Path, suffix: str) -> dict[str, Path]:
     """Returns the images of a folder by their names without suffixes."""
     found: dict[str, Path] = {}
-    for path in _images(folder):
+    names: dict[str, Path] = {}
+    for path in list_files(folder, SUFFIXES):
         if path.stem.endswith(suffix):
             name = path.stem.removesuffix(suffix)
-            if name in found:
+            other = names.setdefault(name.casefold(), path)
+            if other is not path:
                 raise DataError(
-                    f"{folder} has two images of one name: {found[name].name}, {path.name}"
+                    f"{folder} has two images of one name: {other.name}, {path.name}", "name"
                 )
             found[name] = path
     return found

@@ -16,6 +16,7 @@ from typing import Final
 
 import numpy as np
 
+from seamo_fast.data.packing.sources.formats.names import list_files
 from seamo_fast.errors import DataError
 from seamo_fast.modalities import Band, Modality
 from seamo_fast.tasks.datasets.reading.base import (
@@ -82,8 +83,8 @@ class HLSBurnScars(LabelledDataset[FileEntry]):
 
 def _images(root: Path) -> Iterator[FileEntry]:
     for part, folder in _FOLDERS.items():
-        for path in sorted((root / folder).glob("*_merged.tif")):
-            yield FileEntry(path.name.removesuffix("_merged.tif"), part, path)
+        for path in list_files(root / folder, "_merged.tif"):
+            yield FileEntry(path.name[: -len("_merged.tif")], part, path)
 
 
 def _date(name: str) -> date | None:

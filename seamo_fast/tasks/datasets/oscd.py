@@ -22,6 +22,7 @@ from typing import Final, Literal, NamedTuple
 import numpy as np
 
 from seamo_fast.data.packing.sources.base import list_folders
+from seamo_fast.data.packing.sources.formats.names import list_files, on_disk
 from seamo_fast.errors import DataError
 from seamo_fast.modalities import S2L1C, Modality
 from seamo_fast.tasks.datasets.reading.base import Contents, LabelledDataset, OnBad, Task
@@ -136,9 +137,14 @@ class OSCD(LabelledDataset[City]):
 def _find(folder: Path, band: str) -> Path:
     """Returns the file of a band, whose code ends the name."""
     code = f"B{band.removeprefix('B'):0>2}.tif"
-    found = sorted(file for file in folder.glob(f"*{code}") if file.name[: -len(code)][-1:] in "_")
+    files = list_files(folder, code.lower())
+    found = [file for file in files if file.name[: -len(code)][-1:] in "_"]
     if len(found) != 1:
-        raise DataError(f"{folder} must hold one file *_{code}, but has {len(found)}")
+        held = f" ({', '.join(file.name for file in found)})" if found else ""
+        raise DataError(
+            f"{folder} must hold one file *_{code}, but has {len(found)}{held}",
+            "name" if found else "missing",
+        )
     return found[0]
 
 
@@ -194,7 +200,7 @@ def _interpolate(values: np.ndarray, at: np.ndarray) -> np.ndarray:
 
 def _read_change(folder: Path, city: str, size: tuple[int, ...]) -> np.ndarray:
     """Returns 1 where a pixel changed, else 0, int64 [H, W], of a change map in either coding."""
-    picture = folder / "cm.png"
+    picture = on_disk(folder / "cm.png")
     path = picture if picture.is_file() else folder / f"{city}-cm.tif"
     codes = read_mask(path, (None, size[-2], size[-1]))
     values = tuple(np.unique(codes).tolist())

@@ -17,6 +17,7 @@ from typing import Final, Literal
 import numpy as np
 
 from seamo_fast.data.packing.sources.base import list_folders
+from seamo_fast.data.packing.sources.formats.names import list_files
 from seamo_fast.errors import DataError
 from seamo_fast.modalities import S1GRD, S2L1C, Modality
 from seamo_fast.tasks.datasets.reading.base import (
@@ -161,7 +162,7 @@ def _patches(root: Path, pattern: str) -> Iterator[Path]:
     for season in sorted(root.glob(pattern)):
         for scene in list_folders(season):
             if scene.name.startswith("s2_"):
-                yield from sorted(scene.glob("*_s2_*.tif"))
+                yield from (each for each in list_files(scene, ".tif") if "_s2_" in each.name)
 
 
 def _listed(root: Path) -> list[FileEntry]:

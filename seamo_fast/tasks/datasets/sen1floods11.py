@@ -19,6 +19,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from seamo_fast.data.packing.sources.formats.names import list_files, lower_ending
 from seamo_fast.errors import DataError
 from seamo_fast.modalities import S1GRD, S2L1C
 from seamo_fast.tasks.datasets.reading.base import (
@@ -84,7 +85,8 @@ class Sen1Floods11(LabelledDataset[FileEntry]):
         self._folders = {name: find_folder(chips, _FOLDERS[name], "images") for name in modalities}
         places = (root / "v1.1", root, root.parent)
         parts = _listed(places)
-        names = parts if split else [path.name for path in sorted(labels.glob("*_LabelHand.tif"))]
+        found = [lower_ending(path.name) for path in list_files(labels, "_labelhand.tif")]
+        names = parts if split else found
         if not names:
             raise DataError(f"{root} holds no chips, or no lists flood_{split or '*'}_data.csv")
         entries = [

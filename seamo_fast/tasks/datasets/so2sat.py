@@ -17,6 +17,7 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 
+from seamo_fast.data.packing.sources.formats.names import on_disk
 from seamo_fast.errors import DataError
 from seamo_fast.modalities import S2L2A, Band, Modality
 from seamo_fast.tasks.datasets.reading.base import Contents, LabelledDataset, OnBad, Task, choose
@@ -104,7 +105,7 @@ class So2Sat(LabelledDataset[Row]):
         chosen = choose(MODALITIES, modalities)
         self._files: dict[tuple[int, Path], Any] = {}
         self._lock = threading.Lock()
-        paths = {part: Path(root) / name for part, name in _FILES.items()}
+        paths = {part: on_disk(Path(root) / name) for part, name in _FILES.items()}
         wanted = [split] if split in paths else [part for part in paths if paths[part].is_file()]
         entries = [
             Row(f"{paths[part].stem}_{number}", part, paths[part], number)

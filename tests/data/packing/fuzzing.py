@@ -38,6 +38,7 @@ _LARGE: Final = (0, 1, 255, 2**15, 2**16 - 1, 2**24, 2**31 - 1, 2**31, 2**32 - 1
 
 
 def write_v10(root: Path) -> None:
+    rng = np.random.default_rng(0)
     for name, dtype, bands in (("s2a", "u2", 12), ("s1", "f4", 2)):
         stamp = "20200604T054639_T43RCP" if name == "s2a" else "S1A_IW_GRDH_1SDV_20200604T010800"
         folder = root / name / "0000001" / stamp
@@ -46,7 +47,7 @@ def write_v10(root: Path) -> None:
         for band in (s2 if bands == 12 else ["VV", "VH"]):  # fmt: skip
             size = {"B1": 44, "B9": 44}.get(band, 264)
             size = 132 if band in ("B5", "B6", "B7", "B8A", "B11", "B12") else size
-            values = np.full((size, size), 7, dtype)
+            values = rng.integers(1, 9000, (size, size)).astype(dtype)
             tifffile.imwrite(folder / f"{band}.tif", values, planarconfig="separate")
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import pickle
+import tarfile
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,6 +17,7 @@ from seamo_fast.modalities import get_modality
 
 FOLDERS = {"s2l2a": "S2L2A", "s2l1c": "S2L1C", "s1grd": "S1GRD"}
 SIZE = 12
+APPLE = b"\x00\x05\x16\x07" + bytes(100)  # what macOS leaves beside files
 
 
 def stored_bands(name: str, seed: int, shape: tuple[int, ...]) -> np.ndarray:
@@ -91,6 +94,17 @@ def write_tar(root: Path, name: str, part: str, number: int, places: Sequence[st
             tar.write({"__key__": f"ssl4eos12_{part}_{n:07d}", "zarr.zip": single.read_bytes()})
             single.unlink()
     return bands
+
+
+def write_members(path: Path, names: Sequence[str], data: bytes) -> None:
+    """Writes a tar file whose members all hold `data`, but for companions of macOS."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w") as tar:
+        for name in names:
+            member = tarfile.TarInfo(name)
+            content = APPLE if "._" in name else data
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
 
 
 def write_lmdb(path: Path, samples: Sequence[Sequence[np.ndarray]]) -> None:

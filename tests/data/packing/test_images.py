@@ -238,7 +238,11 @@ def test_single_band_files_on_native_grids_paired_by_season(
     np.testing.assert_array_equal(reading.arrays["opt"][1][1, 0], written["2020-06-01", "B8A"])
     np.testing.assert_array_equal(reading.arrays["sar"][0][1, 0], radar)
     assert [tuple(each) for each in reading.skipped] == [
-        ("p/2020-13-01/B04.tif", "'2020-13-01' is not a date YYYYMMDD", "date"),
+        (
+            "p/2020-13-01/B04.tif",
+            "'2020-13-01' is not a date YYYYMMDD, YYYY-MM-DD or YYYYDDD",
+            "date",
+        ),
         ("p opt 2020-09-01", "no file of band B8A; there are B04", "missing"),
     ]
 

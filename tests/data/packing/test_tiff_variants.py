@@ -79,10 +79,10 @@ def test_jpeg_2000_without_loss(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("dtype", "nodata", "expected"),
-    [("uint16", None, 0), ("int16", -9999, -9999), ("float32", -9999.5, -9999.5)],
+    [("uint16", 0, 0), ("int16", -9999, -9999), ("float32", -9999.5, -9999.5)],
 )
 def test_missing_tiles_of_sparse_files_are_nodata(
-    tmp_path: Path, dtype: str, nodata: float | None, expected: float
+    tmp_path: Path, dtype: str, nodata: float, expected: float
 ) -> None:
     values = numbers(dtype)
     with rasterio.open(
@@ -109,6 +109,12 @@ def test_missing_tiles_of_sparse_files_are_nodata(
         if nodata == -9999:  # in a spelling that tifffile does not take for an integer
             tiff.pages.first.tags[42113].overwrite("-9999.0")
     np.testing.assert_array_equal(read_tiff(tmp_path / "a.tif").values, written)
+    if dtype == "float32":
+        return
+    with tifffile.TiffFile(tmp_path / "a.tif", mode="r+") as tiff:
+        tiff.pages.first.tags[42113].overwrite("-99999")  # which no such integer can be
+    with pytest.raises(TileError, match=r"a.tif lacks \d+ of its 9 pieces, and has no nodata valu"):
+        read_tiff(tmp_path / "a.tif")
 
 
 def test_a_mask_of_one_bit_is_read_as_such(tmp_path: Path) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from datetime import date
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from torch.utils.data import DataLoader
@@ -22,7 +21,13 @@ from seamo_fast.tasks.datasets import (
 )
 from seamo_fast.tasks.samples import load_samples
 from tests.eurosat import make_eurosat
-from tests.tasks.datasets.layouts import PATCHES, write_bigearthnet, write_segmunich, write_tif
+from tests.tasks.datasets.layouts import (
+    PATCHES,
+    values,
+    write_bigearthnet,
+    write_segmunich,
+    write_tif,
+)
 
 
 @pytest.fixture
@@ -98,7 +103,7 @@ def test_masks_are_stacked(tmp_path: Path) -> None:
 
 def test_items_that_do_not_fit_together_are_refused(tmp_path: Path) -> None:
     for side in (4, 5):
-        write_tif(tmp_path / "a" / f"{side}.tif", np.zeros((3, side, side), np.uint8))
+        write_tif(tmp_path / "a" / f"{side}.tif", values(side, (3, side, side), "uint8"))
     dataset = ClassFolder(tmp_path)
     with pytest.raises(DataError, match=r"rgb differ within a batch: .*\[1, 3, 4, 4\].*crop"):
         collate([dataset[0], dataset[1]])

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
 from seamo_fast.data.packing.sources.base import Layout, Reading, Source
+from seamo_fast.data.packing.sources.formats.names import is_hidden
 from seamo_fast.data.packing.sources.mapping_files import load_mapping, packaged_mappings
 from seamo_fast.data.packing.sources.series import Series
 from seamo_fast.data.packing.sources.ssl4eo import SSL4EO
@@ -86,9 +88,17 @@ def _recognise(path: Path) -> str:
             return kind.layout
     for name in packaged_mappings():
         for pattern in load_mapping(name).recognise:
-            if path.is_dir() and next(path.glob(pattern), None) is not None:
+            if path.is_dir() and not all(is_hidden(f.name) for f in path.glob(_any_case(pattern))):
                 return name
     looked_for = [f"{each.layout}: {each.looked_for}" for each in LAYOUTS]
     looked_for.append(f"{Series.layout}: {Series.looked_for}")
     state = "is empty" if path.is_dir() and not any(path.iterdir()) else "has no known layout"
     raise DataError(f"{path} {state}; looked for {'; '.join(looked_for)}")
+
+
+def _any_case(pattern: str) -> str:
+    """Returns a pattern of files whose ending may be in any case."""
+    stem, dot, ending = pattern.rpartition(".")
+    if not dot:
+        return pattern
+    return stem + dot + re.sub("[a-z]", lambda letter: f"[{letter[0]}{letter[0].upper()}]", ending)

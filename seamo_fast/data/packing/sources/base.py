@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,6 +13,7 @@ from typing import Any, ClassVar, Final, Protocol
 import numpy as np
 
 from seamo_fast.data.packing.sources.formats.ground import Ground
+from seamo_fast.data.packing.sources.formats.names import is_hidden
 from seamo_fast.data.shards import ArraySpec, Remark, array_names
 from seamo_fast.errors import DataError
 from seamo_fast.modalities import Modality
@@ -186,7 +188,7 @@ def check_extents(modalities: Sequence[Modality], arrays: Mapping[str, ArraySpec
 
 
 def list_folders(path: Path) -> list[Path]:
-    """Returns the folders in a folder, sorted; none if it does not exist.
+    """Returns the folders in a folder that are not hidden, sorted; none if it does not exist.
 
     Raises:
         DataError: The folder cannot be listed.
@@ -194,6 +196,8 @@ def list_folders(path: Path) -> list[Path]:
     if not path.is_dir():
         return []
     try:
-        return sorted(entry for entry in path.iterdir() if entry.is_dir())
+        with os.scandir(path) as entries:
+            names = sorted(e.name for e in entries if not is_hidden(e.name) and e.is_dir())
     except OSError as error:
         raise DataError(f"cannot list {path}: {error.strerror}") from error
+    return [path / name for name in names]

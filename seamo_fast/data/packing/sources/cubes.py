@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import date
-from itertools import pairwise
+from itertools import product
 from pathlib import Path
 from typing import Any, Final, NamedTuple, Protocol
 
@@ -44,8 +44,12 @@ class Cube(Protocol):
         """Returns the dates of one modality, ascending."""
         ...
 
-    def read(self, modality: str, day: date | None) -> Pixels | None:
-        """Returns a modality at a date, as stored; None if it has none.
+    def passes(self, modality: str, day: date | None) -> list[str]:
+        """Returns the names of the acquisitions of a modality on a day, in the order of time."""
+        ...
+
+    def read(self, modality: str, day: date | None, number: int = 0) -> Pixels:
+        """Returns an acquisition of `passes`, as stored.
 
         Raises:
             TileError: It cannot be read.
@@ -117,11 +121,23 @@ def _starts_with(path: Path, magic: bytes) -> bool:
 
 
 class _Band(NamedTuple):
-    """A variable, whether its integers stand for unsigned ones, and what it says of its numbers."""
+    """A variable, read once.
+
+    Attributes:
+        variable: Of h5py.
+        unsigned: Its integers stand for unsigned ones.
+        sparse: Some of its chunks were never written.
+        said: What it says of its numbers.
+    """
 
     variable: Any
     unsigned: bool
+    sparse: bool
     said: Said
+
+
+def _open_band(variable: Any, path: Path) -> _Band:
+    return _Band(variable, _unsigned(variable), _is_sparse(variable), _said(variable, path))
 
 
 class NetCDFCube:
@@ -135,24 +151,24 @@ class NetCDFCube:
             name: [_variable(file, path, str(variable)) for variable in each.bands.values()]
             for name, each in mapping.modalities.items()
         }
-        time = _variable(file, path, mapping.time)
-        dates = _time_axis(time, path)
-        self.dates: list[date | None] = [*dates]
-        self._steps = {day: step for step, day in enumerate(dates)}
+        clock = _variable(file, path, mapping.time)
+        self._steps = _time_axis(clock, path)
+        self.dates: list[date | None] = [*self._steps]
         for each in variables.values():
             for variable in each:
                 self._check(variable, path, mapping.time)
-                _check_order(variable, path, time)
+                _check_order(variable, path, clock)
         self._bands = {
-            name: [_Band(each, _unsigned(each), _said(each, path)) for each in found]
-            for name, found in variables.items()
+            name: [_open_band(variable, path) for variable in each]
+            for name, each in variables.items()
         }
 
     def _check(self, variable: Any, path: Path, time: str) -> None:
-        if variable.ndim != 3 or len(variable) != len(self.dates):
+        steps = sum(map(len, self._steps.values()))
+        if variable.ndim != 3 or len(variable) != steps:
             raise DataError(
                 f"{path}: variable {variable.name[1:]} has shape {list(variable.shape)}; "
-                f"expected [{len(self.dates)}, y, x] by the time axis {time!r}"
+                f"expected [{steps}, y, x] by the time axis {time!r}"
             )
         size = math.prod(variable.shape[1:]) * variable.dtype.itemsize
         chunk = math.prod(variable.chunks or (1,)) * variable.dtype.itemsize
@@ -166,17 +182,28 @@ class NetCDFCube:
         """Returns the dates of one modality; all share the time axis."""
         return self.dates
 
-    def read(self, modality: str, day: date | None) -> Pixels | None:
-        """Returns a modality at a date; see `Cube.read`."""
+    def passes(self, modality: str, day: date | None) -> list[str]:
+        """Returns the time steps of a day; all modalities have them."""
         assert day is not None
-        step = self._steps[day]
+        return [f"time {step}" for step in self._steps[day]]
+
+    def read(self, modality: str, day: date | None, number: int = 0) -> Pixels:
+        """Returns a time step of a day; see `Cube.read`."""
+        assert day is not None
+        step = self._steps[day][number]
         try:
+            for band in self._bands[modality]:
+                if band.sparse and _lacks_pieces(band.variable, step):
+                    name = band.variable.name[1:]
+                    raise TileError(f"pieces of {name} were never written, time {step}", "missing")
             bands = [_stored(band, step) for band in self._bands[modality]]
             grids = [
                 np.stack([bands[channel] for channel in grid.bands])
                 for grid in self._grids[modality]
             ]
             return Pixels(grids, tuple(band.said for band in self._bands[modality]))
+        except TileError:
+            raise
         except (OSError, ValueError, RuntimeError) as error:
             raise TileError(str(error)) from error
 
@@ -189,7 +216,7 @@ class NetCDFCube:
         assert day is not None
         try:
             for band in self._bands[modality]:
-                yield _stored(band, self._steps[day])
+                yield _stored(band, self._steps[day][0])
         except (OSError, ValueError, RuntimeError) as error:
             raise TileError(str(error)) from error
 
@@ -206,6 +233,24 @@ def _variable(file: Any, path: Path, name: str) -> Any:
     if not hasattr(file.get(name), "ndim"):
         raise DataError(f"{path} has no variable {name!r}; it holds {', '.join(sorted(file))}")
     return file[name]
+
+
+def _is_sparse(variable: Any) -> bool:
+    """Whether some chunks of a variable [time, y, x] were never written."""
+    if variable.chunks is None:
+        return bool(variable.id.get_storage_size() == 0)
+    counts = (-(-size // step) for size, step in zip(variable.shape, variable.chunks, strict=True))
+    return bool(variable.id.get_num_chunks() < math.prod(counts))
+
+
+def _lacks_pieces(variable: Any, step: int) -> bool:
+    """Whether a chunk of a time step was never written, so that only the fill value is there."""
+    if variable.chunks is None:
+        return True
+    depth, *sides = variable.chunks
+    rows = [range(0, size, side) for size, side in zip(variable.shape[1:], sides, strict=True)]
+    starts = product([step // depth * depth], *rows)
+    return any(variable.id.get_chunk_info_by_coord(start).size == 0 for start in starts)
 
 
 def _stored(band: _Band, step: int) -> np.ndarray:
@@ -256,15 +301,18 @@ def _text(value: Any) -> str:
     return value.decode() if isinstance(value, bytes) else str(value)
 
 
-def _time_axis(variable: Any, path: Path) -> list[date]:
+def _time_axis(variable: Any, path: Path) -> dict[date, list[int]]:
+    """Returns the days of a time axis, ascending, and the steps of each in the order of time."""
     if variable.ndim != 1 or len(variable) > _MOST_DATES:
-        raise DataError(f"{path}: the time axis has shape {list(variable.shape)}")
+        raise DataError(f"{path}: the time axis has shape {list(variable.shape)}", "axes")
     units = _text(variable.attrs.get("units", ""))
     calendar = _text(variable.attrs.get("calendar", "standard"))
+    times = variable[:].tolist()
     try:
-        dates = dates_since(variable[:].tolist(), units, calendar)
+        dates = dates_since(times, units, calendar)
     except ValueError as error:
-        raise DataError(f"{path}: {error}") from error
-    if any(later <= earlier for earlier, later in pairwise(dates)):
-        raise DataError(f"{path}: the time axis does not ascend")
-    return dates
+        raise DataError(f"{path}: {error}", "date") from error
+    days: dict[date, list[int]] = {}
+    for step in sorted(range(len(times)), key=times.__getitem__):
+        days.setdefault(dates[step], []).append(step)
+    return days

@@ -16,7 +16,7 @@ import numpy as np
 
 from seamo_fast.data.packing.sources.base import TileError
 from seamo_fast.data.packing.sources.contradictions import contradictions, formula, inverse
-from seamo_fast.data.packing.sources.formats.metadata import SILENT, Said
+from seamo_fast.data.packing.sources.formats.metadata import SILENT, Said, stored_as
 from seamo_fast.data.shards import Remark
 from seamo_fast.modalities import Modality
 
@@ -78,7 +78,9 @@ class Declared:
         if "nodata" not in self.silent:
             return None
         values = (value for each in said for value in each.nodata)
-        return next((float(v) for v in (_stored(v, dtype) for v in values) if v is not None), None)
+        return next(
+            (float(v) for v in (stored_as(v, dtype) for v in values) if v is not None), None
+        )
 
     def _one_line(self, said: Sequence[Said]) -> tuple[float, float]:
         lines = dict(zip((each.line for each in said), self.modality.band_names, strict=True))
@@ -125,10 +127,10 @@ class Declared:
         Raises:
             TileError: Missing pixels cannot be told from measured ones.
         """
-        own = None if self.modality.nodata is None else _stored(self.modality.nodata, plane.dtype)
+        own = None if self.modality.nodata is None else stored_as(self.modality.nodata, plane.dtype)
         remarks = []
         for value in said.nodata:
-            stored = _stored(value, plane.dtype)
+            stored = stored_as(value, plane.dtype)
             if stored is None or stored == own:
                 continue
             if self._fill(plane, plane == stored, own, f"nodata {_text(value)}"):
@@ -187,17 +189,6 @@ def said_settings(declared: Iterable[Declared]) -> dict[str, list[Remark]]:
     """
     adopted = [remark for each in declared for remark in each.adopted]
     return {"said": adopted} if adopted else {}
-
-
-def _stored(value: float, dtype: np.dtype[Any]) -> float | None:
-    """Returns a value as the dtype holds it, None if it cannot."""
-    if dtype.kind in "iu":
-        limits = np.iinfo(dtype)
-        inside = float(value).is_integer() and limits.min <= value <= limits.max
-        return int(value) if inside else None
-    with np.errstate(over="ignore"):
-        found = float(dtype.type(value))
-    return found if math.isfinite(found) else None
 
 
 def _text(value: float | None) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from datetime import date
+from datetime import date, datetime
 from functools import lru_cache
 from pathlib import Path
 
@@ -18,11 +18,13 @@ from seamo_fast.data.packing.sources.formats.geo import (
     tiff_footprint,
     tiff_position,
 )
+from seamo_fast.data.packing.sources.formats.names import is_hidden, lower_ending
 from seamo_fast.data.packing.sources.formats.tiff_images import TiffImage, read_tiff
-from seamo_fast.data.packing.sources.formats.times import parse_date
+from seamo_fast.data.packing.sources.formats.times import parse_time
 from seamo_fast.data.packing.sources.mapping import Mapping, ModalityMapping
 from seamo_fast.data.shards import Remark
 from seamo_fast.errors import DataError
+from seamo_fast.modalities import canonical_band
 
 # the files of one tile: the band that each holds, "" for a file of all bands -> path
 Tile = dict[str, Path]
@@ -34,20 +36,24 @@ class ImageSample:
 
     Attributes:
         place: Name of its place.
-        tiles: For each modality its dates, None for files without one, and the files of each.
+        tiles: For each modality its times, None for files without one, and the files of each.
+        twice: Modality and day of tiles of which a band comes twice, and both files.
         problems: Files that could not be placed, and why.
     """
 
     place: str
-    tiles: dict[str, dict[date | None, Tile]] = field(default_factory=dict)
+    tiles: dict[str, dict[datetime | None, Tile]] = field(default_factory=dict)
+    twice: dict[tuple[str, date | None], str] = field(default_factory=dict)
     problems: list[Remark] = field(default_factory=list)
 
-    def add(self, modality: str, day: date | None, band: str, path: Path, name: str) -> None:
-        """Takes in a file; two of the same kind are a problem."""
-        tile = self.tiles.setdefault(modality, {}).setdefault(day, {})
-        if band in tile:
-            why = f"another file of the same tile: {tile[band].name}"
-            self.problems.append(Remark(name, why, "name"))
+    def add(self, modality: str, time: datetime | None, band: str, path: Path, root: Path) -> None:
+        """Takes in a file; where there is one of the same band, neither can be used."""
+        tile = self.tiles.setdefault(modality, {}).setdefault(time, {})
+        same = [other for other in tile if canonical_band(other) == canonical_band(band)]
+        if same:
+            both = f"{tile[same[0]].relative_to(root)}, {path.relative_to(root)}"
+            what = f"band {canonical_band(band)} comes twice" if band else "two files of one tile"
+            self.twice.setdefault((modality, time and time.date()), f"{what}: {both}")
         else:
             tile[band] = path
 
@@ -61,20 +67,34 @@ def index_images(root: Path, key: str) -> dict[str, ImageSample]:
     ]
     samples: dict[str, ImageSample] = {}
     for name in _files(root):
+        plain = lower_ending(name)
         for modality, pattern in patterns:
-            match = pattern.fullmatch(name)
-            if match is None:
+            match = pattern.fullmatch(plain) or (plain != name and pattern.fullmatch(name))
+            if not match:
                 continue
             groups = {group: text or "" for group, text in match.groupdict().items()}
             sample, place = mapping.sample.format(**groups), mapping.place.format(**groups)
             found = samples.setdefault(sample, ImageSample(place))
             try:
-                day = parse_date(groups["date"]) if "date" in groups else None
+                time = _time(groups)
             except ValueError as error:
                 found.problems.append(Remark(name, str(error), "date"))
                 continue
-            found.add(modality, day, groups.get("band", ""), root / name, name)
+            found.add(modality, time, groups.get("band", ""), root / name, root)
     return dict(sorted(samples.items()))
+
+
+def _time(groups: dict[str, str]) -> datetime | None:
+    """Returns the date that a name says, None if the pattern has no group for it.
+
+    Raises:
+        ValueError: It is no date, or could mean several.
+    """
+    if "date" in groups:
+        return parse_time(groups["date"])
+    if {"year", "month", "day"} <= groups.keys():
+        return parse_time(f"{groups['year']}-{groups['month']}-{groups['day']}")
+    return None
 
 
 def _files(root: Path) -> Iterator[str]:
@@ -86,10 +106,10 @@ def _files(root: Path) -> Iterator[str]:
             folders.clear()
             continue
         seen.add((state.st_dev, state.st_ino))
-        folders.sort()
+        folders[:] = sorted(each for each in folders if not is_hidden(each))
         below = os.path.relpath(folder, root)
         prefix = "" if below == "." else f"{below}/"
-        yield from (prefix + name for name in sorted(files) if not name.startswith("."))
+        yield from (prefix + name for name in sorted(files) if not is_hidden(name))
 
 
 class ImageCube:
@@ -108,7 +128,8 @@ class ImageCube:
             raise DataError(f"{root} has no files of {item} any more") from None
         self._root = root
         self._mapping = mapping
-        self._tiles = sample.tiles
+        self._twice = sample.twice
+        self._tiles = {name: _by_day(found) for name, found in sample.tiles.items()}
         self.problems = sample.problems
         self.place = sample.place
         days = {day for found in self._tiles.values() for day in found}
@@ -121,25 +142,29 @@ class ImageCube:
         dated = sorted(day for day in found if day is not None)
         return [*([None] if None in found else []), *dated]
 
-    def read(self, modality: str, day: date | None) -> Pixels | None:
-        """Returns a modality at a date; see `Cube.read`."""
-        tile = self._tiles.get(modality, {}).get(day)
-        if tile is None:
-            return None
-        return _read_tile(self._mapping.modalities[modality], tile)
+    def passes(self, modality: str, day: date | None) -> list[str]:
+        """Returns the acquisitions of a modality on a day, by the names of their first files."""
+        tiles = self._tiles.get(modality, {}).get(day, [])
+        return [next(iter(tile.values())).name for tile in tiles]
+
+    def read(self, modality: str, day: date | None, number: int = 0) -> Pixels:
+        """Returns an acquisition; see `Cube.read`."""
+        if (modality, day) in self._twice:
+            raise TileError(self._twice[modality, day], "name")
+        return _read_tile(self._mapping.modalities[modality], self._tiles[modality][day][number])
 
     def baseline(self, modality: str, day: date | None) -> float | None:
         """Returns the processing baseline in the path of a tile's first file, if any."""
-        path = next(iter(self._tiles.get(modality, {}).get(day, {}).values()), None)
-        return None if path is None else product_baseline(str(path.relative_to(self._root)))
+        path = next(iter(self._tiles[modality][day][0].values()))
+        return product_baseline(str(path.relative_to(self._root)))
 
     def bands(self, modality: str, day: date | None) -> Iterator[np.ndarray]:
         """Yields the bands of a modality at a date; see `Cube.bands`."""
-        tile = self._tiles.get(modality, {}).get(day, {})
+        tile = self._tiles[modality][day][0]
         mapping = self._mapping.modalities[modality]
         if "" in tile:
             yield from _read_tile(mapping, tile).grids[0]
-        elif tile:
+        else:
             yield from (_single(tile, str(number)).values for number in mapping.bands.values())
 
     def position(self) -> tuple[float, float] | None:
@@ -149,10 +174,25 @@ class ImageCube:
     def footprint(self) -> Footprint | None:
         """Returns the corners of the first file of the first modality that says where it is."""
         for found in self._tiles.values():
-            footprint = tiff_footprint(next(iter(next(iter(found.values())).values())))
+            footprint = tiff_footprint(next(iter(next(iter(found.values()))[0].values())))
             if footprint is not None:
                 return footprint
         return None
+
+
+def _by_day(times: dict[datetime | None, Tile]) -> dict[date | None, list[Tile]]:
+    """Returns the tiles of each day, in the order of their times.
+
+    Bands whose files say different times are one tile, as long as none comes twice.
+    """
+    days: dict[date | None, list[Tile]] = {}
+    for time in sorted(times, key=lambda each: each or datetime.min):
+        tiles = days.setdefault(time and time.date(), [])
+        if tiles and not tiles[-1].keys() & times[time].keys():
+            tiles[-1] = tiles[-1] | times[time]
+        else:
+            tiles.append(times[time])
+    return days
 
 
 @lru_cache(maxsize=4096)

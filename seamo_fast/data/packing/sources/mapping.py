@@ -40,9 +40,12 @@ With `like` the `bands` must be bands of that modality, and `unit`, `gsd`, `scal
 another unit, scale or offset than its own, its statistics do not hold and are measured.
 
 A pattern is a regular expression. With named groups it is matched against the whole path below
-SOURCE (with `/`): `date` is YYYYMMDD or YYYY-MM-DD, `band` names the band of a single-band file,
-and the others make up `sample` and `place`. Without named groups each folder in SOURCE is a place,
-and the only group is the date.
+SOURCE (with `/`): `date` is YYYYMMDD, YYYY-MM-DD or YYYYDDD (day of the year), with or without a
+time of day; where those are ambiguous, `year`, `month` and `day` are its digits. `band` names the
+band of a single-band file, and the others make up `sample` and `place`. Without named groups each
+folder in SOURCE is a place, and the only group is the date. Names are compared with case, but for
+their ending: a pattern that ends in `\.tif` finds `B1.TIF` too. Hidden files and folders are not
+looked at, nor is what macOS leaves in archives.
 
 With pairing "steps" the dates of all modalities make one time axis, a sample is a window on it, and
 seasons are `step` apart. With "seasons" a place is one sample, and each modality's dates are paired
@@ -257,6 +260,8 @@ class Mapping:
 
 
 def _pattern(text: str) -> re.Pattern[str]:
+    # the endings of names are compared in lower case
+    text = re.sub(r"\\\.[A-Za-z]+\??$", lambda ending: ending[0].lower(), text)
     try:
         pattern = re.compile(text)
     except re.error as error:

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Mapping, Sequence
 from datetime import date
-from itertools import product
+from itertools import pairwise, product
+from typing import Final
 
 import numpy as np
+
+from seamo_fast.data.shards import Remark
+
+_SEASON: Final = 91  # days, where the data do not say
 
 
 def season_slots(dates: Mapping[str, Sequence[date]], seasons: int) -> dict[str, list[int | None]]:
@@ -23,7 +29,7 @@ def season_slots(dates: Mapping[str, Sequence[date]], seasons: int) -> dict[str,
     Returns:
         For each modality T positions in its list of dates, None where it has none.
     """
-    anchor = max(dates, key=lambda name: len(dates[name]))
+    anchor = _anchor(dates)
     total = len(dates[anchor])
     kept = np.linspace(0, total - 1, min(total, seasons)).round().astype(int).tolist()
     targets = [dates[anchor][position].toordinal() for position in kept]
@@ -39,6 +45,42 @@ def season_slots(dates: Mapping[str, Sequence[date]], seasons: int) -> dict[str,
             chosen[slot] = position
         slots[name] = chosen
     return slots
+
+
+def distant(
+    place: str, dates: Mapping[str, Sequence[date]], slots: Mapping[str, Sequence[int | None]]
+) -> list[Remark]:
+    """Returns a remark for each date that was paired with one more than half a season away.
+
+    A season is the median distance in days between the seasons, 91 where there are fewer than two.
+
+    Args:
+        place: Name of the place.
+        dates: As in `season_slots`.
+        slots: What that returned.
+    """
+    anchor = _anchor(dates)
+    seasons = [dates[anchor][slot] for slot in slots[anchor] if slot is not None]
+    gaps = [(after - before).days for before, after in pairwise(seasons)]
+    half = (statistics.median(gaps) if gaps else _SEASON) / 2
+    remarks = []
+    for name, chosen in slots.items():
+        for season, slot in zip(seasons, chosen, strict=False):
+            if slot is None:
+                continue
+            day = dates[name][slot]
+            apart = abs((day - season).days)
+            if apart > half:
+                why = (
+                    f"paired with {anchor} {season}, {apart} days apart; half a season is {half:g}"
+                )
+                remarks.append(Remark(f"{place} {name} {day}", why, "pairing"))
+    return remarks
+
+
+def _anchor(dates: Mapping[str, Sequence[date]]) -> str:
+    """Returns the modality that sets the seasons."""
+    return max(dates, key=lambda name: len(dates[name]))
 
 
 def _match(days: Sequence[int], targets: Sequence[int]) -> list[tuple[int, int]]:

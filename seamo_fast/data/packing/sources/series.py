@@ -5,7 +5,8 @@ GeoTIFF: the mapping's patterns say which files under SOURCE make up a sample.
 
 With pairing "steps" an item yields a sample for each window of `seasons` time steps that are `step`
 apart, starting every `stride` steps; with "seasons" it yields one, each modality with its own
-dates. Values are stored to the bit, unless the mapping asks for another dtype. A group whose
+dates. Times need not ascend, and acquisitions of one day are one step, of which the fullest is
+taken. Values are stored to the bit, unless the mapping asks for another dtype. A group whose
 pixels are mostly not measured is invalid; measured means neither nodata nor NaN in any band.
 """
 
@@ -25,9 +26,11 @@ from seamo_fast.data.packing.sources.base import Reading, TileError, check_exten
 from seamo_fast.data.packing.sources.cubes import Cube, open_cube
 from seamo_fast.data.packing.sources.declared import Declared, Pixels, said_settings
 from seamo_fast.data.packing.sources.formats.ground import Ground, fingerprint
+from seamo_fast.data.packing.sources.formats.names import any_hidden, has_ending, twins
 from seamo_fast.data.packing.sources.images import index_images
+from seamo_fast.data.packing.sources.lost import check_bands, fullest
 from seamo_fast.data.packing.sources.mapping import Mapping
-from seamo_fast.data.packing.sources.pairing import season_slots
+from seamo_fast.data.packing.sources.pairing import distant, season_slots
 from seamo_fast.data.shards import DTYPES, ArraySpec, Remark, array_names
 from seamo_fast.errors import DataError
 from seamo_fast.modalities import Modality
@@ -72,6 +75,7 @@ class Series:
             modalities={name: mapping.modalities[name] for name in names},
         )
         self._declared = {name: self._declare(name) for name in names}
+        self._twins = twins(self.items(), lambda item: _stem(item).casefold())
         self.arrays = self._specify()
         self.modalities = tuple(self._declared[name].modality for name in names)
         check_extents(self.modalities, self.arrays)
@@ -87,7 +91,8 @@ class Series:
             return [self.path.name]
         if self._mapping.format == "geotiff":
             return list(index_images(self.path, self._mapping.key))
-        return sorted(str(file.relative_to(self.path)) for file in self.path.rglob("*.nc"))
+        names = (str(file.relative_to(self.path)) for file in self.path.rglob("*"))
+        return sorted(name for name in names if has_ending(name, ".nc") and not any_hidden(name))
 
     def estimate(self) -> int:
         """Returns the number of items times the windows of the first readable one."""
@@ -104,13 +109,22 @@ class Series:
         """Yields a sample for each window of a place, or one a place.
 
         Raises:
-            DataError: The place cannot be read or is shorter than a window.
+            DataError: The place cannot be read, is shorter than a window, or shares its name.
         """
+        if item in self._twins:
+            raise DataError(
+                f"{item} and {self._twins[item]} have one name but for upper and lower case; "
+                "rename one",
+                "name",
+            )
         mapping = self._mapping
         with open_cube(self.path, item, mapping) as cube:
-            stem = item.removesuffix(".nc")
+            stem = _stem(item)
             if mapping.pairing == "seasons" or cube.dates == [None]:
-                yield self._sample(stem, item, cube, self._paired(cube))
+                chosen, noted = self._paired(item, cube)
+                reading = self._sample(stem, item, cube, chosen)
+                reading.noted += noted
+                yield reading
                 return
             starts = self._starts(cube)
             if not starts:
@@ -121,11 +135,11 @@ class Series:
                 )
             for start in starts:
                 steps = dict(enumerate(cube.dates[start : start + self._length : mapping.step]))
-                chosen = {
+                windows = {
                     name: {0: None} if cube.days(name) == [None] else steps
                     for name in mapping.modalities
                 }
-                yield self._sample(f"{stem}/t{start:03d}", item, cube, chosen)
+                yield self._sample(f"{stem}/t{start:03d}", item, cube, windows)
 
     def scan(self, item: str) -> Iterator[Ground]:
         """Yields the place of an item; see `Source.scan`."""
@@ -151,17 +165,23 @@ class Series:
             return range(1)
         return range(0, len(cube.dates) - self._length + 1, self._mapping.stride)
 
-    def _paired(self, cube: Cube) -> dict[str, dict[int, date | None]]:
-        """Returns for each modality the date of each season that it has; undated is the first."""
+    def _paired(
+        self, item: str, cube: Cube
+    ) -> tuple[dict[str, dict[int, date | None]], list[Remark]]:
+        """Returns for each modality the date of each season that it has; undated is the first.
+
+        Dates that were paired over a long time are remarks.
+        """
         days = {name: cube.days(name) for name in self._mapping.modalities}
         dated = {name: [day for day in each if day is not None] for name, each in days.items()}
         slots = season_slots(dated, self._mapping.seasons)
-        return {
+        chosen: dict[str, dict[int, date | None]] = {
             name: {0: None}
             if days[name] == [None]
             else {t: dated[name][slot] for t, slot in enumerate(slots[name]) if slot is not None}
             for name in days
         }
+        return chosen, distant(item, dated, slots)
 
     def _specify(self) -> dict[str, ArraySpec]:
         """Settles what files decide by the first place; returns dtypes and sizes."""
@@ -185,14 +205,13 @@ class Series:
         }
 
     def _spec(self, name: str, cube: Cube) -> list[ArraySpec]:
-        problem, kind = "no file of it", "missing"
+        problem = next((f"{each.what}: {each.why}" for each in cube.problems), "no file of it")
+        kind = "missing"
         for day in cube.days(name):
             try:
                 grids = self._first_tile(name, cube, day)
             except TileError as error:
                 problem, kind = str(error), error.kind
-                continue
-            if grids is None:
                 continue
             for values in grids:
                 if values.dtype.name not in DTYPES:
@@ -206,17 +225,15 @@ class Series:
             f"modality {name!r} cannot be read at any time step, the last: {problem}", kind
         )
 
-    def _first_tile(self, name: str, cube: Cube, day: date | None) -> list[np.ndarray] | None:
+    def _first_tile(self, name: str, cube: Cube, day: date | None) -> list[np.ndarray]:
         pixels = cube.read(name, day)
-        if pixels is None:
-            return None
         dtype = self._mapping.modalities[name].dtype or pixels.grids[0].dtype
         settled = self._declared[name].settled(pixels.said, np.dtype(dtype))
-        grids = self._usable(settled, pixels)[0]
+        grids, _ = self._heeded(settled, pixels)
         self._declared[name] = settled
         return grids
 
-    def _usable(self, declared: Declared, pixels: Pixels) -> tuple[list[np.ndarray], list[Remark]]:
+    def _heeded(self, declared: Declared, pixels: Pixels) -> tuple[list[np.ndarray], list[Remark]]:
         """Returns the pixels in the dtype of the mapping, and what is to be said of them."""
         remarks = declared.heed(pixels)
         dtype = self._mapping.modalities[declared.modality.name].dtype
@@ -241,7 +258,7 @@ class Series:
             baselines: list[float | None] = [None] * self._mapping.seasons
             for t, day in chosen[name].items():
                 what = f"{item} {name}" + (f" {day}" if day else "")
-                tile = self._checked(modality, cube, day, what, reading)
+                tile = self._fullest(modality, cube, day, what, reading)
                 if tile is not None:
                     valid[t], dates[t] = True, day
                     baselines[t] = cube.baseline(name, day)
@@ -252,19 +269,41 @@ class Series:
             reading.baselines[name] = baselines
         return reading
 
-    def _checked(
+    def _fullest(
         self, modality: Modality, cube: Cube, day: date | None, what: str, reading: Reading
+    ) -> list[np.ndarray] | None:
+        """Returns the fullest tile of a day, None after writing down why none can be used."""
+        names = cube.passes(modality.name, day)
+        found = []
+        for number, name in enumerate(names):
+            where = what if len(names) == 1 else f"{what} ({name})"
+            grids = self._checked(modality, cube, day, number, where, reading)
+            if grids is not None:
+                found.append((name, grids))
+        if not found:
+            return None
+        best, noted = fullest(what, found, modality.nodata)
+        reading.noted += noted
+        return found[best][1]
+
+    def _checked(
+        self,
+        modality: Modality,
+        cube: Cube,
+        day: date | None,
+        number: int,
+        what: str,
+        reading: Reading,
     ) -> list[np.ndarray] | None:
         """Returns a tile that can be used, None after writing down why there is none."""
         try:
-            pixels = cube.read(modality.name, day)
-            if pixels is None:
-                return None
-            grids, remarks = self._usable(self._declared[modality.name], pixels)
+            pixels = cube.read(modality.name, day, number)
+            grids, remarks = self._heeded(self._declared[modality.name], pixels)
             reading.noted += remarks
             for array, values in zip(array_names(modality), grids, strict=True):
                 spec = self.arrays[array]
                 check_tile(modality.name, values, spec.dtype, spec.shape[1:])
+            flat = check_bands(modality, grids)
         except TileError as error:
             reading.skipped.append(Remark(what, str(error), error.kind))
             return None
@@ -273,7 +312,13 @@ class Series:
             why = f"only {share:.0%} of the pixels measured"
             reading.noted.append(Remark(what, why, "unmeasured"))
             return None
+        reading.noted += flat
         return grids
+
+
+def _stem(item: str) -> str:
+    """Returns the name of a place: that of its file without ending, or of its sample."""
+    return item[: -len(".nc")] if item.lower().endswith(".nc") else item
 
 
 def _released(modality: Modality, release: str) -> Modality:

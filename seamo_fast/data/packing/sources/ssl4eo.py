@@ -4,16 +4,15 @@
 
 One single-band GeoTIFF a band: Sentinel-1 float32 dB, Sentinel-2 uint16 DN, on native grids of 264,
 132 and 44 pixels for 10, 20 and 60 m. An acquisition folder carries its date. Radar and optical
-dates differ; they are paired by season (`season_slots`), and each keeps its own date. There is no
-nodata tag; fill is 0.
+dates differ; they are paired by season (`season_slots`), and each keeps its own date. Acquisitions
+of one day are one season, of which the fullest is taken. There is no nodata tag; fill is 0.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from datetime import date, datetime
+from datetime import date
 from pathlib import Path
 from typing import ClassVar, Final
 
@@ -34,8 +33,11 @@ from seamo_fast.data.packing.sources.formats.geo import (
 )
 from seamo_fast.data.packing.sources.formats.ground import Ground, fingerprint
 from seamo_fast.data.packing.sources.formats.metadata import Said
+from seamo_fast.data.packing.sources.formats.names import is_hidden, list_files
 from seamo_fast.data.packing.sources.formats.tiff_images import read_tiff
-from seamo_fast.data.packing.sources.pairing import season_slots
+from seamo_fast.data.packing.sources.formats.times import parse_date
+from seamo_fast.data.packing.sources.lost import any_measured, check_bands, fullest
+from seamo_fast.data.packing.sources.pairing import distant, season_slots
 from seamo_fast.data.shards import ArraySpec, Remark, array_names
 from seamo_fast.errors import DataError
 from seamo_fast.modalities import Modality, canonical_band, get_modality
@@ -43,7 +45,9 @@ from seamo_fast.modalities import Modality, canonical_band, get_modality
 _FOLDERS: Final = {"s2l2a": "s2a", "s2l1c": "s2c", "s1grd": "s1"}
 _DTYPES: Final = {"s2l2a": "uint16", "s2l1c": "uint16", "s1grd": "float32"}
 _EXTENT: Final = 2640  # metres
-_DATE: Final = re.compile(r"(?<!\d)(\d{8})T\d{6}")
+_ENDINGS: Final = (".tif", ".tiff")
+# the acquisitions of one day
+Day = tuple[date, list[Path]]
 
 
 class SSL4EO:
@@ -93,7 +97,10 @@ class SSL4EO:
         """Whether a folder looks like this layout."""
         folders = [path / folder for folder in _FOLDERS.values()]
         return any(
-            each.is_dir() for folder in folders if folder.is_dir() for each in folder.iterdir()
+            each.is_dir() and not is_hidden(each.name)
+            for folder in folders
+            if folder.is_dir()
+            for each in folder.iterdir()
         )
 
     def items(self) -> list[str]:
@@ -114,13 +121,13 @@ class SSL4EO:
         names = [modality.name for modality in self.modalities]
         reading = Reading(item, {}, {}, {})
         tiles = {name: self._acquisitions(name, item, reading) for name in names}
-        slots = season_slots(
-            {name: [day for day, _ in found] for name, found in tiles.items()}, self.seasons
-        )
+        dates = {name: [day for day, _ in found] for name, found in tiles.items()}
+        slots = season_slots(dates, self.seasons)
+        reading.noted += distant(item, dates, slots)
         for modality in self.modalities:
             found = tiles[modality.name]
             chosen = [None if slot is None else found[slot] for slot in slots[modality.name]]
-            self._read_modality(modality, chosen, reading)
+            self._read_modality(modality, item, chosen, reading)
         yield reading
 
     def scan(self, item: str) -> Iterator[Ground]:
@@ -129,62 +136,90 @@ class SSL4EO:
         prints: list[int] = []
         for modality in self.modalities:
             names = [modality.band_names[c] for grid in modality.grids[::-1] for c in grid.bands]
-            for _, folder in self._acquisitions(modality.name, item, Reading(item, {}, {}, {})):
+            for folder in self._folders(modality.name, item):
                 with suppress(TileError):  # reading says why
                     files = _band_files(modality, folder)
                     prints += fingerprint(read_tiff(files[name]).values for name in names)
                     footprint = footprint or tiff_footprint(files[names[0]])
         yield Ground(item, footprint, tuple(prints))
 
-    def _acquisitions(self, name: str, item: str, reading: Reading) -> list[tuple[date, Path]]:
-        found = []
+    def _folders(self, name: str, item: str) -> list[Path]:
+        """Returns the acquisitions of a location that have a date."""
+        days = self._acquisitions(name, item, Reading(item, {}, {}, {}))
+        return [folder for _, folders in days for folder in folders]
+
+    def _acquisitions(self, name: str, item: str, reading: Reading) -> list[Day]:
+        found: dict[date, list[Path]] = {}
         for folder in list_folders(self.path / _FOLDERS[name] / item):
-            match = _DATE.search(folder.name)
             try:
-                stamp = match[1] if match else ""
-                found.append((datetime.strptime(stamp, "%Y%m%d").date(), folder))
+                found.setdefault(parse_date(folder.name), []).append(folder)
             except ValueError:
                 what = str(folder.relative_to(self.path))
                 why = "the folder name has no date YYYYMMDDTHHMMSS"
                 reading.skipped.append(Remark(what, why, "date"))
-        return sorted(found)
+        return sorted(found.items())
 
     def _read_modality(
-        self, modality: Modality, tiles: Sequence[tuple[date, Path] | None], reading: Reading
+        self, modality: Modality, item: str, days: Sequence[Day | None], reading: Reading
     ) -> None:
         specs = [self.arrays[array] for array in array_names(modality)]
         grids = [np.zeros(spec.shape, spec.dtype) for spec in specs]
         dates: list[date | None] = [None] * self.seasons
         baselines: list[float | None] = [None] * self.seasons
-        for t, tile in enumerate(tiles):
-            if tile is None:
+        for t, found in enumerate(days):
+            if found is None:
                 continue
-            what = str(tile[1].relative_to(self.path))
-            try:
-                out = [grid[t] for grid in grids]
-                nan_pixels = self._read_tile(modality, tile[1], out, reading.noted)
-            except TileError as error:
-                reading.skipped.append(Remark(what, str(error), error.kind))
+            day, folders = found
+            what = f"{item} {modality.name} {day}"
+            folder = self._read_day(modality, what, folders, [grid[t] for grid in grids], reading)
+            if folder is None:
                 continue
-            dates[t] = tile[0]
-            baselines[t] = product_baseline(tile[1].name)
-            reading.position = reading.position or _position(tile[1])
-            if nan_pixels:
-                why = f"{nan_pixels} values are NaN or infinite"
-                reading.noted.append(Remark(what, why, "nonfinite"))
+            dates[t] = day
+            baselines[t] = product_baseline(folder.name)
+            reading.position = reading.position or _position(folder)
         reading.arrays[modality.name] = grids
         reading.dates[modality.name] = dates
         reading.baselines[modality.name] = baselines
         reading.valid[modality.name] = [day is not None for day in dates]
 
-    def _read_tile(
+    def _read_day(
         self,
         modality: Modality,
-        folder: Path,
+        what: str,
+        folders: Sequence[Path],
         out: Sequence[np.ndarray],
-        noted: list[Remark],
-    ) -> int:
-        """Fills `out`, one [Cg, Hg, Wg] a grid; returns how many values are not finite."""
+        reading: Reading,
+    ) -> Path | None:
+        """Fills `out` with the fullest acquisition of a day; returns its folder, None without."""
+        found: list[tuple[Path, Sequence[np.ndarray]]] = []
+        for folder in folders:
+            grids = [np.empty_like(array) for array in out] if found else out
+            try:
+                reading.noted += self._read_tile(modality, folder, grids)
+            except TileError as error:
+                where = str(folder.relative_to(self.path))
+                reading.skipped.append(Remark(where, str(error), error.kind))
+            else:
+                found.append((folder, grids))
+        if not found:
+            return None
+        best, noted = fullest(what, [(folder.name, grids) for folder, grids in found], 0)
+        reading.noted += noted
+        folder, grids = found[best]
+        for array, values in zip(out, grids, strict=True):
+            if values is not array:
+                array[:] = values
+        floats = [array for array in out if array.dtype.kind == "f"]
+        bad = sum(array.size - np.count_nonzero(np.isfinite(array)) for array in floats)
+        if bad:
+            where, why = str(folder.relative_to(self.path)), f"{bad} values are NaN or infinite"
+            reading.noted.append(Remark(where, why, "nonfinite"))
+        return folder
+
+    def _read_tile(
+        self, modality: Modality, folder: Path, out: Sequence[np.ndarray]
+    ) -> list[Remark]:
+        """Fills `out`, one [Cg, Hg, Wg] a grid; returns what files say of them."""
         files = _band_files(modality, folder)
         said: dict[int, Said] = {}
         masks: dict[int, np.ndarray | None] = {}
@@ -196,16 +231,16 @@ class SSL4EO:
                 array[position] = values
         channels = range(len(modality.bands))
         pixels = Pixels([*out], tuple(said[c] for c in channels), tuple(masks[c] for c in channels))
-        noted += self._declared[modality.name].heed(pixels)
-        unmeasured = [~np.isfinite(array) for array in out]
-        if all(np.all(bad | (array == 0)) for bad, array in zip(unmeasured, out, strict=True)):
+        remarks = self._declared[modality.name].heed(pixels)
+        if not any_measured(out, 0):
             raise TileError("every pixel is nodata (0 or NaN in all bands)", "unmeasured")
-        return sum(int(bad.sum()) for bad in unmeasured)
+        check_bands(modality, out)
+        return remarks
 
 
 def _band_files(modality: Modality, folder: Path) -> dict[str, Path]:
     files: dict[str, Path] = {}
-    for file in sorted(folder.glob("*.tif")):
+    for file in list_files(folder, _ENDINGS):
         band = canonical_band(file.stem)
         if band in files:
             raise TileError(f"band {band} comes twice: {files[band].name}, {file.name}", "name")
@@ -222,7 +257,7 @@ def _band_files(modality: Modality, folder: Path) -> dict[str, Path]:
 
 
 def _position(folder: Path) -> tuple[float, float] | None:
-    file = next(iter(sorted(folder.glob("*.tif"))), None)
+    file = next(iter(list_files(folder, _ENDINGS)), None)
     return None if file is None else tiff_position(file)
 
 

@@ -24,9 +24,10 @@ from typing import Any, ClassVar, Final
 
 import numpy as np
 
-from seamo_fast.data.packing.sources.base import Reading
+from seamo_fast.data.packing.sources.base import Reading, TileError
 from seamo_fast.data.packing.sources.formats.ground import Ground, fingerprint
 from seamo_fast.data.packing.sources.formats.lmdb import LmdbFile
+from seamo_fast.data.packing.sources.lost import any_measured, check_bands
 from seamo_fast.data.shards import ArraySpec, Remark, array_names
 from seamo_fast.errors import DataError
 from seamo_fast.modalities import Modality, get_modality
@@ -117,11 +118,15 @@ class SSL4EOLmdb:
                 reading.skipped.append(Remark(f"{item} {name}", why, "mismatch"))
                 stored = tiles[:0]
             for season, tile in enumerate(stored[: self.seasons]):
-                tiles[season], valid[season] = tile, bool(np.any(np.isfinite(tile) & (tile != 0)))
-                if not valid[season]:
+                try:
+                    if not any_measured([tile], 0):
+                        raise TileError("every pixel is nodata (0 or NaN)", "unmeasured")
+                    reading.noted += check_bands(modality, [tile])
+                except TileError as error:
                     what = f"{item} {name} season {season}"
-                    why = "every pixel is nodata (0 or NaN)"
-                    reading.skipped.append(Remark(what, why, "unmeasured"))
+                    reading.skipped.append(Remark(what, str(error), error.kind))
+                else:
+                    tiles[season], valid[season] = tile, True
             reading.arrays[name], reading.valid[name] = [tiles], valid
             reading.dates[name] = [None] * self.seasons
         yield reading

@@ -24,11 +24,13 @@ import numpy as np
 from seamo_fast.data.packing.sources.base import Reading, TileError, check_tile
 from seamo_fast.data.packing.sources.declared import Declared, Pixels, registered, said_settings
 from seamo_fast.data.packing.sources.formats.ground import Ground
+from seamo_fast.data.packing.sources.formats.names import has_ending, list_files, on_disk
 from seamo_fast.data.packing.sources.formats.zarr_files import Series, SeriesFile, open_series
-from seamo_fast.data.packing.sources.pairing import season_slots
+from seamo_fast.data.packing.sources.lost import any_measured, check_bands, fullest
+from seamo_fast.data.packing.sources.pairing import distant, season_slots
 from seamo_fast.data.shards import DTYPES, ArraySpec, Remark, array_names
 from seamo_fast.errors import DataError
-from seamo_fast.modalities import get_modality
+from seamo_fast.modalities import Modality, get_modality
 
 _FOLDERS: Final = {"s2l2a": "S2L2A", "s2l1c": "S2L1C", "s1grd": "S1GRD"}
 _SUFFIXES: Final = (".zarr.zip", ".tar")
@@ -85,7 +87,7 @@ class SSL4EOZarr:
     def recognises(cls, path: Path) -> bool:
         """Whether a folder looks like this layout."""
         return any(
-            any(_is_file(each.name) for each in folder.iterdir())
+            any(has_ending(each.name, _SUFFIXES) for each in folder.iterdir())
             for part in _parts(path)
             for folder in (path / part / each for each in _FOLDERS.values())
             if folder.is_dir()
@@ -160,10 +162,11 @@ class SSL4EOZarr:
 
     def _arrange(self, item: str, found: Mapping[str, Series], reading: Reading) -> None:
         usable = {
-            name: _usable(each.tiles, self._declared[name].modality.nodata)
-            for name, each in found.items()
+            modality.name: self._usable(modality, item, found[modality.name], reading)
+            for modality in self.modalities
+            if modality.name in found
         }
-        slots = _slots(found, usable, self.seasons)
+        slots = self._slots(item, found, usable, reading)
         for modality in self.modalities:
             name = modality.name
             spec = self.arrays[array_names(modality)[0]]
@@ -175,14 +178,60 @@ class SSL4EOZarr:
                     tiles[season], dates[season] = found[name].tiles[t], found[name].dates[t]
             reading.arrays[name], reading.dates[name] = [tiles], dates
             reading.valid[name] = [t is not None for t in chosen]
-            if name in found:
-                for t in sorted(set(range(len(found[name].tiles))) - set(usable[name])):
-                    what = f"{item} {name} {reading.id} time {t}"
-                    why = "every pixel is nodata (0 or NaN)"
-                    reading.skipped.append(Remark(what, why, "unmeasured"))
+
+    def _usable(self, modality: Modality, item: str, series: Series, reading: Reading) -> list[int]:
+        """Returns the times that can be used, after writing down why others cannot."""
+        usable = []
+        for t, tile in enumerate(series.tiles):
+            try:
+                if t in series.lost:
+                    raise TileError(series.lost[t], "missing")
+                if not any_measured([tile], _nodata(modality)):
+                    raise TileError("every pixel is nodata (0 or NaN)", "unmeasured")
+                reading.noted += check_bands(modality, [tile])
+            except TileError as error:
+                what = f"{item} {modality.name} {reading.id} time {t}"
+                reading.skipped.append(Remark(what, str(error), error.kind))
+            else:
+                usable.append(t)
+        return usable
+
+    def _slots(
+        self,
+        item: str,
+        found: Mapping[str, Series],
+        usable: Mapping[str, list[int]],
+        reading: Reading,
+    ) -> dict[str, list[int | None]]:
+        """Pairs the usable times by date; season by season as stored where a date is unknown."""
+        if any(found[name].dates[t] is None for name, times in usable.items() for t in times):
+            return {
+                name: [t if t in times else None for t in range(self.seasons)]
+                for name, times in usable.items()
+            }
+        if not usable:
+            return {}
+        days = {
+            name: _by_day(
+                f"{item} {name} {reading.id}",
+                found[name],
+                times,
+                _nodata(self._declared[name].modality),
+                reading,
+            )
+            for name, times in usable.items()
+        }
+        dates = {name: list(each) for name, each in days.items()}
+        chosen = season_slots(dates, self.seasons)
+        reading.noted += distant(reading.id, dates, chosen)
+        return {
+            name: [None if slot is None else days[name][dates[name][slot]] for slot in slots]
+            for name, slots in chosen.items()
+        }
 
     def _path(self, item: str, name: str) -> Path:
-        return self.path / Path(item).parent / _FOLDERS[name] / Path(item).name
+        path = self.path / Path(item).parent / _FOLDERS[name] / Path(item).name
+        return on_disk(path, _ending(item))
 
     def _files(self, name: str) -> list[str]:
         return [
@@ -225,41 +274,34 @@ def _parts(path: Path) -> list[str]:
 
 
 def _listed(folder: Path) -> Iterator[str]:
-    if folder.is_dir():
-        yield from (each.name for each in sorted(folder.iterdir()) if _is_file(each.name))
+    """Yields the names of the files of a modality, endings in lower case."""
+    for path in list_files(folder, _SUFFIXES):
+        ending = _ending(path.name)
+        yield path.name[: -len(ending)] + ending
 
 
-def _is_file(name: str) -> bool:
-    return name.endswith(_SUFFIXES) and not name.startswith(".")
+def _ending(name: str) -> str:
+    return next(each for each in _SUFFIXES if name.lower().endswith(each))
 
 
-def _usable(tiles: np.ndarray, nodata: float | None) -> list[int]:
-    """Returns the times at which any pixel is measured; 0 never is."""
-    fill = 0 if nodata is None else nodata
-    return [
-        t
-        for t, tile in enumerate(tiles)
-        if np.any(np.isfinite(tile) & (tile != 0) & (tile != fill))
-    ]
+def _nodata(modality: Modality) -> float:
+    """Returns what means "not measured"; 0 always did in this dataset."""
+    return 0 if modality.nodata is None else modality.nodata
 
 
-def _slots(
-    found: Mapping[str, Series], usable: Mapping[str, list[int]], seasons: int
-) -> dict[str, list[int | None]]:
-    """Pairs the usable times by date; season by season as stored where a date is unknown."""
-    days: dict[str, list[tuple[date, int]]] = {}
-    for name, times in usable.items():
-        known = [(found[name].dates[t], t) for t in times]
-        days[name] = sorted((day, t) for day, t in known if day is not None)
-    if any(len(days[name]) < len(times) for name, times in usable.items()):
-        return {
-            name: [t if t in times else None for t in range(seasons)]
-            for name, times in usable.items()
-        }
-    if not days:
-        return {}
-    chosen = season_slots({name: [day for day, _ in each] for name, each in days.items()}, seasons)
-    return {
-        name: [None if slot is None else days[name][slot][1] for slot in slots]
-        for name, slots in chosen.items()
-    }
+def _by_day(
+    what: str, series: Series, times: Sequence[int], nodata: float, reading: Reading
+) -> dict[date, int]:
+    """Returns the dates of some times, ascending, and of each the time that is fullest."""
+    passes: dict[date, list[int]] = {}
+    for t in times:
+        day = series.dates[t]
+        assert day is not None
+        passes.setdefault(day, []).append(t)
+    chosen = {}
+    for day, same in sorted(passes.items()):
+        tiles = [(f"time {t}", [series.tiles[t]]) for t in same]
+        best, noted = fullest(f"{what} {day}", tiles, nodata)
+        chosen[day] = same[best]
+        reading.noted += noted
+    return chosen

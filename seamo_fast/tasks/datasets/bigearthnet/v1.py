@@ -130,7 +130,7 @@ class BigEarthNet(LabelledDataset[Pair]):
 
     def _found(self, on_bad: OnBad, remarks: list[str]) -> list[Pair]:
         """Pairs all patches by the metadata of the radar ones, which name their partner."""
-        radar = {}
+        radar: dict[str, str] = {}
         for folder in list_folders(self._s1) if self._s1 else []:
             try:
                 metadata = _read_metadata(folder)
@@ -139,7 +139,14 @@ class BigEarthNet(LabelledDataset[Pair]):
                     raise
                 remarks.append(f"{error}; its patch is read without radar")
                 continue
-            radar[str(metadata.get("corresponding_s2_patch"))] = folder.name
+            patch = str(metadata.get("corresponding_s2_patch") or folder.name)
+            if patch in radar:
+                raise DataError(
+                    f"{radar[patch]} and {folder.name} in {self._s1} are both the radar patch of "
+                    f"{patch}; keep one",
+                    "name",
+                )
+            radar[patch] = folder.name
         patches = [folder.name for folder in list_folders(self._s2)]
         return [self._pair(name, radar.get(name, ""), "") for name in patches]
 

@@ -16,6 +16,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from seamo_fast.data.packing.sources.base import TileError
+from seamo_fast.data.packing.sources.formats.names import twins
+from seamo_fast.data.packing.sources.lost import any_measured, check_bands
 from seamo_fast.errors import DataError
 from seamo_fast.modalities import Modality
 
@@ -169,7 +172,7 @@ class LabelledDataset(Dataset["LabelledTile | SkippedTile"], ABC, Generic[E]):
         remarks: See above.
 
     Raises:
-        DataError: There is no item, or none in this part.
+        DataError: There is no item, or none in this part, or two have one name.
     """
 
     task: Task
@@ -185,6 +188,12 @@ class LabelledDataset(Dataset["LabelledTile | SkippedTile"], ABC, Generic[E]):
     ) -> None:
         if not entries:
             raise DataError(f"{type(self).__name__}: there is no item")
+        for name, other in twins(entry.id for entry in entries).items():
+            raise DataError(
+                f"{type(self).__name__}: two items have one name, {other} and {name}; rename or "
+                "delete one",
+                "name",
+            )
         self.modalities = tuple(modalities)
         self.classes = tuple(classes)
         self.entries: Sequence[E] = tuple(entries)
@@ -216,11 +225,13 @@ class LabelledDataset(Dataset["LabelledTile | SkippedTile"], ABC, Generic[E]):
         """Reads one item, whatever `on_bad` is.
 
         Raises:
-            DataError: A file is missing, damaged, or not what the dataset holds; it is named.
+            DataError: A file is missing, damaged, or not what the dataset holds, or a band was
+                never filled or is constant; it is named.
             IndexError: There is no such item.
         """
         entry = self.entries[index]
         contents = self._read(entry)
+        self._check(entry, contents)
         label, mask = contents.label, contents.mask
         seasons = {name: len(grids[0]) for name, grids in contents.bands.items()}
         return LabelledTile(
@@ -236,6 +247,21 @@ class LabelledDataset(Dataset["LabelledTile | SkippedTile"], ABC, Generic[E]):
             label=None if label is None else torch.tensor(label, dtype=torch.int64),
             mask=None if mask is None else torch.from_numpy(mask.astype(np.int64)),
         )
+
+    def _check(self, entry: E, contents: Contents) -> None:
+        """Raises DataError if an image or a band of it was never filled, or a band is constant."""
+        for modality in self.modalities:
+            if modality.name in contents.absent:
+                continue
+            seasons = list(zip(*contents.bands[modality.name], strict=True))
+            for t, grids in enumerate(seasons):
+                where = entry.id if len(seasons) == 1 else f"{entry.id} season {t}"
+                try:
+                    if not any_measured(grids, modality.nodata):
+                        raise TileError(f"no pixel of {modality.name} is measured", "unmeasured")
+                    check_bands(modality, grids)
+                except TileError as error:
+                    raise DataError(f"{where}: {error}", error.kind) from error
 
     @abstractmethod
     def _read(self, entry: E) -> Contents:

@@ -17,6 +17,7 @@ import tifffile
 
 from seamo_fast.data.packing.sources.base import TileError, check_tile
 from seamo_fast.data.packing.sources.declared import registered
+from seamo_fast.data.packing.sources.formats.names import on_disk
 from seamo_fast.data.packing.sources.formats.tiff_images import read_tiff
 from seamo_fast.data.shards import Remark
 from seamo_fast.errors import DataError
@@ -48,24 +49,26 @@ def read_image(
     become that of the modality or NaN; integers stay if it has none. Either is logged once.
 
     Args:
-        path: Its suffix says what it holds. Of a palette image the indices are read, which are no
-            bands of a modality.
+        path: Its suffix, in any case, says what it holds. Of a palette image the indices are read,
+            which are no bands of a modality.
         dtypes: Those allowed; any if empty.
         shape: The sizes expected. A number of bands may be that of pages; with ANY all may.
         modality: What the image holds; None for classes.
 
     Raises:
-        DataError: The file is missing, damaged, or no such image; the message names it.
+        DataError: The file is missing, damaged, or no such image, or there is another of its name
+            but for the case of its suffix; the message names it.
     """
+    path = on_disk(path)
     reader = {".png": _read_png, ".jpg": _read_jpeg, ".jpeg": _read_jpeg}.get(path.suffix.lower())
     try:
         if reader is None:
             return _read_tiff(path, dtypes, shape, modality)
         return reader(path, dtypes, shape)
     except TileError as error:
-        raise DataError(f"{error} (in {path.parent})") from error
+        raise DataError(f"{error} (in {path.parent})", error.kind) from error
     except FileNotFoundError:
-        raise DataError(f"{path.name} is missing (in {path.parent})") from None
+        raise DataError(f"{path.name} is missing (in {path.parent})", "missing") from None
     except Exception as error:  # damaged files raise whatever their decoder meets
         raise DataError(
             f"{path.name} cannot be read ({type(error).__name__}: {error}) (in {path.parent})"
@@ -97,6 +100,7 @@ def read_georeference(path: Path) -> Georeference | None:
     Raises:
         DataError: The file is missing or damaged; the message names it.
     """
+    path = on_disk(path)
     try:
         with tifffile.TiffFile(path) as file:
             tags = file.pages.first.geotiff_tags or {}

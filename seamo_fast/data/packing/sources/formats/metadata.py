@@ -137,6 +137,17 @@ def _stored_limits(
     return (ends[0], ends[1]) if factor > 0 else (ends[1], ends[0])
 
 
+def stored_as(value: float, dtype: np.dtype[Any]) -> float | None:
+    """Returns a value as the dtype holds it, None if it cannot."""
+    if dtype.kind in "iu":
+        limits = np.iinfo(dtype)
+        inside = float(value).is_integer() and limits.min <= value <= limits.max
+        return int(value) if inside else None
+    with np.errstate(over="ignore"):
+        found = float(dtype.type(value))
+    return found if math.isfinite(found) else None
+
+
 def check_axes(found: Sequence[str], expected: Sequence[str], clock: str = "") -> None:
     """Raises ValueError if the names of axes say that they stand in another order.
 

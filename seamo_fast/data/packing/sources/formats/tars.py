@@ -7,6 +7,7 @@ import tarfile
 from pathlib import Path
 from typing import Final
 
+from seamo_fast.data.packing.sources.formats.names import any_hidden
 from seamo_fast.errors import DataError
 
 _MOST_HEADER: Final = 2**20
@@ -22,13 +23,14 @@ class _Headers(io.FileIO):
 
 
 class TarIndex:
-    """The regular members of a tar file: name -> (offset, size).
+    """The regular members of a tar file that are not hidden: name -> (offset, size).
 
     Args:
         path: An uncompressed tar file.
 
     Raises:
-        DataError: It is no tar file, cut short, or its headers are damaged.
+        DataError: It is no tar file, cut short, its headers are damaged, or two members have one
+            name.
     """
 
     def __init__(self, path: Path) -> None:
@@ -38,11 +40,15 @@ class TarIndex:
             length = path.stat().st_size
             with _Headers(path) as file, tarfile.TarFile(fileobj=file, errorlevel=1) as archive:
                 for member in archive:
-                    if not member.isreg() or member.issparse():
+                    if not member.isreg() or member.issparse() or any_hidden(member.name):
                         continue
                     if member.size < 0 or member.offset_data + member.size > length:
                         raise tarfile.ReadError(f"{member.name} is cut short")
+                    if member.name in self.members:
+                        raise DataError(f"{path} holds two members {member.name}", "name")
                     self.members[member.name] = (member.offset_data, member.size)
+        except DataError:
+            raise
         except Exception as error:  # damaged files raise whatever their parser meets
             raise DataError(f"{path} cannot be read as a tar file ({error})") from error
 

@@ -19,7 +19,7 @@ import numpy as np
 from tifffile import TiffFile, TiffPage
 
 from seamo_fast.data.packing.sources.base import TileError
-from seamo_fast.data.packing.sources.formats.metadata import SILENT, Said, said_by_tags
+from seamo_fast.data.packing.sources.formats.metadata import SILENT, Said, said_by_tags, stored_as
 from seamo_fast.data.shards.tiff import GDAL_METADATA, GDAL_NODATA, read_plain
 
 _MASK: Final = 0b100  # of tag 254
@@ -152,7 +152,7 @@ def _read(
     if count > 1:
         _check_stack(main, count, name, stacked)
     texts = _texts(first)
-    _fill_gaps(main, texts)
+    _fill_gaps(main, name, texts)
     if whole is not None and count > len(main):
         return whole.asarray().reshape(count, *first.shape), texts
     if count > 1:
@@ -222,20 +222,31 @@ def _texts(page: TiffPage) -> dict[int, str]:
     return found
 
 
-def _fill_gaps(pages: Sequence[TiffPage], texts: dict[int, str]) -> None:
-    """Makes missing tiles of a sparse file nodata; tifffile does not for -9999.0 of integers."""
-    dtype = pages[0].dtype
-    try:
-        value = float(texts.get(GDAL_NODATA, "").replace(",", "."))
-    except ValueError:
-        return
-    if dtype is None or dtype.kind not in "iuf":
-        return
-    if dtype.kind == "f":
-        nodata: float = value
-    elif value.is_integer() and np.iinfo(dtype).min <= value <= np.iinfo(dtype).max:
-        nodata = int(value)
-    else:
-        return
+def _fill_gaps(pages: Sequence[TiffPage], name: str, texts: dict[int, str]) -> None:
+    """Makes the missing pieces of a sparse file (GDAL's SPARSE_OK) nodata.
+
+    Raises:
+        TileError: It has no nodata value that its dtype holds.
+    """
     for page in pages:
-        page.nodata = nodata
+        if 0 not in page.databytecounts:
+            continue
+        nodata = _nodata(page, texts.get(GDAL_NODATA, ""))
+        if nodata is None:
+            lost, count = page.databytecounts.count(0), len(page.databytecounts)
+            raise TileError(
+                f"{name} lacks {lost} of its {count} pieces, and has no nodata value that they "
+                "could stand for",
+                "missing",
+            )
+        page.nodata = nodata  # tifffile finds none in -9999.0 for integers
+
+
+def _nodata(page: TiffPage, text: str) -> float | None:
+    try:
+        value = float(text.replace(",", "."))
+    except ValueError:
+        return None
+    if page.dtype is None or page.dtype.kind == "f":
+        return value
+    return stored_as(value, page.dtype)

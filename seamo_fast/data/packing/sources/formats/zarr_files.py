@@ -18,6 +18,7 @@ from seamo_fast.data.packing.sources.formats.metadata import (
     check_axes,
     said_by_attributes,
 )
+from seamo_fast.data.packing.sources.formats.names import twins
 from seamo_fast.data.packing.sources.formats.tars import TarIndex
 from seamo_fast.data.packing.sources.formats.times import dates_since
 from seamo_fast.data.packing.sources.formats.zarrzip import ZarrArray, ZarrZip
@@ -25,6 +26,7 @@ from seamo_fast.errors import DataError
 from seamo_fast.modalities import Modality
 
 _EXTENT: Final = 2640  # metres
+_ENDING: Final = ".zarr.zip"
 _MOST_MEMBER: Final = 2**27  # bytes of one location in a tar file
 _MOST_TIMES: Final = 64
 _MOST_PLACES: Final = 2**16
@@ -40,6 +42,7 @@ class Series(NamedTuple):
         dates: Of each time, None where unknown.
         position: Longitude and latitude, None where unknown.
         place: Its name in the dataset.
+        lost: Times of which a piece is not in the file, and which.
         said: What the file says of the numbers of all bands.
     """
 
@@ -47,6 +50,7 @@ class Series(NamedTuple):
     dates: list[date | None]
     position: tuple[float, float] | None
     place: str
+    lost: dict[int, str]
     said: Said
 
 
@@ -86,7 +90,9 @@ def open_series(path: Path, modality: Modality) -> SeriesFile:
     Raises:
         DataError: It is damaged, or holds other bands than the modality.
     """
-    return _TarFile(path, modality) if path.suffix == ".tar" else _ZarrFile(path, modality)
+    if path.suffix.lower() == ".tar":
+        return _TarFile(path, modality)
+    return _ZarrFile(path, modality)
 
 
 class _ZarrFile:
@@ -99,8 +105,10 @@ class _ZarrFile:
             self._said = _said(self._bands, self._group.name)
             count, times = self._bands.shape[:2]
             names = self._group.array("sample").all().astype(str).reshape(-1).tolist()
-            if len(names) != count or len(set(names)) != len(names):
+            if len(names) != count:
                 raise DataError(f"{path} names {len(names)} locations for {count} samples")
+            for name, other in twins(names).items():
+                raise DataError(f"{path} names two of its samples {name} and {other}", "name")
             self._dates = _dates(self._group, count, times)
             self._positions = _positions(self._group, count)
         except BaseException:
@@ -116,8 +124,8 @@ class _ZarrFile:
 
     def read(self, place: str) -> Series:
         row = self.places.index(place)
-        tiles = self._bands.row(row)
-        return Series(tiles, self._dates[row], self._positions[row], place, self._said)
+        tiles, lost = self._bands.row(row), _lost(self._bands, row)
+        return Series(tiles, self._dates[row], self._positions[row], place, lost, self._said)
 
     def scan(self, place: str) -> Ground:
         row = self.places.index(place)
@@ -128,16 +136,18 @@ class _ZarrFile:
 
 
 class _TarFile:
-    """A WebDataset shard: a .zarr.zip member a location, bands [time, band, y, x]."""
+    """A WebDataset shard: a .zarr.zip member a location, bands [time, band, y, x].
+
+    The key of a location is the member's name without folder and ending; it may have dots.
+    """
 
     def __init__(self, path: Path, modality: Modality) -> None:
         self._modality = modality
         self._index = TarIndex(path)
-        self._names = {
-            name.rsplit("/", 1)[-1].split(".", 1)[0]: name
-            for name in self._index.members
-            if name.endswith(".zarr.zip")
-        }
+        members = [name for name in self._index.members if name.lower().endswith(_ENDING)]
+        for name, other in twins(members, lambda name: _key(name).casefold()).items():
+            raise DataError(f"{path} holds two samples of one name: {other} and {name}", "name")
+        self._names = {_key(name): name for name in members}
         self.places = list(self._names)
 
     def __enter__(self) -> SeriesFile:
@@ -150,12 +160,14 @@ class _TarFile:
         with self._open(place) as group:
             bands = _bands(group, self._modality, 4)
             if len(bands.shape) == 5:  # a leading axis of one sample
-                tiles = bands.row(0)
+                tiles, lost = bands.row(0), _lost(bands, 0)
             else:
-                tiles = np.stack([bands.row(t) for t in range(bands.shape[0])])
+                times = range(bands.shape[0])
+                tiles = np.stack([bands.row(t) for t in times])
+                lost = {t: _lacks(chunks[0][1]) for t in times if (chunks := bands.absent(t))}
             position, said = _positions(group, 1)[0], _said(bands, group.name)
             dates = _dates(group, 1, len(tiles))[0]
-            return Series(tiles, dates, position, _name(group, place), said)
+            return Series(tiles, dates, position, _name(group, place), lost, said)
 
     def scan(self, place: str) -> Ground:
         with self._open(place) as group:
@@ -166,6 +178,24 @@ class _TarFile:
         name = self._names[place]
         data = self._index.read(name, _MOST_MEMBER)
         return ZarrZip(io.BytesIO(data), f"{self._index.path} {name}")
+
+
+def _key(member: str) -> str:
+    return member.rsplit("/", 1)[-1][: -len(_ENDING)]
+
+
+def _lost(bands: ZarrArray, row: int) -> dict[int, str]:
+    """Returns the times of a row [time, band, y, x] of which a chunk is not there, and which."""
+    lost: dict[int, str] = {}
+    for place, member in bands.absent(row):
+        first = place[0] * bands.chunks[1]
+        for time in range(first, min(first + bands.chunks[1], bands.shape[1])):
+            lost.setdefault(time, _lacks(member))
+    return lost
+
+
+def _lacks(member: str) -> str:
+    return f"the chunk {member} is not in the file"
 
 
 def _ground(place: str, position: tuple[float, float] | None, prints: list[int]) -> Ground:

@@ -82,6 +82,10 @@ class ZarrZip:
                 f"{self.name}: array {array} is not described as zarr 2 does ({error})"
             ) from error
 
+    def holds(self, name: str) -> bool:
+        """Whether there is a member of this name."""
+        return name in self._members
+
     def member(self, name: str, most: int) -> bytes | None:
         """Returns the bytes of a member, None if there is none of that name.
 
@@ -125,6 +129,7 @@ class ZarrArray:
 
     Attributes:
         shape: Its shape.
+        chunks: Shape of a chunk.
         dtype: Its dtype, in native byte order.
         attributes: What `.zattrs` holds.
         fill_value: What chunks that are not there hold, as `.zarray` says; None if it does not.
@@ -137,18 +142,18 @@ class ZarrArray:
         self._name = name
         self.attributes = attributes
         self.shape = _sizes(meta["shape"], least=0)
-        self._chunks = _sizes(meta["chunks"], least=1)
+        self.chunks = _sizes(meta["chunks"], least=1)
         self._stored = np.dtype(str(meta["dtype"]))
         self.dtype = self._stored.newbyteorder("=")
         self.fill_value = meta["fill_value"]
         self._compressor = meta["compressor"]
         self._separator = str(meta.get("dimension_separator", "."))
-        self._nbytes = math.prod(self._chunks) * self._stored.itemsize
+        self._nbytes = math.prod(self.chunks) * self._stored.itemsize
         self._cache: dict[tuple[int, ...], np.ndarray] = {}
         if meta["zarr_format"] != 2 or meta["order"] != "C" or meta.get("filters"):
             raise ValueError("expected format 2 in C order without filters")
-        if len(self._chunks) != len(self.shape) or self._stored.kind not in _KINDS:
-            raise ValueError(f"chunks {self._chunks} of dtype {self._stored}")
+        if len(self.chunks) != len(self.shape) or self._stored.kind not in _KINDS:
+            raise ValueError(f"chunks {self.chunks} of dtype {self._stored}")
         if not 0 < self._nbytes <= _MOST:
             raise ValueError(f"a chunk of {self._nbytes} bytes; expected at most {_MOST}")
 
@@ -158,34 +163,31 @@ class ZarrArray:
         Raises:
             DataError: A chunk is damaged, or the row is absurdly large.
         """
-        counts = [
-            range(math.ceil(size / step))
-            for size, step in zip(self.shape[1:], self._chunks[1:], strict=True)
-        ]
+        counts = self._counts()
         size = math.prod(self.shape[1:]) * self.dtype.itemsize
         if size > _MOST or math.prod(map(len, counts)) > _MOST_CHUNKS:
             raise DataError(
                 f"{self._group.name}: row {index} of array {self._name} {list(self.shape)} takes "
-                f"{size} bytes in chunks of {list(self._chunks)}; expected at most {_MOST} bytes "
+                f"{size} bytes in chunks of {list(self.chunks)}; expected at most {_MOST} bytes "
                 f"and {_MOST_CHUNKS} chunks"
             )
         out = np.empty(self.shape[1:], self.dtype)
-        first = index // self._chunks[0]
+        first = index // self.chunks[0]
         self._cache = {key: kept for key, kept in self._cache.items() if key[0] == first}
         for rest in itertools.product(*counts):
-            starts = [n * step for n, step in zip(rest, self._chunks[1:], strict=True)]
+            starts = [n * step for n, step in zip(rest, self.chunks[1:], strict=True)]
             sizes = [
                 min(step, size - start)
-                for step, size, start in zip(self._chunks[1:], self.shape[1:], starts, strict=True)
+                for step, size, start in zip(self.chunks[1:], self.shape[1:], starts, strict=True)
             ]
             place = tuple(slice(a, a + size) for a, size in zip(starts, sizes, strict=True))
-            chunk = self._chunk((first, *rest))[index % self._chunks[0], ...]
+            chunk = self._chunk((first, *rest))[index % self.chunks[0], ...]
             out[place] = chunk[tuple(slice(size) for size in sizes)]
         return out
 
     def checksums(self, index: int) -> list[int] | None:
         """Returns a number for each stored chunk of a row; None where rows share chunks."""
-        return self._checksums.get(index, []) if self._chunks[0] == 1 else None
+        return self._checksums.get(index, []) if self.chunks[0] == 1 else None
 
     @cached_property
     def _checksums(self) -> dict[int, list[int]]:
@@ -196,6 +198,17 @@ class ZarrArray:
                 rows.setdefault(int(row), []).append(number)
         return rows
 
+    def absent(self, index: int) -> list[tuple[tuple[int, ...], str]]:
+        """Returns place and name of each chunk of array[index] that is not in the file.
+
+        By the format they hold the fill value; of pixels they are lost.
+        """
+        first = index // self.chunks[0]
+        chunks = [
+            (rest, self._member((first, *rest))) for rest in itertools.product(*self._counts())
+        ]
+        return [(rest, member) for rest, member in chunks if not self._group.holds(member)]
+
     def all(self) -> np.ndarray:
         """Returns the whole array, which must be small.
 
@@ -204,11 +217,21 @@ class ZarrArray:
         """
         if not self.shape:
             return self._chunk(())
-        chunks = math.ceil(self.shape[0] / self._chunks[0])
+        chunks = math.ceil(self.shape[0] / self.chunks[0])
         if math.prod(self.shape) * self.dtype.itemsize > _MOST_META or chunks > _MOST_CHUNKS:
             raise DataError(f"{self._group.name}: array {self._name} {list(self.shape)} is large")
         rows = [self.row(index) for index in range(self.shape[0])]
         return np.stack(rows) if rows else np.empty(self.shape, self.dtype)
+
+    def _counts(self) -> list[range]:
+        """Returns the numbers of the chunks along each axis but the first."""
+        return [
+            range(math.ceil(size / step))
+            for size, step in zip(self.shape[1:], self.chunks[1:], strict=True)
+        ]
+
+    def _member(self, key: tuple[int, ...]) -> str:
+        return f"{self._name}/{self._separator.join(map(str, key)) or '0'}"
 
     def _chunk(self, key: tuple[int, ...]) -> np.ndarray:
         if key not in self._cache:
@@ -216,12 +239,12 @@ class ZarrArray:
         return self._cache[key]
 
     def _decode(self, key: tuple[int, ...]) -> np.ndarray:
-        member = f"{self._name}/{self._separator.join(map(str, key)) or '0'}"
+        member = self._member(key)
         data = self._group.member(member, self._nbytes + self._nbytes // 8 + 2**16)
         if data is None:
             fill = np.zeros((), self.dtype) if self.fill_value is None else self.fill_value
             try:
-                return np.broadcast_to(np.asarray(fill).astype(self.dtype), self._chunks)
+                return np.broadcast_to(np.asarray(fill).astype(self.dtype), self.chunks)
             except (TypeError, ValueError, OverflowError) as error:
                 raise DataError(f"{self._group.name}: fill value of {self._name}") from error
         try:
@@ -230,7 +253,7 @@ class ZarrArray:
             raise DataError(
                 f"{self._group.name}: chunk {member} is damaged ({type(error).__name__}: {error})"
             ) from error
-        values = np.frombuffer(raw, self._stored).reshape(self._chunks)
+        values = np.frombuffer(raw, self._stored).reshape(self.chunks)
         return values.astype(self.dtype, copy=False)
 
 
