@@ -24,6 +24,7 @@ struct GatherPatches {
   int64_t grid_count, channels;  // of all grids
   int64_t batch, seasons, wanted;
   int64_t image_height, image_width, patch;
+  bool whole_pixel;    // nodata is a value unless it is in all channels of a pixel
   const float* boxes;  // [batch, seasons, 4]
   Index index;         // [batch, seasons, wanted]
   const float* shift;  // [channels], in the order of the output

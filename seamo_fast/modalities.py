@@ -11,9 +11,11 @@ import difflib
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, Literal, NamedTuple, get_args
 
 UNITS: Final = ("dn", "db", "reflectance", "uint8")
+NodataRule = Literal["band", "pixel"]
+NODATA_RULES: Final[tuple[NodataRule, ...]] = get_args(NodataRule)
 MISSING_DATE: Final = -(2**31)  # days since 1970-01-01 of a group whose date is unknown
 
 
@@ -66,6 +68,9 @@ class Modality:
         offset: Constant that the producer added; physical value = (stored - offset) / scale.
         scale: Stored steps per physical unit.
         nodata: Stored value that means "not measured"; NaN always does.
+        nodata_rule: Where `nodata` does: "band" anywhere; "pixel" where each band holds it, or NaN
+            or infinity (of another grid the pixel at the centre counts), because a single band may
+            have it as a value.
         release: Whose data the statistics describe.
         composite: Bands shown as red, green and blue.
     """
@@ -80,6 +85,7 @@ class Modality:
     nodata: float | None = None
     release: str = ""
     composite: tuple[str, ...] = ()
+    nodata_rule: NodataRule = "band"
 
     def __post_init__(self) -> None:
         names = self.band_names
@@ -100,6 +106,11 @@ class Modality:
                 )
         if self.nodata is not None and math.isnan(self.nodata):
             raise ValueError(f"modality {self.name!r}: NaN is nodata always; leave nodata out")
+        if self.nodata_rule not in NODATA_RULES:
+            raise ValueError(
+                f"modality {self.name!r} has nodata_rule {self.nodata_rule!r}; expected one of "
+                f"{', '.join(NODATA_RULES)}"
+            )
         if self.std is not None and min(self.std) <= 0:
             raise ValueError(f"modality {self.name!r} has a standard deviation of 0 or less")
         self._channels(self.composite)
@@ -187,7 +198,10 @@ class Modality:
 
     def to_dict(self) -> dict[str, Any]:
         """Returns a JSON-able description; `from_dict` reads it back."""
-        return asdict(self)
+        fields = asdict(self)
+        if self.nodata_rule == "band":  # not named: equals what was written before there was one
+            del fields["nodata_rule"]
+        return fields
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Modality:
@@ -271,7 +285,8 @@ _SENTINEL2: Final = (
     Band("B11", 20, 1610),
     Band("B12", 20, 2190),
 )
-# Nodata 0 of Sentinel-2 is the product's own fill value; SSL4EO-S12 sets no tag.
+# Nodata 0 of Sentinel-2 is the product's own fill value; SSL4EO-S12 sets no tag. It fills all bands
+# of a pixel: 0 in some alone is a value, of B10 and of water a common one.
 S2L1C: Final = register_modality(
     Modality(
         name="s2l1c",
@@ -283,6 +298,7 @@ S2L1C: Final = register_modality(
              577.32, 51.15, 1336.10, 1136.54),
         scale=10000.0,
         nodata=0.0,
+        nodata_rule="pixel",
         release="ssl4eo-s12-v1.0",
         composite=("B4", "B3", "B2"),
     )
@@ -298,6 +314,7 @@ S2L2A: Final = register_modality(
              1582.28, 1455.52, 1343.48),
         scale=10000.0,
         nodata=0.0,
+        nodata_rule="pixel",
         release="ssl4eo-s12-v1.0",
         composite=("B4", "B3", "B2"),
     )

@@ -73,7 +73,8 @@ class RegionReader(nn.Module):
     def __init__(self, modality: Modality, image_size: int) -> None:
         super().__init__()
         self.image_size = image_size
-        self.nodata = modality.nodata
+        self.nodata = math.nan if modality.nodata is None else modality.nodata
+        self.whole_pixel = modality.nodata_rule == "pixel"
         self.order = list(modality.order)
         shift, scale = modality.normalization()
         self.register_buffer("shift", torch.tensor(shift)[:, None, None], persistent=False)
@@ -85,23 +86,44 @@ class RegionReader(nn.Module):
         Returns the images and the mask of their nodata values, both [B*T, C, S, S].
         """
         where = sampling_grid(boxes.flatten(0, 1).to(self.shift.dtype), self.image_size)
-        read = [self._sample(grid.flatten(0, 1), where) for grid in grids]
+        tiles = [grid.flatten(0, 1) for grid in grids]
+        tiles = [tile if tile.is_floating_point() else tile.float() for tile in tiles]
+        read = [
+            self._sample(tile, lost, where)
+            for tile, lost in zip(tiles, self._lost(tiles), strict=True)
+        ]
         values = torch.cat([value for value, _ in read], dim=1)[:, self.order]
         nodata = torch.cat([mask for _, mask in read], dim=1)[:, self.order]
         image = (values - self.shift) * self.scale
         return image.masked_fill(nodata, 0.0), nodata
 
-    def _sample(self, grid: Tensor, where: Tensor) -> tuple[Tensor, Tensor]:
-        values = grid if grid.is_floating_point() else grid.to(torch.float32)
-        nodata = ~values.isfinite()
-        if self.nodata is not None:
-            nodata = nodata | (values == self.nodata)
+    def _lost(self, tiles: Sequence[Tensor]) -> list[Tensor]:
+        """Returns the mask of what was not measured in each grid [B*T, Cg, Hg, Wg]."""
+        lost = [~tile.isfinite() | (tile == self.nodata) for tile in tiles]
+        if not self.whole_pixel:
+            return lost
+        nowhere = [mask.all(dim=1, keepdim=True) for mask in lost]
+        found = []
+        for tile, mask in zip(tiles, lost, strict=True):
+            hole = torch.stack([_nearest(each, tile.shape[2:]) for each in nowhere]).all(dim=0)
+            found.append(mask & (hole | ~tile.isfinite()))
+        return found
+
+    def _sample(self, tile: Tensor, lost: Tensor, where: Tensor) -> tuple[Tensor, Tensor]:
         # A weight below the rounding of the position is no weight: the pixel is not looked at.
-        tolerance = 4 * torch.finfo(where.dtype).eps * max(grid.shape[-2:])
-        both = torch.cat([values.masked_fill(nodata, 0.0), nodata], dim=1).to(where.dtype)
+        tolerance = 4 * torch.finfo(where.dtype).eps * max(tile.shape[-2:])
+        both = torch.cat([tile.masked_fill(lost, 0.0), lost], dim=1).to(where.dtype)
         both = F.grid_sample(both, where, padding_mode="border", align_corners=False)
         sampled, share = both.chunk(2, dim=1)
         return sampled, share > tolerance
+
+
+def _nearest(mask: Tensor, size: Sequence[int]) -> Tensor:
+    """Resizes [B, C, H, W] to the pixels at the centres of an image of another size."""
+    for dim, (own, other) in enumerate(zip(size, mask.shape[2:], strict=True), start=2):
+        twice = 2 * torch.arange(own, device=mask.device) + 1  # in halves of a pixel
+        mask = mask.index_select(dim, twice * other // (2 * own))
+    return mask
 
 
 class Mlp(nn.Module):

@@ -51,7 +51,8 @@ def make_batch(
         dtype: Of the stored values; None: what is usual for the modality's unit.
         missing: Groups (b, t, m) that do not exist: zeros without a date.
         undated: Groups whose date is unknown.
-        holes: Groups with a square of nodata in the first band of every grid, and a NaN if in dB.
+        holes: Groups with a square of nodata in the first band of every grid, in all bands if the
+            modality's rule is "pixel"; and a NaN if in dB.
         seed: Of the noise and the dates.
     """
     rng = generator(seed, "test batch")
@@ -59,11 +60,12 @@ def make_batch(
     bands: dict[str, list[Tensor]] = {}
     for m, modality in enumerate(modalities):
         bands[modality.name] = []
+        corners = {group: rng.random(2) * (1 - HOLE) for group in holes if group[2] == m}
         for grid in modality.grids:
             side = round(size * finest / grid.gsd)
             values = _noise(rng, modality, grid.bands, (batch, seasons, side))
-            for b, t, _ in (group for group in holes if group[2] == m):
-                _cut_hole(rng, values[b, t, 0], modality)
+            for group, corner in corners.items():
+                _cut_hole(values[group[:2]], corner, modality)
             for b, t, _ in (group for group in missing if group[2] == m):
                 values[b, t] = 0
             bands[modality.name].append(_store(values, dtype or STORED[modality.unit]))
@@ -123,13 +125,15 @@ def _noise(
     )
 
 
-def _cut_hole(rng: np.random.Generator, band: np.ndarray, modality: Modality) -> None:
-    side = max(1, round(HOLE * band.shape[-1]))
-    top, left = rng.integers(0, band.shape[-1] - side + 1, size=2)
+def _cut_hole(tile: np.ndarray, corner: np.ndarray, modality: Modality) -> None:
+    """Cuts a hole into a grid [Cg, H, W]; the corner is in shares of the side."""
+    side = max(1, round(HOLE * tile.shape[-1]))
+    top, left = np.round(corner * tile.shape[-1]).astype(int)
+    cut = tile if modality.nodata_rule == "pixel" else tile[:1]
     if modality.nodata is not None:
-        band[top : top + side, left : left + side] = modality.nodata
+        cut[:, top : top + side, left : left + side] = modality.nodata
     if modality.unit == "db":
-        band[-1, -1] = np.nan
+        tile[0, -1, -1] = np.nan
 
 
 def _store(values: np.ndarray, dtype: torch.dtype) -> Tensor:

@@ -130,6 +130,25 @@ def test_nan_as_nodata_is_refused() -> None:
         replace(get_modality("s1grd"), nodata=float("nan"))
 
 
+def test_rules_of_nodata() -> None:
+    pixel = {name for name in list_modalities() if get_modality(name).nodata_rule == "pixel"}
+    assert pixel == {"s2l1c", "s2l2a"}
+    for name in pixel:
+        assert get_modality(name, "ssl4eo-s12-v1.1").nodata_rule == "pixel"
+        assert get_modality(name).subset(["B2"]).on_one_grid(10).nodata_rule == "pixel"
+    with pytest.raises(ValueError, match="has nodata_rule 'pixels'; expected one of band, pixel"):
+        replace(get_modality("s1grd"), nodata_rule="pixels")
+
+
+def test_descriptions_without_a_rule_of_nodata_mean_band() -> None:
+    fields = get_modality("s2l2a").to_dict()
+    assert fields["nodata_rule"] == "pixel"
+    del fields["nodata_rule"]
+    old = Modality.from_dict(fields)
+    assert old.nodata_rule == "band"
+    assert old.to_dict() == fields  # runs of older sets are resumed
+
+
 def test_registry_names_the_nearest() -> None:
     with pytest.raises(ValueError, match=r"unknown modality 's2l2b'; did you mean 's2l2a'\?"):
         get_modality("s2l2b")

@@ -261,32 +261,48 @@ def taps(start: float, extent: float, side: int, size: int) -> list[dict[int, fl
     return read
 
 
+FEW = S2.subset(("B2", "B5", "B1", "B3"))
+
+
 def read_by_hand(
     modality: Modality, grids: list[np.ndarray], box: Sequence[float], size: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Image and nodata [C, S, S] of one tile's grids [Cg, H, W], one pixel after the other."""
     image = np.zeros((len(modality.bands), size, size))
     nodata = np.zeros(image.shape, dtype=bool)
+
+    def is_missing(value: float, row: int, column: int, side: int) -> bool:
+        if modality.nodata_rule == "band" or not np.isfinite(value):
+            return not np.isfinite(value) or value == modality.nodata
+        at = [[int((i + 0.5) / side * len(g[0])) for i in (row, column)] for g in grids]
+        pixel = np.concatenate([g[:, y, x] for g, (y, x) in zip(grids, at, strict=True)])
+        return all(not np.isfinite(each) or each == modality.nodata for each in pixel)
+
     for grid, values in zip(modality.grids, grids, strict=True):
         rows, columns = (taps(box[i], box[i + 2], values.shape[-1], size) for i in (0, 1))
         for channel, band in zip(grid.bands, values, strict=True):
             shift, scale = (np.float32(x[channel]) for x in modality.normalization())
             for y, x in np.ndindex(size, size):
-                read = [
-                    (band[r, c], u * w) for r, u in rows[y].items() for c, w in columns[x].items()
-                ]
-                bad = any(not np.isfinite(value) or value == modality.nodata for value, _ in read)
-                value = (sum(value * weight for value, weight in read) - shift) * scale
+                read = {(r, c): u * w for r, u in rows[y].items() for c, w in columns[x].items()}
+                bad = any(is_missing(band[place], *place, len(band)) for place in read)
+                value = (
+                    sum(band[place] * weight for place, weight in read.items()) - shift
+                ) * scale
                 image[channel, y, x] = 0.0 if bad else value
                 nodata[channel, y, x] = bad
     return image, nodata
 
 
 @pytest.mark.parametrize("box", [(0, 0, 1, 1), (0.1, 0.2, -0.7, 0.45), (0.05, 0.3, 0.6, -0.7)])
-@pytest.mark.parametrize("modality", [S2.subset(("B2", "B5", "B1", "B3")), S1])
+@pytest.mark.parametrize(
+    "modality", [FEW, replace(FEW, nodata_rule="band"), S1, replace(S1, nodata_rule="pixel")]
+)
 def test_regions_are_read_as_defined(modality: Modality, box: tuple[float, ...]) -> None:
     grids = make_batch([modality], batch=1, seasons=1, size=24).bands[modality.name]
     grids[0][0, 0, 0, 8:14, 9:11] = 0
+    for grid in grids:  # most of it without any band
+        side = grid.shape[-1]
+        grid[..., side // 3 : round(0.8 * side), side // 3 : round(0.6 * side)] = 0
     if modality.unit == "db":
         grids[0][0, 0, 1, 12, 10:13] = torch.nan
     box = tuple(float(np.float32(x)) for x in box)
@@ -297,6 +313,20 @@ def test_regions_are_read_as_defined(modality: Modality, box: tuple[float, ...])
     np.testing.assert_array_equal(nodata[0], expected_nodata)
     np.testing.assert_allclose(image[0], expected, atol=1e-12)
     assert 0 < nodata.sum() < nodata.numel()
+
+
+def test_nodata_in_one_band_is_a_value_unless_the_rule_says_band() -> None:
+    grids = make_batch([S2], batch=1, seasons=1, size=24).bands["s2l2a"]
+    grids[0][0, 0, 0, ::2] = 0
+    box = torch.tensor([[[0.0, 0.0, 1.0, 1.0]]])
+    image, nodata = RegionReader(S2, image_size=24).double()(grids, box)
+    assert not nodata.any()
+    expected = -S2.normalization()[0][1] * S2.normalization()[1][1]  # the first of 10 m is B2
+    torch.testing.assert_close(image[0, 1, ::2], torch.full((12, 24), expected).double())
+    by_band = RegionReader(replace(S2, nodata_rule="band"), image_size=24).double()
+    _, nodata = by_band(grids, box)
+    assert nodata[0, 1, ::2].all()
+    assert nodata.sum() == 12 * 24
 
 
 def test_whole_tile_is_read_exactly() -> None:
@@ -454,6 +484,12 @@ CASES = {
     "16-bit floats": Case(modalities=(S1,), batch={"dtype": torch.float16, "holes": [(0, 0, 0)]}),
     "32-bit floats": Case(batch={"dtype": torch.float32, "holes": [(0, 0, 0), (1, 1, 1)]}),
     "64-bit floats": Case(batch={"dtype": torch.float64, "holes": [(0, 0, 0), (1, 1, 1)]}),
+    "nodata by band": Case(
+        modalities=(replace(S2, nodata_rule="band"), S1), batch={"holes": [(0, 0, 0), (1, 1, 1)]}
+    ),
+    "nodata by pixel in dB": Case(
+        modalities=(S2, replace(S1, nodata_rule="pixel")), batch={"holes": [(0, 0, 0), (1, 1, 1)]}
+    ),
     "rounded nodata": Case(
         modalities=(replace(S1, nodata=-9999.1),),
         batch={"dtype": torch.float16, "holes": [(0, 0, 0), (1, 1, 0)]},

@@ -37,6 +37,7 @@ class Inputs(NamedTuple):
     scale: Tensor
     order: tuple[int, ...]
     nodata: float | None
+    whole_pixel: bool
     dtype: torch.dtype
 
 
@@ -51,7 +52,7 @@ def inputs_of(case: common.Case) -> Inputs:
         shape = (*images, len(channels), side, side)
         stored = torch.randint(1, 10000, shape, generator=generator)
         if case.nodata:
-            stored[:, 1, ..., : side // 5] = 0
+            stored[:, 1, ..., : side * (_CELLS // 5) // _CELLS] = 0  # the same pixels of all grids
         dtype = torch.uint16 if modality.unit == "dn" else torch.float32
         bands.append(stored.to(common.device(), dtype))
     extent = torch.randint(31, _CELLS + 1, (*images, 1), generator=generator).expand(-1, -1, 2)
@@ -67,6 +68,7 @@ def inputs_of(case: common.Case) -> Inputs:
         torch.full((channels,), 1 / 3000, device=common.device()),
         modality.order,
         modality.nodata if case.nodata else None,
+        modality.nodata_rule == "pixel",
         case.dtype,
     )
 
@@ -83,6 +85,7 @@ def ours(x: Inputs) -> common.Results:
         image_size=IMAGE,
         patch_size=PATCH,
         nodata=x.nodata,
+        whole_pixel=x.whole_pixel,
         dtype=x.dtype,
     )
 
@@ -189,6 +192,7 @@ def arguments(x: Inputs) -> op.Arguments:
         (IMAGE, IMAGE),
         PATCH,
         x.nodata,
+        x.whole_pixel,
         x.dtype,
     )
 

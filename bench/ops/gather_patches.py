@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from fractions import Fraction
 from typing import Any, NamedTuple
 
 import torch
@@ -39,6 +40,7 @@ class Arguments(NamedTuple):
     image_size: tuple[int, int]
     patch_size: int
     nodata: float | None = None
+    whole_pixel: bool = False
     dtype: torch.dtype = torch.float32
 
 
@@ -52,6 +54,7 @@ def make(
     grids: Sequence[tuple[int, int, int]] = ((2, 11, 12), (1, 5, 6)),
     patches: tuple[int, int] = (3, 4),
     nodata: float | None = None,
+    whole_pixel: bool = False,
     dtype: torch.dtype = torch.float32,
 ) -> Arguments:
     """Random arguments: grids (channels, height, width), an image of patches[0] x patches[1]."""
@@ -67,6 +70,7 @@ def make(
         image_size=(patches[0] * p, patches[1] * p),
         patch_size=p,
         nodata=nodata,
+        whole_pixel=whole_pixel,
         dtype=dtype,
     )
 
@@ -97,15 +101,17 @@ def formula(
     image_size: tuple[int, int] = (0, 0),
     patch_size: int = 1,
     nodata: float | None = None,
+    whole_pixel: bool = False,
     dtype: torch.dtype = torch.float64,
 ) -> tuple[Tensor, Tensor]:
     """``F.grid_sample`` of whole images, then the wanted patches; in float64 whatever ``dtype``."""
     images, holes = [], []
-    for band in bands:
+    for number, band in enumerate(bands):
         stored = band.double()
         lost = ~stored.isfinite()
         if nodata is not None:
-            lost |= stored == nodata
+            empty = stored == nodata
+            lost |= empty & _measured_nowhere(bands, number, nodata) if whole_pixel else empty
         images.append(_sampled_image(stored.masked_fill(lost, 0), boxes, image_size))
         holes.append(_sampled_image(lost.double(), boxes, image_size))
     image, hole = torch.cat(images, 2), torch.cat(holes, 2) > 0
@@ -114,6 +120,19 @@ def formula(
     image = (image - shift.double()[:, None, None]) * scale.double()[:, None, None]
     image[hole] = 0
     return patchified(image, index, patch_size), ~patchified(hole, index, patch_size).any(-1)
+
+
+def _measured_nowhere(bands: Sequence[Tensor], number: int, nodata: float) -> Tensor:
+    """Which pixels of a grid no channel of any has measured, [B, T, 1, H, W]."""
+    nowhere = torch.ones_like(bands[number][:, :, :1], dtype=torch.bool)
+    for other in bands:
+        measured = (other.double().isfinite() & (other.double() != nodata)).any(2, keepdim=True)
+        for axis in (3, 4):
+            own, count = bands[number].shape[axis], other.shape[axis]
+            nearest = [int(Fraction(2 * i + 1, 2 * own) * count) for i in range(own)]
+            measured = measured[(slice(None),) * axis + (nearest,)]
+        nowhere &= ~measured
+    return nowhere
 
 
 def _sampled_image(band: Tensor, boxes: Tensor, image_size: tuple[int, int]) -> Tensor:
@@ -149,7 +168,9 @@ def patchified(image: Tensor, index: Tensor, p: int) -> Tensor:
     )
 
 
-def at_base(dtype: torch.dtype, *, stored: torch.dtype = torch.uint16) -> Arguments:
+def at_base(
+    dtype: torch.dtype, *, stored: torch.dtype = torch.uint16, whole_pixel: bool = False
+) -> Arguments:
     """Shapes alone, but whole tiles as boxes: 64 samples of Sentinel-2, for the base model."""
     lead = (64, sizes.SEASONS)
     bands = [
@@ -166,6 +187,7 @@ def at_base(dtype: torch.dtype, *, stored: torch.dtype = torch.uint16) -> Argume
         image_size=(sizes.IMAGE, sizes.IMAGE),
         patch_size=sizes.PATCH,
         nodata=0.0,
+        whole_pixel=whole_pixel,
         dtype=dtype,
     )
 
@@ -256,9 +278,12 @@ SMALLEST: dict[str, Any] = {
 }  # where a call costs least
 PRODUCTS: tuple[str, ...] = ()  # kernels of GPUs that multiply matrices
 STREAMS: tuple[str, ...] = ()  # those that only move memory: this one interpolates
-AUDITED: tuple[dict[str, Any], ...] = ()  # what at_base takes, beside each dtype
+AUDITED: tuple[dict[str, Any], ...] = (
+    {"whole_pixel": True},
+)  # what at_base takes, beside each dtype
 AUDITED_CUDA: tuple[dict[str, Any], ...] = tuple(
-    {"stored": dtype} for dtype in (torch.int16, torch.uint8, torch.float16, torch.float32)
+    {"stored": dtype, "whole_pixel": True}
+    for dtype in (torch.int16, torch.uint8, torch.float16, torch.float32)
 )
 _TILES = ("s2l2a", "s2l2a nodata")
 THRESHOLDS = (

@@ -97,7 +97,7 @@ bool are_good(const at::Tensor& boxes, const at::Tensor& index, const at::Tensor
 Tensors forward(const Tensors& bands, const at::Tensor& boxes, const at::Tensor& index,
                 const at::Tensor& shift, const at::Tensor& scale, const std::vector<int64_t>& order,
                 const std::vector<int64_t>& image_size, int64_t patch_size,
-                const std::optional<double>& nodata, at::ScalarType dtype) {
+                const std::optional<double>& nodata, bool whole_pixel, at::ScalarType dtype) {
   const auto places = places_of(order);
   if (!places || !are_good(boxes, index, shift, scale, order, image_size, patch_size, dtype)) {
     return {};
@@ -121,6 +121,7 @@ Tensors forward(const Tensors& bands, const at::Tensor& boxes, const at::Tensor&
   x.image_height = image_size[0];
   x.image_width = image_size[1];
   x.patch = patch_size;
+  x.whole_pixel = whole_pixel && nodata;
   x.boxes = floats(regions);
   x.index = index_of(numbers, (image_size[0] / patch_size) * (image_size[1] / patch_size));
   x.shift = floats(shifts);

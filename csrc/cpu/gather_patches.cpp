@@ -35,6 +35,7 @@ struct Taps {
 struct Line {
   int64_t low, high;
   float fraction;
+  int32_t row;  // number of the low one
 };
 
 }  // namespace

@@ -122,12 +122,18 @@ inline Floats floats_at(const Pixel* from) {
 }
 #endif
 
+// Where values are NaN or infinite.
+template <typename Values>
+inline auto not_finite(const Values& values) {
+  typedef decltype(values == values) Result;
+  const Result exponent = (Result)values & 0x7f800000;
+  return exponent == 0x7f800000;
+}
+
 // Where values are nodata, NaN or infinite.
 template <typename Values>
 inline auto lost_in(const Values& values, float nodata) {
-  typedef decltype(values == values) Result;
-  const Result exponent = (Result)values & 0x7f800000;
-  return (exponent == 0x7f800000) | (values == nodata);
+  return not_finite(values) | (values == nodata);
 }
 
 template <typename Values>
@@ -158,6 +164,135 @@ inline Found lost_among(Floats values, float nodata) {
 #endif
 }
 
+// The pixel of `other` pixels at the centre of pixel i of `own`.
+inline int64_t at_centre(int64_t i, int64_t own, int64_t other) {
+  return (2 * i + 1) * other / (2 * own);
+}
+
+// Which pixels that a chunk of columns reads are holes: lost in all channels of all grids. Rows are
+// looked at when a value of theirs is first nodata; the other channels share what was found.
+class Holes {
+  static constexpr int kMost = kFar;  // pixels that a chunk reads of a row
+
+ public:
+  explicit Holes(const GatherPatches& x)
+      : x_(x), columns_(x.grid_count * kMost), marks_(2 * x.patch * kMost), known_(2 * x.patch) {}
+
+  // What is asked next is of one chunk of a grid.
+  void enter(const Grid& grid, int64_t sample, int64_t season, const Line* lines,
+             const Columns& columns) {
+    grid_ = &grid;
+    sample_ = sample;
+    season_ = season;
+    lines_ = lines;
+    chunk_ = &columns;
+    fresh_ = true;
+  }
+
+  // Whether nodata is a value elsewhere.
+  bool matter() const { return x_.whole_pixel; }
+
+  // -1 for holes, else 0: of the window of the chunk, or of its neighbours where it has none, in
+  // the low or the high row of line r.
+  const int32_t* marks(int64_t r, bool high) {
+    if (std::exchange(fresh_, false)) begin();
+    int32_t* marks = marks_.data() + (2 * r + high) * kMost;
+    if (std::exchange(known_.data()[2 * r + high], true)) return marks;
+    const int64_t row = std::min<int64_t>(lines_[r].row + high, grid_->height - 1);
+    if (row == last_row_) {  // lines next to each other share a row
+      std::copy(last_, last_ + kMost, marks);
+    } else {
+      find(row, marks);
+    }
+    last_row_ = row;
+    last_ = marks;
+    return marks;
+  }
+
+ private:
+  void begin() {
+    std::fill(known_.data(), known_.data() + 2 * x_.patch, false);
+    last_row_ = -1;
+    count_ = chunk_->window ? chunk_->window : 2 * kColumns;
+    for (int64_t g = 0; g < x_.grid_count; ++g) {
+      for (int i = 0; i < count_; ++i) {
+        const int64_t column = chunk_->window ? chunk_->first + i : chunk_->neighbours[i];
+        const int64_t other = at_centre(column, grid_->width, x_.grids[g].width);
+        columns_.data()[g * kMost + i] = static_cast<int32_t>(other);
+      }
+    }
+  }
+
+  void find(int64_t row, int32_t* marks) {
+    std::fill(marks, marks + kMost, -1);
+    if (!narrow(*grid_, row, marks)) return;  // the nearest in memory first
+    for (int64_t g = 0; g < x_.grid_count; ++g) {
+      const Grid& grid = x_.grids[g];
+      if (&grid == grid_) continue;
+      if (!narrow(grid, at_centre(row, grid_->height, grid.height), marks)) return;
+    }
+  }
+
+  // Takes away the marks of what a grid measured; returns whether any is left.
+  bool narrow(const Grid& grid, int64_t row, int32_t* marks) const {
+    switch (grid.pixel) {
+      case Pixel::u8:
+        return narrow_by<uint8_t>(grid, row, marks);
+      case Pixel::u16:
+        return narrow_by<uint16_t>(grid, row, marks);
+      case Pixel::i16:
+        return narrow_by<int16_t>(grid, row, marks);
+      case Pixel::f16:
+        return narrow_by<f16>(grid, row, marks);
+      default:
+        return narrow_by<float>(grid, row, marks);
+    }
+  }
+
+  template <typename Stored>
+  bool narrow_by(const Grid& grid, int64_t row, int32_t* marks) const {
+    const int32_t* columns = columns_.data() + (&grid - x_.grids) * kMost;
+    const Stored* from = static_cast<const Stored*>(grid.data) + sample_ * grid.batch +
+                         season_ * grid.season + row * grid.row;
+    int32_t left = -1;
+    for (int64_t channel = 0; channel < grid.channels && left; ++channel, from += grid.channel) {
+      left = 0;
+      for (int i = 0; i < count_; ++i) {
+        const float value = value_of(from[columns[i]]);
+        const bool finite = std::is_integral_v<Stored> || std::isfinite(value);
+        marks[i] &= -static_cast<int32_t>(!finite | (value == grid.nodata));
+        left |= marks[i];
+      }
+    }
+    return left;
+  }
+
+  const GatherPatches& x_;
+  Scratch<int32_t> columns_;  // [grids, kMost]
+  Scratch<int32_t> marks_;    // [lines, low and high, kMost]
+  Scratch<bool> known_;       // [lines, low and high]
+  const Grid* grid_ = nullptr;
+  const Line* lines_ = nullptr;
+  const Columns* chunk_ = nullptr;
+  const int32_t* last_ = nullptr;  // marks of last_row_
+  int64_t sample_ = 0, season_ = 0, last_row_ = -1;
+  int count_ = 0;
+  bool fresh_ = true;
+};
+
+// Where values of a row of line r are lost; they are those from `first` on that `holes` marks.
+template <typename Values>
+inline auto lost_in(const Values& values, float nodata, Holes& holes, int64_t r, bool high,
+                    int first) {
+  auto lost = lost_in(values, nodata);
+  if (holes.matter() && any(lost)) {
+    decltype(lost) marks;
+    std::memcpy(&marks, holes.marks(r, high) + first, sizeof(marks));
+    lost &= marks | not_finite(values);
+  }
+  return lost;
+}
+
 // kWindow pixels, each mixed with the one below it.
 template <int kWindow, bool kChecked, typename Pixel>
 inline void mix_rows(const Pixel* row, const Pixel* below, float fraction, float nodata,
@@ -174,10 +309,11 @@ inline void mix_rows(const Pixel* row, const Pixel* below, float fraction, float
 // The same with lost pixels as zeros, and in `marks` what is not 0 where one was mixed in.
 template <int kWindow>
 inline void mix_rows_with_losses(const auto* row, const auto* below, float fraction, float nodata,
-                                 float* mixed, float* marks) {
+                                 Holes& holes, int64_t r, float* mixed, float* marks) {
   for (int i = 0; i < kWindow; i += kLanes) {
     const Floats upper = floats_at(row + i), lower = floats_at(below + i);
-    const Ints bad_upper = lost_in(upper, nodata), bad_lower = lost_in(lower, nodata);
+    const Ints bad_upper = lost_in(upper, nodata, holes, r, false, i);
+    const Ints bad_lower = lost_in(lower, nodata, holes, r, true, i);
     const Floats values = bad_upper ? Floats{} : upper, values_below = bad_lower ? Floats{} : lower;
     store(mixed + i, values * (1 - fraction) + values_below * fraction);
     store(marks + i, (Floats)(fraction != 0 ? bad_upper | bad_lower : bad_upper));
@@ -220,6 +356,7 @@ struct Place {
   int64_t tile;  // offset
   const Line* lines;
   const Columns* columns;
+  Holes* holes;
 };
 
 // Patches lie apart in memory: without this, each waits for its first pixels.
@@ -274,8 +411,8 @@ bool gather_channel_with_losses(const Pixel* plane, const Place& place, int64_t 
   for (int64_t r = 0; r < patch; ++r, to += patch) {
     const Line& line = place.lines[r];
     alignas(64) float mixed[kWindow], marks[kWindow];
-    mix_rows_with_losses<kWindow>(plane + line.low, plane + line.high, line.fraction, nodata, mixed,
-                                  marks);
+    mix_rows_with_losses<kWindow>(plane + line.low, plane + line.high, line.fraction, nodata,
+                                  *place.holes, r, mixed, marks);
     Eight low, high, low_marks, high_marks;
     pick<kWindow>(mixed, columns.order, low, high);
     pick<kWindow>(marks, columns.order, low_marks, high_marks);
@@ -293,14 +430,17 @@ __attribute__((noinline)) bool gather_with_losses(const Pixel* plane, const Plac
                                                   int64_t patch, float nodata, float shift,
                                                   float scale, Out* to) {
   const Columns& columns = *place.columns;
+  Holes& holes = *place.holes;
   bool any_lost = false;
   for (int64_t r = 0; r < patch; ++r, to += patch) {
     const Line& line = place.lines[r];
     Eight low, high, below_low, below_high;
     read_neighbours(plane + line.low, columns, low, high);
     read_neighbours(plane + line.high, columns, below_low, below_high);
-    const Mask bad[] = {lost_in(low, nodata), lost_in(high, nodata), lost_in(below_low, nodata),
-                        lost_in(below_high, nodata)};
+    const Mask bad[] = {lost_in(low, nodata, holes, r, false, 0),
+                        lost_in(high, nodata, holes, r, false, kColumns),
+                        lost_in(below_low, nodata, holes, r, true, 0),
+                        lost_in(below_high, nodata, holes, r, true, kColumns)};
     Mask lost = bad[0] | (bad[1] & columns.high_used);
     if (line.fraction != 0) lost |= bad[2] | (bad[3] & columns.high_used);
     low = bad[0] ? Eight{} : low;
@@ -409,7 +549,7 @@ class Region {
       find_taps(row * x_.patch, x_.patch, box_[0], box_[2], x_.image_height, x_.grids[grid].height,
                 taps);
       for (int64_t r = 0; r < x_.patch; ++r) {
-        lines[r] = {taps.low[r] * stride, taps.high[r] * stride, taps.fraction[r]};
+        lines[r] = {taps.low[r] * stride, taps.high[r] * stride, taps.fraction[r], taps.low[r]};
       }
     }
     return lines;
@@ -447,6 +587,7 @@ class Region {
 template <typename Out>
 void gather(const GatherPatches& x, int64_t begin, int64_t end) {
   Region region(x);
+  Holes holes(x);
   const int64_t size = x.channels * x.patch * x.patch;
   for (int64_t i = begin; i < end; ++i) {
     const int64_t number = i / x.wanted, sample = number / x.seasons, season = number % x.seasons;
@@ -457,10 +598,11 @@ void gather(const GatherPatches& x, int64_t begin, int64_t end) {
     for (int64_t g = 0; g < x.grid_count; ++g) {
       const Grid& grid = x.grids[g];
       const int64_t tile = sample * grid.batch + season * grid.season;
-      Place place{tile, region.lines(g, x.index[i]), region.columns(g, x.index[i])};
+      Place place{tile, region.lines(g, x.index[i]), region.columns(g, x.index[i]), &holes};
       const int64_t after = x.index[last ? i : i + 1];
-      Place next{tile, region.lines(g, after), region.columns(g, after)};
+      Place next{tile, region.lines(g, after), region.columns(g, after), &holes};
       for (int64_t first = 0; first < x.patch; first += kColumns) {
+        holes.enter(grid, sample, season, place.lines, *place.columns);
         lost |= gather_chunk(x, grid, place, next, out + first);
         ++place.columns;
         ++next.columns;

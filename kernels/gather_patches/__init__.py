@@ -31,6 +31,7 @@ def _fake(
     image_size: Sequence[int],
     patch_size: int,
     nodata: float | None,
+    whole_pixel: bool,
     dtype: torch.dtype,
 ) -> tuple[Tensor, Tensor]:
     patch = len(order) * patch_size * patch_size
@@ -49,6 +50,7 @@ def _check(
     image_size: Sequence[int],
     patch_size: int,
     nodata: float | None,
+    whole_pixel: bool,
     dtype: torch.dtype,
 ) -> None:
     channels = _check_tensors(bands, boxes, index, shift, scale)
@@ -109,8 +111,8 @@ _forward = define(
     "gather_patches",
     "forward",
     "gather_patches(Tensor[] bands, Tensor boxes, Tensor index, Tensor shift, Tensor scale, "
-    "int[] order, int[2] image_size, int patch_size, float? nodata, ScalarType dtype) "
-    "-> (Tensor, Tensor)",
+    "int[] order, int[2] image_size, int patch_size, float? nodata, bool whole_pixel, "
+    "ScalarType dtype) -> (Tensor, Tensor)",
     _fake,
     check=_check,
 )
@@ -128,6 +130,7 @@ def gather_patches(
     image_size: int | tuple[int, int],
     patch_size: int,
     nodata: float | None = None,
+    whole_pixel: bool = False,
     dtype: torch.dtype = torch.float32,
 ) -> tuple[Tensor, Tensor]:
     """Crops, resamples, normalises and cuts into patches; only wanted patches are computed.
@@ -144,6 +147,10 @@ def gather_patches(
     A value is lost if a neighbour of non-zero weight is ``nodata``, NaN or infinite. Lost values
     become 0, the mean of the band, and their patch is not valid. No gradient is given. Autocast
     changes nothing.
+
+    With ``whole_pixel`` a neighbour that is ``nodata`` is lost only where its pixel is in every
+    channel ``nodata``, NaN or infinite. Of a grid of H' pixels, row y of one of H pixels then means
+    row (2 y + 1) H' // (2 H), where its centre is; columns likewise.
 
     Equivalent to (without nodata and negative extents, all bands on one grid)::
 
@@ -166,6 +173,7 @@ def gather_patches(
         patch_size: p, pixels; divides both sizes.
         nodata: stored value that means "no measurement"; for floating-point bands it is rounded to
             their dtype.
+        whole_pixel: whether ``nodata`` in some channels alone is a value like others.
         dtype: dtype of the patches.
 
     Returns:
@@ -179,4 +187,6 @@ def gather_patches(
     """
     size = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
     order = tuple(range(shift.numel()) if order is None else order)
-    return _forward(list(bands), boxes, index, shift, scale, order, size, patch_size, nodata, dtype)
+    return _forward(
+        list(bands), boxes, index, shift, scale, order, size, patch_size, nodata, whole_pixel, dtype
+    )

@@ -12,6 +12,8 @@ from .._dtypes import accumulation
 from .._gpu import _cuda
 from . import reference
 
+_MOST_GRIDS = 8  # of GatherPatches in csrc/cuda/gather_patches.cu
+
 
 def forward(
     bands: Sequence[Tensor],
@@ -23,19 +25,27 @@ def forward(
     image_size: Sequence[int],
     patch_size: int,
     nodata: float | None,
+    whole_pixel: bool,
     dtype: torch.dtype,
 ) -> tuple[Tensor, Tensor] | None:
-    """One launch a grid."""
+    """One launch a grid; one more by pixel, for the patches that lost something in the first."""
     batch, seasons, wanted = index.shape
     size = len(order) * patch_size**2
     patches = index.new_empty((batch, seasons, wanted, size), dtype=dtype)
     if not _cuda.takes(patches) or accumulation(*bands) == torch.float64:
         return None
+    whole_pixel = whole_pixel and nodata is not None
+    if whole_pixel and len(bands) > _MOST_GRIDS:
+        return None
     lost = torch.zeros(index.shape, dtype=torch.int32, device=index.device)
     if patches.numel() == 0:
         return patches, lost == 0
     places = reference.output_channels(tuple(order), index.device)
-    shared = {
+    grids = [_grid(band, reference.as_stored(nodata, band.dtype)) for band in bands]
+    shared: dict[str, Any] = {
+        "has_nodata": nodata is not None,
+        "grids": tuple(grids) if whole_pixel else (),
+        "grid_count": len(grids),
         "boxes": _cuda.floats(boxes),
         "index": index.contiguous(),
         "index_is_long": index.dtype == torch.int64,
@@ -50,28 +60,24 @@ def forward(
         "patch": patch_size,
         "patches": patches,
         "patches_storage": _cuda.storage(patches),
-        "lost": lost,
     }
-    first = 0
-    for band in bands:
-        if band.shape[2]:
-            _sample(band, places[first:], reference.as_stored(nodata, band.dtype), shared)
-        first += band.shape[2]
+    _sample(grids, places, suspects=None, lost=lost, **shared)
+    if whole_pixel:
+        lost, suspects = torch.zeros_like(lost), lost
+        _sample(grids, places, suspects=suspects, lost=lost, **shared)
     return patches, lost == 0
 
 
-def _sample(band: Tensor, place: Tensor, nodata: float | None, shared: dict[str, Any]) -> None:
-    strides = ("batch_stride", "season_stride", "channel_stride", "row_stride", "col_stride")
-    _cuda.run(
-        "gather_patches",
-        band=band,
-        storage=_cuda.storage(band),
-        **dict(zip(strides, band.stride(), strict=True)),
-        place=place,
-        channels=band.shape[2],
-        grid_height=band.shape[3],
-        grid_width=band.shape[4],
-        has_nodata=nodata is not None,
-        nodata=nodata or 0.0,
-        **shared,
+def _sample(each: Sequence[Any], places: Tensor, **shared: Any) -> None:
+    first = 0
+    for grid in each:
+        if grid.channels:
+            _cuda.run("gather_patches", grid=grid, place=places[first:], **shared)
+        first += grid.channels
+
+
+def _grid(band: Tensor, nodata: float | None) -> Any:
+    """The struct StoredGrid of a band."""
+    return _cuda.struct("StoredGrid")(
+        band.data_ptr(), _cuda.storage(band), *band.stride(), *band.shape[2:], nodata or 0.0
     )

@@ -32,6 +32,7 @@ def forward(
     image_size: Sequence[int],
     patch_size: int,
     nodata: float | None,
+    whole_pixel: bool,
     dtype: torch.dtype,
 ) -> tuple[Tensor, Tensor]:
     """Four gathers a grid, of wanted pixels only."""
@@ -45,12 +46,16 @@ def forward(
     cols = (index % columns * patch_size)[..., None] + inside
     top, left, tall, wide = boxes.to(exact)[..., None, None].unbind(2)
 
+    stored = [as_stored(nodata, band.dtype) for band in bands]
+    holes: Sequence[Tensor | None] = [None] * len(bands)
+    if whole_pixel and nodata is not None:
+        holes = _holes(bands, stored, exact)
     values: list[Tensor] = []  # one [B, T, K, p * p] a channel
     losses: list[Tensor] = []
-    for band in bands:
+    for band, empty, hole in zip(bands, stored, holes, strict=True):
         y = _taps(rows, top, tall, height, band.shape[3])
         x = _taps(cols, left, wide, width, band.shape[4])
-        value, lost = _sample(band, y, x, as_stored(nodata, band.dtype), exact)
+        value, lost = _sample(band, y, x, empty, hole, exact)
         values += value.unflatten(3, (-1, patch_size**2)).unbind(2)
         losses += lost.unflatten(3, (-1, patch_size**2)).unbind(2)
 
@@ -69,10 +74,40 @@ def _taps(pixels: Tensor, start: Tensor, extent: Tensor, image: int, grid: int) 
     return _Taps(number, (number + 1).clamp(max=grid - 1), position - low)
 
 
+def _holes(
+    bands: Sequence[Tensor], nodata: Sequence[float | None], exact: torch.dtype
+) -> list[Tensor]:
+    """Which pixels of each grid were measured in no channel of any, [B, T, 1, Hg, Wg]."""
+    empty = []
+    for band, value in zip(bands, nodata, strict=True):
+        stored = band.to(exact)
+        empty.append((~stored.isfinite() | (stored == value)).all(2, keepdim=True))
+    return [
+        torch.stack([_at_centres(each, band.shape[3:]) for each in empty]).all(0) for band in bands
+    ]
+
+
+def _at_centres(grid: Tensor, size: Sequence[int]) -> Tensor:
+    """The pixels of a grid [..., H, W] where those of one of another size have their centres."""
+    rows, cols = (
+        (2 * torch.arange(own, device=grid.device) + 1) * other // (2 * own)
+        for own, other in zip(size, grid.shape[-2:], strict=True)
+    )
+    return grid[..., rows, :][..., cols]
+
+
 def _sample(
-    band: Tensor, y: _Taps, x: _Taps, nodata: float | None, exact: torch.dtype
+    band: Tensor,
+    y: _Taps,
+    x: _Taps,
+    nodata: float | None,
+    hole: Tensor | None,
+    exact: torch.dtype,
 ) -> tuple[Tensor, Tensor]:
-    """Bilinear values and which of them are lost, both [B, T, Cg, K * p * p]."""
+    """Bilinear values and which of them are lost, both [B, T, Cg, K * p * p].
+
+    ``hole``: where nodata means that nothing was measured, [B, T, 1, Hg, Wg]; None: anywhere.
+    """
     batch, seasons, channels, _, width = band.shape
     # torch.gather knows no uint16 on some devices
     raw = band.view(torch.int16) if band.dtype == torch.uint16 else band
@@ -87,7 +122,10 @@ def _sample(
             weight = (row_weight[..., :, None] * col_weight[..., None, :]).flatten(2)[:, :, None]
             tap = raw.gather(3, place.expand(-1, -1, channels, -1)).view(band.dtype).to(exact)
             if may_lose:
-                bad = ~tap.isfinite() if nodata is None else ~tap.isfinite() | (tap == nodata)
+                bad = ~tap.isfinite()
+                if nodata is not None:
+                    empty = tap == nodata
+                    bad |= empty if hole is None else empty & hole.flatten(3).gather(3, place)
                 tap.masked_fill_(bad, 0)
                 lost |= bad & (weight != 0)
             value.addcmul_(tap, weight)

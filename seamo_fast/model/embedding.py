@@ -29,6 +29,7 @@ class PatchEmbed(nn.Module):
         self.order = modality.order
         self.channels = [len(grid.bands) for grid in modality.grids]
         self.nodata = modality.nodata
+        self.whole_pixel = modality.nodata_rule == "pixel"
         self.patch_size = patch_size
         self.weight = nn.Parameter(torch.empty(width, channels, patch_size, patch_size))
         self.bias = nn.Parameter(torch.zeros(width))
@@ -75,6 +76,7 @@ class PatchEmbed(nn.Module):
             image_size=image_size,
             patch_size=self.patch_size,
             nodata=self.nodata,
+            whole_pixel=self.whole_pixel,
             dtype=dtype or compute_dtype(boxes.device, self.weight.dtype),
         )
 

@@ -23,7 +23,7 @@ def inputs_of(
     """Arguments that ask for their gradients; parameters stay float32 where they may."""
     x = op.make(dtype or dtypes_of(op)[0], **op.batch(batch))
     if op.FUNCTION is kernels.gather_patches:  # an order is part of a graph
-        x = x._replace(order=(2, 0, 1), nodata=3.0, dtype=torch.bfloat16)
+        x = x._replace(order=(2, 0, 1), nodata=3.0, whole_pixel=True, dtype=torch.bfloat16)
     x = laid_out(x, layout)
     stored = op.dtypes(x)
     floats = {name: getattr(x, name).to(stored[name]) for name in op.GRADIENTS}

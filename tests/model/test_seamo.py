@@ -17,7 +17,9 @@ from seamo_fast.model import PRESETS, ModelConfig, SeaMo
 from seamo_fast.model.config import FusionMode
 from seamo_fast.model.flops import forward_flops
 from seamo_fast.views import ViewConfig
-from tests.factories import MODALITIES, S1, S2, make_batch, make_views
+from tests.factories import MODALITIES, S1, S2, make_batch, make_views, whole_tiles
+
+L1C = get_modality("s2l1c")
 
 SMALL = ModelConfig(
     width=32, depth=2, heads=2, image_size=32, decoder_width=16, decoder_depth=2, decoder_heads=2
@@ -121,6 +123,30 @@ def test_patches_with_nodata_are_not_counted() -> None:
     assert found["s2l2a"].valid[1].all()
     assert not found["s1grd"].valid[1, 1].all()
     assert all(part.target.isfinite().all() for part in found.values())
+
+
+def test_zeros_of_one_band_take_no_target_away() -> None:
+    model = SeaMo(SMALL, [L1C, replace(L1C, name="band", nodata_rule="band")])
+    batch = make_batch([L1C], batch=4, size=264)
+    b10 = batch.bands["s2l1c"][2].view(torch.int16)[:, :, 2]  # after B1 and B9
+    b10[torch.rand(b10.shape) < 0.005] = 0
+    by_pixel = model.reconstruct(batch, make_views(batch, SMALL))["s2l1c"]
+    assert by_pixel.valid.all()
+    batch = replace(batch, modalities=("band",), bands={"band": batch.bands["s2l1c"]})
+    by_band = model.reconstruct(batch, make_views(batch, SMALL))["band"]
+    assert not by_band.valid.all()
+    torch.testing.assert_close(by_pixel.target[by_band.valid], by_band.target[by_band.valid])
+
+
+def test_pixels_beside_a_swath_are_missing() -> None:
+    model = SeaMo(SMALL, [L1C])
+    batch = make_batch([L1C], size=264)
+    for grid in batch.bands["s2l1c"]:
+        grid[0, 0, :, : grid.shape[-1] // 2] = 0
+    views = whole_tiles(batch, make_views(batch, SMALL))
+    valid = model.reconstruct(batch, views)["s2l1c"].valid
+    assert valid.flatten(0, 1)[1:].all()
+    assert torch.equal(valid[0, 0], views.hidden[0, 0, 0] >= SMALL.num_patches // 2)
 
 
 def test_complete_batches_skip_the_mask_without_changing_the_result() -> None:

@@ -11,6 +11,7 @@ import numpy as np
 from seamo_fast.data.packing.offsets import JudgedTiles
 from seamo_fast.data.packing.radiometry import is_judged, judge
 from seamo_fast.data.shards.band_statistics import BandStatistics
+from seamo_fast.data.shards.measured import measured
 from seamo_fast.modalities import Modality
 
 
@@ -51,17 +52,16 @@ class BandProfile:
         if is_judged(modality):
             judged = judge(modality, grids, valid, dates, baselines)
             self.tiles.add(id, dates or [None] * len(valid), judged)
-        for grid, array in zip(modality.grids, grids, strict=True):
+        tiles = [array[valid] for array in grids]
+        for grid, array, known in zip(
+            modality.grids, tiles, measured(modality, tiles), strict=True
+        ):
             for position, channel in enumerate(grid.bands):
-                for tile in array[valid, position]:
-                    self._add_band(modality, channel, tile)
+                for tile, there in zip(array[:, position], known[:, position], strict=True):
+                    self.unmeasured[channel] += tile.size - np.count_nonzero(there)
+                    self._add_band(modality, channel, tile[there])
 
-    def _add_band(self, modality: Modality, channel: int, tile: np.ndarray) -> None:
-        measured = np.isfinite(tile)
-        if modality.nodata is not None:
-            measured &= tile != modality.nodata
-        values = tile[measured]
-        self.unmeasured[channel] += tile.size - values.size
+    def _add_band(self, modality: Modality, channel: int, values: np.ndarray) -> None:
         if not values.size:
             return
         self.minimum[channel] = min(self.minimum[channel], float(values.min()))

@@ -17,6 +17,7 @@ from seamo_fast import pictures
 from seamo_fast.data.packing.sources import Reading, Source
 from seamo_fast.data.shards import ShardSet
 from seamo_fast.data.shards.band_statistics import BandStatistics
+from seamo_fast.data.shards.measured import measured
 from seamo_fast.errors import ConfigError, DataError
 from seamo_fast.modalities import MISSING_DATE, Modality
 
@@ -89,12 +90,14 @@ def composite(modality: Modality, grids: Sequence[np.ndarray]) -> np.ndarray:
         grids: Of one season, each [Cg, Hg, Wg].
     """
     images = []
+    known = measured(modality, grids)
     for name in pictures.shown_bands(modality):
         channel = modality.band_names.index(name)
-        for grid, values in zip(modality.grids, grids, strict=True):
+        for grid, values, there in zip(modality.grids, grids, known, strict=True):
             if channel in grid.bands:
-                image = values[grid.bands.index(channel)].astype(np.float32)
-                image[_absent(modality, image)] = np.nan
+                position = grid.bands.index(channel)
+                image = values[position].astype(np.float32)
+                image[~there[position]] = np.nan
                 images.append(image)
     height, width = np.max([image.shape for image in images], axis=0)
     return pictures.composite([_repeat(image, height, width) for image in images])
@@ -104,11 +107,6 @@ def _repeat(image: np.ndarray, height: int, width: int) -> np.ndarray:
     rows = np.arange(height) * image.shape[0] // height
     columns = np.arange(width) * image.shape[1] // width
     return image[rows[:, None], columns]
-
-
-def _absent(modality: Modality, values: np.ndarray) -> np.ndarray:
-    absent = ~np.isfinite(values)
-    return absent if modality.nodata is None else absent | (values == modality.nodata)
 
 
 def facts(modality: Modality, grids: Sequence[np.ndarray]) -> str:

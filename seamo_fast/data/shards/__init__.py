@@ -22,7 +22,7 @@ valid is stored as zeros, without date. A shard folder appears by renaming a com
       seasons                 T
       modalities              in the order of the M axis; of each: name, bands (name, gsd in metres,
                               wavelength in nm or null), unit, mean, std, offset, scale, nodata,
-                              release, composite
+                              release, composite; nodata_rule "pixel" where that rule holds
       arrays                  for each file, without suffix: dtype, and shape of one sample
       shards                  for each shard: name, samples, and CRC-32 of its records.json
       skipped, noted          what was left out, and what is unusual: what, why, and its kind, a

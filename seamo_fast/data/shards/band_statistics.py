@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from seamo_fast.data.shards.measured import measured
 from seamo_fast.errors import DataError
 from seamo_fast.modalities import Modality
 
@@ -27,18 +28,18 @@ class BandStatistics:
         """Takes in the valid groups of one sample.
 
         Args:
-            modality: Says which bands each grid holds, and the nodata value.
+            modality: Says which bands each grid holds, and what was not measured.
             grids: Each [T, Cg, Hg, Wg].
             valid: bool [T].
         """
         part = BandStatistics(len(self.count))
-        for grid, array in zip(modality.grids, grids, strict=True):
+        tiles = [array[valid] for array in grids]
+        for grid, values, known in zip(
+            modality.grids, tiles, measured(modality, tiles), strict=True
+        ):
             for position, channel in enumerate(grid.bands):
-                values = array[valid, position]
-                measured = np.isfinite(values)
-                if modality.nodata is not None:
-                    measured &= values != modality.nodata
-                part._fill(channel, values[measured].astype(np.float64))
+                found = values[:, position][known[:, position]]
+                part._fill(channel, found.astype(np.float64))
         self.merge(part)
 
     def _fill(self, channel: int, values: np.ndarray) -> None:

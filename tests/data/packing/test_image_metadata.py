@@ -66,6 +66,40 @@ class TestNodataOfImages:
         np.testing.assert_array_equal(tile(shards), with_rows(written, 0))
         assert [each[2] for each in noted(shards)] == ["override"]
 
+    def test_in_one_band_leaves_out_the_pixel_where_0_in_one_band_is_a_value(
+        self, tmp_path: Path
+    ) -> None:
+        written = counts()
+        written[0, :2], written[1, -1] = 65535, 0
+        write_tiff(tmp_path / "in/p/20200301.tif", written, "65535")
+        shards = packed(tmp_path, {"s2": {**S2, "like": "s2l2a"}})
+        assert shards.modalities[0].nodata_rule == "pixel"
+        np.testing.assert_array_equal(tile(shards), with_rows(written, 0))
+
+    def test_in_one_band_of_several_grids_is_refused(self, tmp_path: Path) -> None:
+        for band, size in (("B4", 8), ("B8A", 4)):
+            image = with_rows(counts(bands=1)[:, :size, :size], 65535, size // 2)
+            write_tiff(tmp_path / f"in/p/2020-03-01/{band}.tif", image, "65535")
+            image[image == 65535] = 5
+            write_tiff(tmp_path / f"in/q/2020-03-01/{band}.tif", image, "5" * (size == 4))
+        s2 = {
+            "like": "s2l2a",
+            "unit": "dn",
+            "gsd": {"B4": 10, "B8A": 20},
+            "files": r"(?P<place>\w+)/(?P<date>[\d-]+)/(?P<band>\w+)\.tif",
+            "bands": {"B4": "B4", "B8A": "B8A"},
+        }
+        shards = packed(tmp_path, {"s2": s2})
+        assert [(each.what, each.kind) for each in shards.manifest.skipped[:1]] == [
+            ("q s2 2020-03-01", "metadata")
+        ]
+        assert shards.manifest.skipped[0].why == (
+            "the files leave out pixels of some bands of s2 alone, but by its nodata_rule a pixel "
+            "is missing in all; give the mapping the rule band"
+        )
+        found = packed(tmp_path, {"s2": {**s2, "nodata_rule": "band"}})
+        assert len(found) == 2
+
     @pytest.mark.parametrize("text", ["-9999", "1.5", "70000", "nan", "inf", "", "65535"])
     def test_that_cannot_occur_or_does_not_is_no_conflict(self, tmp_path: Path, text: str) -> None:
         write_tiff(tmp_path / "in/p/20200301.tif", counts(), text)

@@ -90,6 +90,35 @@ def test_what_is_given_holds(described: Callable[..., Modality]) -> None:
     assert (own.mean, own.std, own.release) == ((5.0,), (2.0,), "mine")
 
 
+def test_rule_of_nodata(described: Callable[..., Modality]) -> None:
+    def rule(**settings: Any) -> str:
+        return described(bands={"B8": "nir"}, **settings).nodata_rule
+
+    plain = {"unit": "dn", "gsd": 10, "nodata": 0}
+    assert rule(**plain) == "band"
+    assert rule(**plain, nodata_rule="pixel") == "pixel"
+    assert rule(like="s2l2a") == rule(like="s2l2a", nodata=0.0) == "pixel"
+    assert rule(like="s2l2a", nodata_rule="band") == "band"
+    # of another value it is not known that bands may have it
+    assert rule(like="s2l2a", nodata=65535) == rule(like="s2l2a", nodata=None) == "band"
+    assert rule(like="s2l2a", nodata=65535, nodata_rule="pixel") == "pixel"
+    assert described(like="s1grd", bands={"VV": "vv"}).nodata_rule == "band"
+    with pytest.raises(DataError, match="'opt' has nodata_rule 'any'; expected one of band, pixel"):
+        rule(**plain, nodata_rule="any")
+
+
+def test_rules_of_nodata_of_packaged_mappings() -> None:
+    found = {
+        (name, key): each.modality(key).nodata_rule
+        for name in packaged_mappings()
+        for key, each in load_mapping(name).modalities.items()
+    }
+    assert {key for (_, key), rule in found.items() if rule == "pixel"} == {
+        "s2l1c", "s2l1c_cloudy", "s2l2a"
+    }  # fmt: skip
+    assert found["worldcereal", "s2"] == "band"
+
+
 @pytest.mark.parametrize("other", [{"offset": 1000}, {"scale": 1}, {"unit": "reflectance"}])
 def test_statistics_of_other_numbers_are_not_taken(
     described: Callable[..., Modality], other: dict[str, Any]

@@ -145,6 +145,26 @@ def test_windows_of_every_place(
     assert shards.read(1).dates[0, 0] == (origin - date(1970, 1, 1)).days
 
 
+@pytest.mark.parametrize("rule", ["band", "pixel"])
+def test_the_rule_of_nodata_decides_what_is_measured(
+    tmp_path: Path, write_cube: WriteCube, write_mapping: Callable[..., str], rule: str
+) -> None:
+    nir, red = np.random.default_rng(0).integers(1, 9, (2, 2, 10, 10)).astype(np.uint16)
+    nir[:, 9, 9] = red[:, 9, 9] = 0
+    nir[0, :6] = 0  # of the first season both bands have 39 % of the pixels, one has 99 %
+    write_cube(tmp_path / "c" / "a.nc", {"nir": nir, "B04": red})
+
+    def edit(settings: dict[str, Any]) -> None:
+        settings.update(step=1)
+        settings["modalities"].pop("sar")
+        settings["modalities"]["opt"].update(nodata=0, nodata_rule=rule)
+
+    shards = pack_series(tmp_path / "c", tmp_path / "out", write_mapping(edit))
+    (modality,) = shards.modalities
+    assert modality.nodata_rule == rule
+    assert shards.read(0).valid[:, 0].tolist() == [rule == "pixel", True]
+
+
 def test_seasons_and_modalities_override_the_mapping(
     cubes: Path, tmp_path: Path, write_mapping: Callable[..., str]
 ) -> None:

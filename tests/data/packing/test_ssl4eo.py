@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Sequence
 from datetime import date
@@ -10,12 +11,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
+import torch
 
 from seamo_fast.data import ShardSet
 from seamo_fast.data.packing.packer import pack
 from seamo_fast.data.packing.sources import open_source
+from seamo_fast.data.shards.band_statistics import BandStatistics
 from seamo_fast.errors import DataError
 from seamo_fast.modalities import get_modality
+from seamo_fast.model.embedding import PatchEmbed
 
 WriteTile = Callable[..., Path]
 FOLDERS = {"s2l2a": "s2a", "s2l1c": "s2c", "s1grd": "s1"}
@@ -81,6 +85,49 @@ def test_made_location_is_paired_by_season(folder: Path, tmp_path: Path) -> None
     written = tifffile.imread(next(folder.glob("s1/*/*/VH.tif")))
     assert sample.bands["s1grd"][0][1, 1].tobytes() == written.tobytes()
     assert shards.manifest.skipped == ()
+
+
+def test_zeros_of_one_band_are_values(tmp_path: Path, write_tile: WriteTile) -> None:
+    arrays = {
+        band.name: np.full((round(2640 / band.gsd),) * 2, 7, np.uint16)
+        for band in get_modality("s2l1c").bands
+    }
+    for values in arrays.values():
+        values[: len(values) // 4] = 9
+        values[: len(values) // 11] = 0  # beside the swath; 4 rows of 44
+    arrays["B10"][4:15, 4] = 0
+    write_tile(tmp_path / "source", "s2l1c", "0000200", "20200604", arrays)
+    shards = pack_folder(tmp_path / "source", tmp_path / "out")
+    (modality,) = shards.modalities
+    assert modality.nodata_rule == "pixel"
+    sample = shards.read(0)
+    statistics = BandStatistics(13)
+    statistics.add(modality, sample.bands["s2l1c"], sample.valid[:, 0])
+    b10, b9 = (modality.band_names.index(name) for name in ("B10", "B9"))
+    assert statistics.count[b9] == statistics.count[b10] == 44 * 40
+    assert statistics.mean[b9] == pytest.approx((9 * 7 + 7 * 33) / 40)
+    assert statistics.mean[b10] == pytest.approx((9 * (7 * 44 - 7) + 7 * (33 * 44 - 4)) / 40 / 44)
+    embed = PatchEmbed(modality, 8, 16)
+    grids = [torch.from_numpy(grid.copy())[None] for grid in sample.bands["s2l1c"]]
+    index = torch.arange(33 * 33).expand(1, len(grids[0][0]), -1)
+    box = torch.tensor([0.0, 0.0, 1.0, 1.0]).expand(*index.shape[:2], 4)
+    _, valid = embed.gather(grids, box, index, 264)
+    lost = ~valid[0, int(sample.valid[:, 0].argmax())].view(33, 33)
+    assert lost[:3].all()
+    # rows up to 24 + 3 take a part of the last lost row of 60 m
+    assert not lost[4:].any()
+
+
+def test_manifests_without_a_rule_of_nodata_behave_as_before(folder: Path, tmp_path: Path) -> None:
+    shards = pack_folder(folder, tmp_path / "out")
+    assert shards.modalities[0].nodata_rule == "pixel"
+    manifest = tmp_path / "out" / "manifest.json"
+    data = json.loads(manifest.read_text())
+    assert [each.pop("nodata_rule", None) for each in data["modalities"]] == ["pixel", None]
+    manifest.write_text(json.dumps(data))
+    old = ShardSet(tmp_path / "out")
+    assert [modality.nodata_rule for modality in old.modalities] == ["band", "band"]
+    assert not PatchEmbed(old.modalities[0], 8, 16).whole_pixel
 
 
 def test_level_1c_is_taken_where_there_is_no_level_2a(folder: Path, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ that its own file calls not measured is not.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -18,6 +18,7 @@ from seamo_fast.data.packing.sources.base import TileError
 from seamo_fast.data.packing.sources.contradictions import contradictions, formula, inverse
 from seamo_fast.data.packing.sources.formats.metadata import SILENT, Said, stored_as
 from seamo_fast.data.shards import Remark
+from seamo_fast.data.shards.measured import measured
 from seamo_fast.modalities import Modality
 
 
@@ -101,68 +102,106 @@ class Declared:
                 told from measured ones.
         """
         grids, said, masks = tile
-        masked = any(mask is not None for mask in masks)
-        if not masked and all(each == SILENT for each in said):
+        masks = masks or (None,) * len(said)
+        if all(mask is None for mask in masks) and all(each == SILENT for each in said):
             return [*self.adopted]
-        remarks = [*self.adopted, *self._contradictions(said, grids[0].dtype.kind)]
+        left = "scale" in self.silent
+        remarks = [
+            *self.adopted,
+            *contradictions(
+                self.modality, self.by, said, grids[0].dtype.kind, scaled_by_files=left
+            ),
+        ]
+        marked = []
         for grid, values in zip(self.modality.grids, grids, strict=True):
-            for plane, channel in zip(values, grid.bands, strict=True):
-                remarks += self.mark(plane, said[channel], masks[channel] if masked else None)
+            of_bands = [said[c] for c in grid.bands], [masks[c] for c in grid.bands]
+            noted, pixels = self.mark(values, *of_bands)
+            remarks += noted
+            marked.append(pixels)
+        if len(grids) > 1 and self.modality.nodata_rule == "pixel":
+            self._check_marks(grids, marked)
         return list(dict.fromkeys(remarks))
 
-    def _contradictions(self, said: tuple[Said, ...], kind: str) -> tuple[Remark, ...]:
-        left = "scale" in self.silent
-        return contradictions(self.modality, self.by, said, kind, scaled_by_files=left)
-
     def mark(
-        self, plane: np.ndarray, said: Said, measured: np.ndarray | None = None
-    ) -> list[Remark]:
-        """Marks in place what is not measured in one band, by nodata, valid range and mask.
+        self, values: np.ndarray, said: Sequence[Said], masks: Sequence[np.ndarray | None]
+    ) -> tuple[list[Remark], np.ndarray]:
+        """Marks in place what is not measured in the bands of a grid: nodata, valid range, mask.
 
         Args:
-            plane: [H, W], as stored.
-            said: What the file says of the band.
-            measured: Which pixels [H, W] a mask keeps.
+            values: [C, H, W], as stored.
+            said: What the file says of each band.
+            masks: For each band which pixels [H, W] a mask keeps, None without one.
+
+        Returns:
+            What is to be said of it, and in which pixels [H, W] a band was marked.
 
         Raises:
             TileError: Missing pixels cannot be told from measured ones.
         """
-        own = None if self.modality.nodata is None else stored_as(self.modality.nodata, plane.dtype)
+        marked = np.zeros(values.shape[-2:], bool)
         remarks = []
+        for plane, each, mask in zip(values, said, masks, strict=True):
+            for what, bad, remark in self._excluded(plane, each, mask):
+                if self._fill(plane, bad, what):
+                    marked |= bad
+                    remarks.append(remark)
+        if self.modality.nodata_rule == "pixel" and values.dtype.kind in "iu" and remarks:
+            values[:, marked] = self._own(values.dtype)  # in one band it would be a value
+        return remarks, marked
+
+    def _excluded(
+        self, plane: np.ndarray, said: Said, mask: np.ndarray | None
+    ) -> Iterator[tuple[str, np.ndarray, Remark]]:
+        """Yields what excludes which pixels of a band [H, W], and the remark if there are any."""
+        name = self.modality.name
         for value in said.nodata:
             stored = stored_as(value, plane.dtype)
-            if stored is None or stored == own:
-                continue
-            if self._fill(plane, plane == stored, own, f"nodata {_text(value)}"):
-                remarks.append(self._of_nodata(value))
+            if stored is not None and stored != self._own(plane.dtype):
+                yield f"nodata {_text(value)}", plane == stored, self._of_nodata(value)
         low = -math.inf if said.low is None else said.low
         high = math.inf if said.high is None else said.high
         if (low, high) != (-math.inf, math.inf):
-            limits = f"valid range {_text(low)}..{_text(high)}"
-            if self._fill(plane, (plane < low) | (plane > high), own, limits):
-                why = f"values outside of the {limits} that files say are not measured"
-                remarks.append(Remark(self.modality.name, why, "metadata"))
-        if measured is not None and self._fill(plane, ~measured, own, "mask"):
+            what = f"valid range {_text(low)}..{_text(high)}"
+            why = f"values outside of the {what} that files say are not measured"
+            yield what, (plane < low) | (plane > high), Remark(name, why, "metadata")
+        if mask is not None:
             why = "pixels that masks in the files leave out are not measured"
-            remarks.append(Remark(self.modality.name, why, "metadata"))
-        return remarks
+            yield "mask", ~mask, Remark(name, why, "metadata")
 
-    def _fill(self, plane: np.ndarray, bad: np.ndarray, own: float | None, what: str) -> bool:
+    def _own(self, dtype: np.dtype[Any]) -> float | None:
+        """Returns the nodata of the modality as a dtype holds it."""
+        return None if self.modality.nodata is None else stored_as(self.modality.nodata, dtype)
+
+    def _fill(self, plane: np.ndarray, bad: np.ndarray, what: str) -> bool:
         """Marks pixels that the file's `what` excludes; returns whether there were others yet."""
+        own = self._own(plane.dtype)
         bad &= np.isfinite(plane)
         if own is not None:
             bad &= plane != own
         if not bad.any():
             return False
-        if own is None and plane.dtype.kind != "f":
+        if plane.dtype.kind == "f" and (own is None or self.modality.nodata_rule == "pixel"):
+            own = np.nan
+        if own is None:
             raise TileError(
                 f"{int(bad.sum())} pixels are not measured by the file's {what}, but "
                 f"{self.modality.name} has no nodata in {plane.dtype} to mark them with; give the "
                 f"{self.by} one",
                 "metadata",
             )
-        plane[bad] = np.nan if own is None else own
+        plane[bad] = own
         return True
+
+    def _check_marks(self, grids: Sequence[np.ndarray], marked: Sequence[np.ndarray]) -> None:
+        """Raises TileError if a grid holds values where a pixel of another was marked."""
+        for known, pixels in zip(measured(self.modality, grids), marked, strict=True):
+            if known[:, pixels].any():
+                raise TileError(
+                    f"the files leave out pixels of some bands of {self.modality.name} alone, but "
+                    f"by its nodata_rule a pixel is missing in all; give the {self.by} the rule "
+                    "band",
+                    "metadata",
+                )
 
     def _of_nodata(self, value: float) -> Remark:
         name, own = self.modality.name, self.modality.nodata

@@ -10,6 +10,7 @@ import numpy as np
 
 from seamo_fast.data.packing.sources.base import TileError
 from seamo_fast.data.shards import Remark
+from seamo_fast.data.shards.measured import known
 from seamo_fast.modalities import Modality
 
 _STEP: Final = 16  # of the pixels that are looked at first
@@ -88,17 +89,12 @@ def _is_flat(band: np.ndarray, value: float) -> bool:
 def any_measured(grids: Sequence[np.ndarray], nodata: float | None) -> bool:
     """Whether any value of a tile is finite and not nodata."""
     looked_at = [values[..., ::_STEP, ::_STEP] for values in grids]
-    return any(_measured(values, nodata).any() for values in (*looked_at, *grids))
+    return any(known(values, nodata).any() for values in (*looked_at, *grids))
 
 
 def count_measured(grids: Sequence[np.ndarray], nodata: float | None) -> int:
     """Returns how many values of a tile are finite and not nodata."""
-    return sum(int(np.count_nonzero(_measured(values, nodata))) for values in grids)
-
-
-def _measured(values: np.ndarray, nodata: float | None) -> np.ndarray:
-    measured = np.isfinite(values)
-    return measured if nodata is None else measured & (values != nodata)
+    return sum(int(np.count_nonzero(known(values, nodata))) for values in grids)
 
 
 def fullest(

@@ -21,6 +21,8 @@ r"""The YAML mapping of a dataset: which files belong together, and which band i
         offset: 0                # say (GDAL's or CF's scale and offset), else 1 and 0
         nodata: 65535            # stored value that means "not measured"; NaN always does;
                                  # default: what files say
+        nodata_rule: band        # where it does: band, the default, anywhere; pixel, only where all
+                                 # bands of a pixel hold it, if one alone may have it as a value
         dtype: float32           # convert to this dtype; default: as stored
         composite: [B4, B3, B2]  # shown as red, green and blue
         wavelengths: {B2: 490}   # nanometres, of the bands that have one
@@ -37,7 +39,8 @@ r"""The YAML mapping of a dataset: which files belong together, and which band i
 
 With `like` the `bands` must be bands of that modality, and `unit`, `gsd`, `scale`, `offset`,
 `nodata`, `composite`, `wavelengths`, `mean` and `std` are its own unless they are given. With
-another unit, scale or offset than its own, its statistics do not hold and are measured.
+another unit, scale or offset than its own, its statistics do not hold and are measured; with
+another `nodata`, its `nodata_rule` does not hold.
 
 A pattern is a regular expression. With named groups it is matched against the whole path below
 SOURCE (with `/`): `date` is YYYYMMDD, YYYY-MM-DD or YYYYDDD (day of the year), with or without a
@@ -62,7 +65,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Final, Literal
 
 from seamo_fast.data.shards import DTYPES, check_modality
-from seamo_fast.modalities import Band, Modality, canonical_band, get_modality
+from seamo_fast.modalities import Band, Modality, NodataRule, canonical_band, get_modality
 
 _SENTINEL2 = frozenset(get_modality("s2l1c").band_names)
 # The scale and the offset that hold where neither a mapping nor a file gives others.
@@ -86,6 +89,7 @@ class ModalityMapping:
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
     release: str = ""
+    nodata_rule: NodataRule = "band"
 
     @property
     def silent(self) -> frozenset[str]:
@@ -121,6 +125,7 @@ class ModalityMapping:
             nodata=None if self.nodata is None else float(self.nodata),
             release=self.release,
             composite=tuple(canonical_band(band) for band in self.composite),
+            nodata_rule=self.nodata_rule,
         )
 
     def _check(self, name: str) -> None:
@@ -189,12 +194,12 @@ class Mapping:
     def settings(self) -> dict[str, Any]:
         """What decides the content of shards.
 
-        Wavelengths do not, and of what was added since only what is given counts: sets that earlier
-        versions began are resumed.
+        Wavelengths and the rule of nodata do not, and of what was added since only what is given
+        counts: sets that earlier versions began are resumed.
         """
         result = asdict(self)
         for each in result["modalities"].values():
-            del each["wavelengths"]
+            del each["wavelengths"], each["nodata_rule"]
             for setting, value in NEUTRAL.items():  # as if it had been given
                 each[setting] = value if each[setting] is None else each[setting]
             for added in ("mean", "std", "release"):

@@ -103,6 +103,8 @@ def _filled_in(given: MappingType[str, Any], where: str) -> dict[str, Any]:
     }
     if all(given.get(key, own[key]) == own[key] for key in _OF_STATISTICS):
         found.update(mean=known.mean, std=known.std)
+    if given.get("nodata", own["nodata"]) == own["nodata"]:
+        found.update(nodata_rule=known.nodata_rule)
     result = {**found, **{key: value for key, value in given.items() if key != "like"}}
     if known.mean is not None and result.get("mean") == known.mean:
         result.setdefault("release", known.release)

@@ -7,7 +7,8 @@ With pairing "steps" an item yields a sample for each window of `seasons` time s
 apart, starting every `stride` steps; with "seasons" it yields one, each modality with its own
 dates. Times need not ascend, and acquisitions of one day are one step, of which the fullest is
 taken. Values are stored to the bit, unless the mapping asks for another dtype. A group whose
-pixels are mostly not measured is invalid; measured means neither nodata nor NaN in any band.
+pixels are mostly not measured is invalid; a pixel is measured if it is in all bands, as the rule of
+the modality's nodata says.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from seamo_fast.data.packing.sources.lost import check_bands, fullest
 from seamo_fast.data.packing.sources.mapping import Mapping
 from seamo_fast.data.packing.sources.pairing import distant, season_slots
 from seamo_fast.data.shards import DTYPES, ArraySpec, Remark, array_names
+from seamo_fast.data.shards.measured import measured
 from seamo_fast.errors import DataError
 from seamo_fast.modalities import Modality
 
@@ -307,7 +309,7 @@ class Series:
         except TileError as error:
             reading.skipped.append(Remark(what, str(error), error.kind))
             return None
-        share = min(_measured_share(values, modality.nodata) for values in grids)
+        share = min(float(each.all(axis=0).mean()) for each in measured(modality, grids))
         if share == 0 or share < self._mapping.min_valid:
             why = f"only {share:.0%} of the pixels measured"
             reading.noted.append(Remark(what, why, "unmeasured"))
@@ -350,10 +352,3 @@ def _converted(values: np.ndarray, dtype: str) -> np.ndarray:
     if not whole or found.min(initial=0) < limits.min or found.max(initial=0) > limits.max:
         raise TileError(f"{values.min()}..{values.max()} cannot be stored as {dtype}", "mismatch")
     return values.astype(target)
-
-
-def _measured_share(values: np.ndarray, nodata: float | None) -> float:
-    measured = np.isfinite(values)
-    if nodata is not None:
-        measured &= values != nodata
-    return float(measured.all(axis=0).mean())

@@ -129,15 +129,13 @@ def _read_tiff(
     if modality is None or (measured is None and not any(each.nodata for each in said)):
         return image
     image = image.copy()  # a plain file's pixels cannot be changed
-    declared = registered(modality)
-    for plane, each in zip(image, said, strict=True):
-        try:
-            remarks = declared.mark(plane, each, measured)
-        except TileError:  # no value could mark them
-            why = "files say of some pixels that they are not measured; they count as measured here"
-            remarks = [Remark(modality.name, f"{why}, where {image.dtype} has no nodata", "")]
-        for remark in remarks:
-            _warn(remark)
+    try:
+        remarks, _ = registered(modality).mark(image, said, (measured,) * len(said))
+    except TileError:  # no value could mark them
+        why = "files say of some pixels that they are not measured; they count as measured here"
+        remarks = [Remark(modality.name, f"{why}, where {image.dtype} has no nodata", "")]
+    for remark in dict.fromkeys(remarks):
+        _warn(remark)
     return image
 
 
