@@ -155,6 +155,8 @@ class _Job:
                         reading.place,
                         reading.position,
                     )
+            for report in reports.values():  # what holds for a whole set is said of each sample
+                report.noted = list(unique(report.noted))
             for split, found in tiles.items():
                 reports[split].radiometry = {name: each.to_dict() for name, each in found.items()}
             return {

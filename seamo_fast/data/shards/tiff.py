@@ -18,11 +18,16 @@ DALI_DTYPES: Final = ("uint8", "uint16", "float32")
 _DALI_COMPRESSIONS: Final = (1, 5, 8, 32946)  # none, LZW, deflate and its older number
 _KINDS: Final = {1: "uint", 2: "int", 3: "float"}
 _TYPES: Final = {1: "B", 3: "H", 4: "I"}  # BYTE, SHORT, LONG of TIFF 6.0
+_ASCII: Final = 2
 _MAX_COUNT: Final = 1024
-# A plain file holds a main image of one band, neither compressed nor predicted ...
-_PLAIN: Final = {254: 0, 259: 1, 277: 1, 317: 1}
+# A plain file holds a main image of one band, upright, neither compressed nor predicted ...
+_PLAIN: Final = {254: 0, 259: 1, 262: 1, 274: 1, 277: 1, 317: 1}
 # ... and no description, tiles or further images, which change what tifffile returns.
 _NOT_PLAIN: Final = frozenset((270, 322, 330))
+# What GDAL says of the numbers: further items, and the value that means "not measured".
+GDAL_METADATA: Final = 42112
+GDAL_NODATA: Final = 42113
+_MOST_TEXT: Final = 2**20
 _PLAIN_DTYPES: Final = ("uint8", "uint16", "int16", "uint32", "int32", "float32", "float64")
 
 
@@ -97,10 +102,11 @@ def _first(tags: dict[int, tuple[int, ...]], tag: int, default: int) -> int:
     return tags[tag][0] if tags.get(tag) else default
 
 
-def read_plain(path: Path, most: int) -> np.ndarray | None:
+def read_plain(path: Path, most: int) -> tuple[np.ndarray, dict[int, str]] | None:
     """Returns the image [H, W] of a TIFF file of one band, uncompressed, its strips in a row.
 
-    None for any other file: tifffile reads them all, and takes ten times as long for these.
+    With it come the texts of GDAL's tags, where there are any. None for any other file: tifffile
+    reads them all, and takes ten times as long for these.
 
     Args:
         path: The file.
@@ -120,6 +126,8 @@ def read_plain(path: Path, most: int) -> np.ndarray | None:
         shape = tags[257][0], tags[256][0]
         dtype = f"{_KINDS.get(_first(tags, 339, 1))}{_first(tags, 258, 1)}"
         starts, counts = tags[273], tags[279]
+        said = GDAL_NODATA in tags or GDAL_METADATA in tags
+        texts = _read_texts(memoryview(data)) if said else {}
     except (struct.error, LookupError):
         return None
     usual = all(_first(tags, tag, default) == default for tag, default in _PLAIN.items())
@@ -133,7 +141,29 @@ def read_plain(path: Path, most: int) -> np.ndarray | None:
     fits = sum(counts) == math.prod(shape) * values.itemsize > 0
     if not in_a_row or not fits or starts[0] + sum(counts) > len(data):
         return None
-    return np.frombuffer(data, values, math.prod(shape), starts[0]).reshape(shape)
+    return np.frombuffer(data, values, math.prod(shape), starts[0]).reshape(shape), texts
+
+
+def _read_texts(view: memoryview) -> dict[int, str]:
+    """Returns the texts of GDAL's tags.
+
+    Raises:
+        LookupError: One is no text, or longer than the file.
+    """
+    (start,) = struct.unpack_from("<I", view, 4)
+    (entries,) = struct.unpack_from("<H", view, start)
+    texts = {}
+    for number in range(entries):
+        place = start + 2 + 12 * number
+        tag, kind, count = struct.unpack_from("<HHI", view, place)
+        if tag not in (GDAL_METADATA, GDAL_NODATA):
+            continue
+        at = place + 8 if count <= 4 else struct.unpack_from("<I", view, place + 8)[0]
+        text = bytes(view[at : at + count]) if kind == _ASCII and count <= _MOST_TEXT else b""
+        if len(text) != count or tag in texts:
+            raise LookupError(tag)
+        texts[tag] = text.rstrip(b"\0").decode("utf-8", "replace").strip()
+    return texts
 
 
 def why_not_dali(data: bytes, dtype: str, shape: Sequence[int]) -> str:

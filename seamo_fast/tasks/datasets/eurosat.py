@@ -142,7 +142,8 @@ class EuroSAT(LabelledDataset[FileEntry]):
 
     def _image(self, path: Path) -> np.ndarray:
         dtype = "uint8" if self.kind == "eurosat_rgb" else "uint16"
-        return read_image(path, (dtype,), (len(self._stored.bands), SIDE, SIDE))
+        shape = (len(self._stored.bands), SIDE, SIDE)
+        return read_image(path, (dtype,), shape, self._stored)
 
     def split(self) -> Split:
         """Returns the numbers of the images of each part.

@@ -193,7 +193,7 @@ def read_bands(path: Path, modality: Modality) -> dict[str, list[np.ndarray]]:
         DataError: The file is missing or damaged, or does not hold these bands.
     """
     dtypes = _UINT8 if modality.unit == "uint8" else (*DTYPES, "float64")
-    image = read_image(path, dtypes, (len(modality.bands), None, None))
+    image = read_image(path, dtypes, (len(modality.bands), None, None), modality)
     return {modality.name: [image[None]]}
 
 

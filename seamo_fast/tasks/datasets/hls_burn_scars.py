@@ -71,7 +71,7 @@ class HLSBurnScars(LabelledDataset[FileEntry]):
 
     def _read(self, entry: FileEntry) -> Contents:
         shape = (len(HLS.bands), SIDE, SIDE)
-        image = read_image(entry.path, ("float32", "float64"), shape)
+        image = read_image(entry.path, ("float32", "float64"), shape, HLS)
         mask = read_mask(entry.path.with_name(f"{entry.id}.mask.tif"), (1, SIDE, SIDE))
         known = (mask == 0) | (mask == 1)
         return Contents(

@@ -24,7 +24,7 @@ import numpy as np
 from seamo_fast.data.packing.sources.base import list_folders
 from seamo_fast.data.packing.sources.formats.names import list_files, on_disk
 from seamo_fast.errors import DataError
-from seamo_fast.modalities import S2L1C
+from seamo_fast.modalities import S2L1C, Modality
 from seamo_fast.tasks.datasets.reading.base import Contents, LabelledDataset, OnBad, Task
 from seamo_fast.tasks.datasets.reading.images import (
     Georeference,
@@ -125,9 +125,8 @@ class OSCD(LabelledDataset[City]):
         grids = []
         for grid in modality.grids:
             names = [modality.band_names[channel] for channel in grid.bands]
-            grids.append(
-                _read_grid([[_find(folder, name) for name in names] for folder in folders])
-            )
+            files = [[_find(folder, name) for name in names] for folder in folders]
+            grids.append(_read_grid(files, modality))
         mask = None
         if entry.labels is not None:
             mask = _read_change(entry.labels, entry.id, grids[0].shape[-2:])
@@ -149,14 +148,14 @@ def _find(folder: Path, band: str) -> Path:
     return found[0]
 
 
-def _read_grid(files: Sequence[Sequence[Path]]) -> np.ndarray:
+def _read_grid(files: Sequence[Sequence[Path]], modality: Modality) -> np.ndarray:
     """Returns [T, Cg, Hg, Wg] of files[t][c], on the grid of the first one."""
-    first = read_image(files[0][0], ("uint16",), (1, None, None))[0]
+    first = read_image(files[0][0], ("uint16",), (1, None, None), modality)[0]
     target = read_georeference(files[0][0])
     grid = np.empty((len(files), len(files[0]), *first.shape), first.dtype)
     for t, paths in enumerate(files):
         for place, path in enumerate(paths):
-            values = read_image(path, ("uint16",), (1, None, None))[0]
+            values = read_image(path, ("uint16",), (1, None, None), modality)[0]
             grid[t, place] = _onto(path, values, read_georeference(path), first.shape, target)
     return grid
 

@@ -89,7 +89,7 @@ class SegMunich(LabelledDataset[FileEntry]):
         super().__init__([SEGMUNICH], CLASSES, entries, split, on_bad)
 
     def _read(self, entry: FileEntry) -> Contents:
-        image = read_image(entry.path, ("uint16", "int16", "float32"))
+        image = read_image(entry.path, ("uint16", "int16", "float32"), modality=SEGMUNICH)
         bands = len(SEGMUNICH.bands)
         # tifffile writes [H, W, C] arrays as a page a row unless asked otherwise
         if image.shape == (SIDE, SIDE, bands):

@@ -147,7 +147,7 @@ def read_triplet(path: Path, modalities: Sequence[Modality]) -> Contents:
     for modality in modalities:
         name = modality.name
         shape = (len(modality.bands), SIDE, SIDE)
-        image = read_image(partner(path, _SENSORS[name]), _DTYPES[name], shape)
+        image = read_image(partner(path, _SENSORS[name]), _DTYPES[name], shape, modality)
         bands[name] = [image[None]]
     return Contents(bands, {})
 

@@ -105,7 +105,8 @@ class Sen1Floods11(LabelledDataset[FileEntry]):
         for modality in self.modalities:
             name = modality.name
             path = self._folders[name] / f"{entry.id}_{_FOLDERS[name][0]}.tif"
-            image = read_image(path, (_DTYPES[name],), (len(modality.bands), SIDE, SIDE))
+            shape = (len(modality.bands), SIDE, SIDE)
+            image = read_image(path, (_DTYPES[name],), shape, modality)
             contents.bands[name] = [image[None]]
             contents.dates[name] = [days.get(name)]
         mask = read_mask(entry.path, (1, SIDE, SIDE))

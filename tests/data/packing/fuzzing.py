@@ -2,6 +2,9 @@
 
 `run(kind, seed, count, folder)` is one campaign, in a process of its own: a crash, a hang, more
 memory than `_MEMORY`, any exception but DataError, and a file outside of the folder are failures.
+Every second case changes what a file says of its numbers instead of its bytes. Numbers that are
+packed and that a plain library does not find in the files, or another meaning of them, must come
+with a remark.
 """
 
 from __future__ import annotations
@@ -25,7 +28,9 @@ from seamo_fast.data.packing.leaks.together import find_together
 from seamo_fast.data.packing.packer import pack
 from seamo_fast.data.packing.sources import open_source
 from seamo_fast.data.packing.splits import Splits
+from seamo_fast.data.shards import Remark
 from seamo_fast.errors import DataError
+from tests.data.packing import fuzzing_metadata
 from tests.data.packing.published import stored_bands, times_of, write_group, write_lmdb
 
 _MEMORY: Final = 2**30  # bytes beyond what the process has at its start
@@ -121,23 +126,32 @@ def write_tiff_shards(root: Path) -> None:
     shutil.rmtree(source)
 
 
-def read_dataset(root: Path, out: Path) -> None:
+def read_dataset(root: Path, out: Path) -> tuple[Remark, ...]:
     """Packs what can be read; raises nothing but DataError."""
     mapping = "worldcereal" if (root / "a.nc").exists() else None
     source = open_source(root, mapping=mapping)
     source.estimate()
     find_together(source, Splits((0.5, 0.5)))
     pack(source, out)
-    assert ShardSet(out).verify() == []
+    shards = ShardSet(out)
+    assert shards.verify() == []
+    remarks = (*shards.manifest.skipped, *shards.manifest.noted)
+    planes = fuzzing_metadata.independent(root)
+    if planes is not None and not any(each.kind in ("metadata", "override") for each in remarks):
+        changed = fuzzing_metadata.changed(shards, planes)
+        assert not changed, f"silent change of {changed}"
+    return remarks
 
 
-def read_shards(root: Path, out: Path) -> None:
+def read_shards(root: Path, out: Path) -> tuple[Remark, ...]:
     """Reads every record; raises nothing but DataError."""
     shards = ShardSet(root)
     shards.verify()
+    return ()
 
 
-KINDS: Final[dict[str, tuple[Callable[[Path], None], Callable[[Path, Path], None]]]] = {
+Reader = Callable[[Path, Path], tuple[Remark, ...]]
+KINDS: Final[dict[str, tuple[Callable[[Path], None], Reader]]] = {
     "ssl4eo-v1.0": (write_v10, read_dataset),
     "geotiff": (write_terramesh, read_dataset),
     "zarr": (write_zarrs, read_dataset),
@@ -149,6 +163,8 @@ KINDS: Final[dict[str, tuple[Callable[[Path], None], Callable[[Path, Path], None
 }
 
 
+# Those whose files say something of their numbers.
+SAYING: Final = ("ssl4eo-v1.0", "geotiff", "zarr", "netcdf")
 _WAYS: Final = ("cut", "flip", "number", "block", "head", "text", "extend")
 
 
@@ -240,16 +256,29 @@ def _campaign(kind: str, seed: int, count: int, folder: Path, reports: Any) -> N
     pages = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (pages + _MEMORY, pages + _MEMORY))
     files = sorted(each.relative_to(pristine) for each in pristine.rglob("*") if each.is_file())
+    usual = read(pristine, folder / "out")
+    shutil.rmtree(folder / "out", ignore_errors=True)
     for number in range(count):
         rng = np.random.default_rng((seed, number))
         shutil.copytree(pristine, damaged)
         chosen = [files[int(rng.integers(len(files)))] for _ in range(int(rng.integers(1, 3)))]
-        done = [(str(each), mutate(rng, damaged / each, [pristine / f for f in files]))
-                for each in chosen]  # fmt: skip
+        must: bool | None = None
+        if number % 2 and kind in SAYING:
+            chosen = chosen[:1]
+            how, must = fuzzing_metadata.mutate(rng, damaged, damaged / chosen[0])
+            done = [(str(chosen[0]), how)]
+        else:
+            done = [(str(each), mutate(rng, damaged / each, [pristine / f for f in files]))
+                    for each in chosen]  # fmt: skip
         reports.send(("started", number, str(done)))
         try:
-            read(damaged, folder / "out")
+            remarks = read(damaged, folder / "out")
+            if must is not None and (set(remarks) != set(usual)) != must:
+                said = "said of what changes nothing" if remarks else "nothing said"
+                reports.send(("failed", number, f"{done}: {said}: {remarks[:2]}"))
         except DataError as error:
+            if must is False:
+                reports.send(("failed", number, f"{done}: {error} changes nothing"))
             if not _names(str(error), chosen):
                 reports.send(("failed", number, f"{done}: {error} does not name it"))
         except BaseException as error:  # noqa: BLE001 (anything else is a failure)

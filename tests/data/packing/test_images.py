@@ -18,6 +18,8 @@ from seamo_fast.data.packing.packer import pack
 from seamo_fast.data.packing.sources import images, open_source
 from seamo_fast.data.packing.sources.base import TileError
 from seamo_fast.data.packing.sources.formats.geo import tiff_position, to_degrees
+from seamo_fast.data.packing.sources.formats.metadata import SILENT
+from seamo_fast.data.packing.sources.formats.tiff_images import TiffImage
 from seamo_fast.data.packing.sources.mapping_files import load_mapping
 from seamo_fast.errors import DataError
 
@@ -162,16 +164,17 @@ def test_a_file_of_one_band(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, shape: tuple[int, ...]
 ) -> None:
     values = numbers(0, *shape)
-    monkeypatch.setattr(images, "read_tiff", lambda path: values)
+    monkeypatch.setattr(images, "read_tiff", lambda path: TiffImage(values, (SILENT,)))
     np.testing.assert_array_equal(
-        images._single({"B4": tmp_path}, "B4"), values.reshape(shape[-2:])
+        images._single({"B4": tmp_path}, "B4").values, values.reshape(shape[-2:])
     )
 
 
 def test_a_file_of_several_bands_is_no_single_one(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(images, "read_tiff", lambda path: numbers(0, 3, 8, 8))
+    image = TiffImage(numbers(0, 3, 8, 8), (SILENT,) * 3)
+    monkeypatch.setattr(images, "read_tiff", lambda path: image)
     with pytest.raises(TileError, match="has 3 bands, expected one"):
         images._single({"B4": tmp_path}, "B4")
 

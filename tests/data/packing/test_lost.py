@@ -16,7 +16,8 @@ import yaml
 from seamo_fast.data import ShardSet
 from seamo_fast.data.packing.packer import pack
 from seamo_fast.data.packing.sources import open_source
-from seamo_fast.data.packing.sources.base import TileError, read_tiff
+from seamo_fast.data.packing.sources.base import TileError
+from seamo_fast.data.packing.sources.formats.tiff_images import read_tiff
 from seamo_fast.data.packing.sources.lost import check_bands
 from seamo_fast.errors import DataError
 from seamo_fast.modalities import Band, Modality
@@ -231,14 +232,14 @@ def test_sparse_tiles_of_a_tiff(tmp_path: Path, compression: str | None) -> None
     options = {"tile": (16, 16), "compression": compression}
     for name, tags in (("a", []), ("b", [(42113, "s", 0, "77", True)])):
         tifffile.imwrite(tmp_path / f"{name}.tif", values, **options, extratags=tags)
-        np.testing.assert_array_equal(read_tiff(tmp_path / f"{name}.tif"), values)
+        np.testing.assert_array_equal(read_tiff(tmp_path / f"{name}.tif").values, values)
         sparse(tmp_path / f"{name}.tif")
     message = r"^a.tif lacks 1 of its 6 pieces, and has no nodata value that they could stand for$"
     with pytest.raises(TileError, match=message) as caught:
         read_tiff(tmp_path / "a.tif")
     assert caught.value.kind == "missing"
     values[:16, 16:32] = 77
-    np.testing.assert_array_equal(read_tiff(tmp_path / "b.tif"), values)
+    np.testing.assert_array_equal(read_tiff(tmp_path / "b.tif").values, values)
 
 
 def test_sparse_and_lost_images_by_mapping(tmp_path: Path) -> None:

@@ -96,8 +96,10 @@ def test_plain_files_of_gdal_are_read(tmp_path: Path, dtype: str, rows: int) -> 
         nodata=0,
     ) as file:
         file.write(values, 1)
-    found = read_plain(path, 10000 + values.nbytes)
-    assert found is not None
+    plain = read_plain(path, 10000 + values.nbytes)
+    assert plain is not None
+    found, texts = plain
+    assert texts == {42113: "0"}
     assert found.dtype == dtype
     np.testing.assert_array_equal(found, values)
     assert read_plain(path, values.nbytes) is None
@@ -113,6 +115,9 @@ def test_plain_files_of_gdal_are_read(tmp_path: Path, dtype: str, rows: int) -> 
         ((5, 7), {"description": "a"}),
         ((5, 7), {"tile": (16, 16)}),
         ((5, 7), {"subfiletype": 1}),
+        ((5, 7), {"photometric": "miniswhite"}),
+        ((5, 7), {"extratags": [(274, 3, 1, 6, True)]}),
+        ((5, 7), {"extratags": [(42113, 12, 1, 5.0, True)]}),
         ((2, 5, 7), {}),
         ((2, 5, 7), {"planarconfig": "separate"}),
         ((5, 7, 3), {"planarconfig": "contig"}),
@@ -147,7 +152,7 @@ def test_damaged_plain_files_are_what_tifffile_reads(
         expected = tifffile.imread(path)
     except Exception:  # noqa: BLE001 (it raises whatever it meets)
         return
-    np.testing.assert_array_equal(found, expected)
+    np.testing.assert_array_equal(found[0], expected)
 
 
 SOUND = encode(np.ones((5, 7, 3), np.uint16), planarconfig="contig", compression="zlib")

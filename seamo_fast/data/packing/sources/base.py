@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
 from typing import Any, ClassVar, Final, Protocol
 
 import numpy as np
-import tifffile
 
 from seamo_fast.data.packing.sources.formats.ground import Ground
 from seamo_fast.data.packing.sources.formats.names import is_hidden
-from seamo_fast.data.shards import ArraySpec, Remark
-from seamo_fast.data.shards.tiff import read_plain
+from seamo_fast.data.shards import ArraySpec, Remark, array_names
 from seamo_fast.errors import DataError
 from seamo_fast.modalities import Modality
 
@@ -145,38 +143,6 @@ class TileError(ValueError):
         self.kind = kind
 
 
-def read_tiff(path: Path, most: int = 2**28) -> np.ndarray:
-    """Returns the image [H, W] or [bands, H, W] of a TIFF file, values as stored.
-
-    Args:
-        path: The file.
-        most: Bytes of an image beyond which the file counts as damaged.
-
-    Raises:
-        TileError: The file cannot be read or is no such image.
-    """
-    try:
-        plain = read_plain(path, most)
-        if plain is not None:
-            return plain
-        with tifffile.TiffFile(path) as file:
-            series = file.series[0]
-            if not 0 < series.nbytes <= most:
-                raise TileError(f"{path.name} says that it holds {series.nbytes} bytes of pixels")
-            _check_pieces(path, series)
-            values, axes = series.asarray(), series.axes
-    except FileNotFoundError:
-        raise TileError(f"{path.name} is missing", "missing") from None
-    except TileError:
-        raise
-    except Exception as error:  # damaged files raise whatever their decoder meets
-        raise TileError(f"{path.name} cannot be read ({type(error).__name__}: {error})") from error
-    if values.ndim not in (2, 3) or "Y" not in axes or "X" not in axes:
-        raise TileError(f"{path.name} has axes {axes}; expected rows, columns and bands", "axes")
-    values = np.moveaxis(values, (axes.index("Y"), axes.index("X")), (-2, -1))
-    return values.astype(values.dtype.newbyteorder("="), copy=False)
-
-
 def product_baseline(name: str) -> float | None:
     """Returns the processing baseline in the name of a Sentinel-2 product, such as 4.0 of N0400.
 
@@ -188,21 +154,6 @@ def product_baseline(name: str) -> float | None:
     return int(match[1]) + int(match[2]) / 100
 
 
-def _check_pieces(path: Path, series: tifffile.TiffPageSeries) -> None:
-    """Raises TileError if strips or tiles of an image are not in the file (GDAL's SPARSE_OK).
-
-    Where the file has a nodata value they are said to hold it.
-    """
-    for page in series.pages:
-        if page is not None and 0 in page.databytecounts and 42113 not in series.keyframe.tags:
-            lost, count = page.databytecounts.count(0), len(page.databytecounts)
-            raise TileError(
-                f"{path.name} lacks {lost} of its {count} pieces, and has no nodata value that "
-                "they could stand for",
-                "missing",
-            )
-
-
 def check_tile(name: str, values: np.ndarray, dtype: str, shape: Sequence[int]) -> None:
     """Raises TileError unless a tile has the expected dtype and shape."""
     if values.dtype != dtype:
@@ -211,6 +162,29 @@ def check_tile(name: str, values: np.ndarray, dtype: str, shape: Sequence[int]) 
         raise TileError(
             f"{name} has shape {list(values.shape)}, expected {list(shape)}", "mismatch"
         )
+
+
+def check_extents(modalities: Sequence[Modality], arrays: Mapping[str, ArraySpec]) -> None:
+    """Raises DataError unless all tiles of a sample show the same ground, to a pixel.
+
+    Args:
+        modalities: With the ground sampling distance of each grid.
+        arrays: The shapes [T, Cg, Hg, Wg].
+    """
+    found = [
+        (name, grid.gsd, arrays[name].shape[-2:])
+        for modality in modalities
+        for name, grid in zip(array_names(modality), modality.grids, strict=True)
+    ]
+    finest, fine, sides = min(found, key=lambda each: each[1])
+    for name, gsd, others in found:
+        if any(abs(a * fine - b * gsd) > gsd for a, b in zip(sides, others, strict=True)):
+            raise DataError(
+                f"{name} has {others[0]} x {others[1]} pixels of {gsd:g} m, but {finest} "
+                f"{sides[0]} x {sides[1]} of {fine:g} m: they do not show the same ground; "
+                "correct gsd, or the files",
+                "axes",
+            )
 
 
 def list_folders(path: Path) -> list[Path]:

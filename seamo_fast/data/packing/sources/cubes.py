@@ -8,12 +8,14 @@ from contextlib import contextmanager
 from datetime import date
 from itertools import product
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 import numpy as np
 
 from seamo_fast.data.packing.sources.base import TileError
+from seamo_fast.data.packing.sources.declared import Pixels
 from seamo_fast.data.packing.sources.formats.geo import Footprint
+from seamo_fast.data.packing.sources.formats.metadata import Said, check_axes, said_by_attributes
 from seamo_fast.data.packing.sources.formats.times import dates_since
 from seamo_fast.data.packing.sources.images import ImageCube
 from seamo_fast.data.packing.sources.mapping import Mapping
@@ -22,6 +24,7 @@ from seamo_fast.errors import DataError
 
 _MOST: Final = 2**28  # bytes of one date, or of one chunk, of a variable
 _MOST_DATES: Final = 2**16
+_UNWRITTEN: Final = np.float32(9.969209968386869e36)  # NC_FILL_FLOAT and NC_FILL_DOUBLE
 
 
 class Cube(Protocol):
@@ -45,8 +48,8 @@ class Cube(Protocol):
         """Returns the names of the acquisitions of a modality on a day, in the order of time."""
         ...
 
-    def read(self, modality: str, day: date | None, number: int = 0) -> list[np.ndarray]:
-        """Returns an acquisition of `passes`, one [Cg, Hg, Wg] a grid.
+    def read(self, modality: str, day: date | None, number: int = 0) -> Pixels:
+        """Returns an acquisition of `passes`, as stored.
 
         Raises:
             TileError: It cannot be read.
@@ -117,6 +120,26 @@ def _starts_with(path: Path, magic: bytes) -> bool:
         return file.read(len(magic)) == magic
 
 
+class _Band(NamedTuple):
+    """A variable, read once.
+
+    Attributes:
+        variable: Of h5py.
+        unsigned: Its integers stand for unsigned ones.
+        sparse: Some of its chunks were never written.
+        said: What it says of its numbers.
+    """
+
+    variable: Any
+    unsigned: bool
+    sparse: bool
+    said: Said
+
+
+def _open_band(variable: Any, path: Path) -> _Band:
+    return _Band(variable, _unsigned(variable), _is_sparse(variable), _said(variable, path))
+
+
 class NetCDFCube:
     """Variables [time, y, x] of a NetCDF-4 file, read without scaling or masking."""
 
@@ -124,17 +147,21 @@ class NetCDFCube:
         self.problems: list[Remark] = []
         self.place = item
         self._grids = {name: each.modality(name).grids for name, each in mapping.modalities.items()}
-        self._bands = {
+        variables = {
             name: [_variable(file, path, str(variable)) for variable in each.bands.values()]
             for name, each in mapping.modalities.items()
         }
-        self._steps = _time_axis(_variable(file, path, mapping.time), path)
+        clock = _variable(file, path, mapping.time)
+        self._steps = _time_axis(clock, path)
         self.dates: list[date | None] = [*self._steps]
-        for variables in self._bands.values():
-            for variable in variables:
+        for each in variables.values():
+            for variable in each:
                 self._check(variable, path, mapping.time)
-        each = [variable for variables in self._bands.values() for variable in variables]
-        self._sparse = {variable.name for variable in each if _is_sparse(variable)}
+                _check_order(variable, path, clock)
+        self._bands = {
+            name: [_open_band(variable, path) for variable in each]
+            for name, each in variables.items()
+        }
 
     def _check(self, variable: Any, path: Path, time: str) -> None:
         steps = sum(map(len, self._steps.values()))
@@ -160,20 +187,21 @@ class NetCDFCube:
         assert day is not None
         return [f"time {step}" for step in self._steps[day]]
 
-    def read(self, modality: str, day: date | None, number: int = 0) -> list[np.ndarray]:
+    def read(self, modality: str, day: date | None, number: int = 0) -> Pixels:
         """Returns a time step of a day; see `Cube.read`."""
         assert day is not None
         step = self._steps[day][number]
         try:
-            for variable in self._bands[modality]:
-                if variable.name in self._sparse and _lacks_pieces(variable, step):
-                    name = variable.name[1:]
+            for band in self._bands[modality]:
+                if band.sparse and _lacks_pieces(band.variable, step):
+                    name = band.variable.name[1:]
                     raise TileError(f"pieces of {name} were never written, time {step}", "missing")
-            bands = [_stored(variable, step) for variable in self._bands[modality]]
-            return [
+            bands = [_stored(band, step) for band in self._bands[modality]]
+            grids = [
                 np.stack([bands[channel] for channel in grid.bands])
                 for grid in self._grids[modality]
             ]
+            return Pixels(grids, tuple(band.said for band in self._bands[modality]))
         except TileError:
             raise
         except (OSError, ValueError, RuntimeError) as error:
@@ -187,8 +215,8 @@ class NetCDFCube:
         """Yields the bands of a modality at a date; see `Cube.bands`."""
         assert day is not None
         try:
-            for variable in self._bands[modality]:
-                yield _stored(variable, self._steps[day][0])
+            for band in self._bands[modality]:
+                yield _stored(band, self._steps[day][0])
         except (OSError, ValueError, RuntimeError) as error:
             raise TileError(str(error)) from error
 
@@ -225,12 +253,48 @@ def _lacks_pieces(variable: Any, step: int) -> bool:
     return any(variable.id.get_chunk_info_by_coord(start).size == 0 for start in starts)
 
 
-def _stored(variable: Any, step: int) -> np.ndarray:
-    values = variable[step]
-    # The netCDF convention for unsigned integers in files that have only signed types.
-    if _text(variable.attrs.get("_Unsigned")) == "true" and values.dtype.kind == "i":
+def _stored(band: _Band, step: int) -> np.ndarray:
+    values: np.ndarray = band.variable[step]
+    if band.unsigned:
         values = values.view(values.dtype.str.replace("i", "u"))
     return values.astype(values.dtype.newbyteorder("="), copy=False)
+
+
+def _unsigned(variable: Any) -> bool:
+    """The netCDF convention for unsigned integers in files that have only signed types."""
+    return _text(variable.attrs.get("_Unsigned")) == "true" and variable.dtype.kind == "i"
+
+
+def _said(variable: Any, path: Path) -> Said:
+    try:
+        said = said_by_attributes(variable.attrs, variable.dtype, unsigned=_unsigned(variable))
+    except ValueError as error:
+        raise DataError(f"{path}: variable {variable.name[1:]} {error}", "metadata") from error
+    # what the netCDF library writes where nothing was, unless the file names a value
+    unwritten = np.float32(variable.fillvalue) if variable.dtype.kind == "f" else None
+    if unwritten == _UNWRITTEN and not said.nodata and "_FillValue" not in variable.attrs:
+        return said._replace(nodata=(float(variable.fillvalue),))
+    return said
+
+
+def _check_order(variable: Any, path: Path, time: Any) -> None:
+    """Raises DataError if the names of a variable's dimensions say that it is not [time, y, x]."""
+    (clock,) = [_short(time)] if time.is_scale else _dimensions(time)
+    try:
+        check_axes(_dimensions(variable), ("time", "y", "x"), clock)
+    except ValueError as error:
+        raise DataError(f"{path}: variable {variable.name[1:]} {error}", "axes") from error
+
+
+def _dimensions(variable: Any) -> list[str]:
+    """Returns the names of the dimensions, "" where they have none."""
+    if "DIMENSION_LIST" not in variable.attrs:
+        return [""] * variable.ndim
+    return [_short(scales[0]) if len(scales) else "" for scales in variable.dims]
+
+
+def _short(variable: Any) -> str:
+    return str(variable.name).rsplit("/", 1)[-1]
 
 
 def _text(value: Any) -> str:

@@ -11,13 +11,15 @@ from pathlib import Path
 
 import numpy as np
 
-from seamo_fast.data.packing.sources.base import TileError, product_baseline, read_tiff
+from seamo_fast.data.packing.sources.base import TileError, product_baseline
+from seamo_fast.data.packing.sources.declared import Pixels
 from seamo_fast.data.packing.sources.formats.geo import (
     Footprint,
     tiff_footprint,
     tiff_position,
 )
 from seamo_fast.data.packing.sources.formats.names import is_hidden, lower_ending
+from seamo_fast.data.packing.sources.formats.tiff_images import TiffImage, read_tiff
 from seamo_fast.data.packing.sources.formats.times import parse_time
 from seamo_fast.data.packing.sources.mapping import Mapping, ModalityMapping
 from seamo_fast.data.shards import Remark
@@ -145,8 +147,8 @@ class ImageCube:
         tiles = self._tiles.get(modality, {}).get(day, [])
         return [next(iter(tile.values())).name for tile in tiles]
 
-    def read(self, modality: str, day: date | None, number: int = 0) -> list[np.ndarray]:
-        """Returns an acquisition, one [Cg, Hg, Wg] a grid; see `Cube.read`."""
+    def read(self, modality: str, day: date | None, number: int = 0) -> Pixels:
+        """Returns an acquisition; see `Cube.read`."""
         if (modality, day) in self._twice:
             raise TileError(self._twice[modality, day], "name")
         return _read_tile(self._mapping.modalities[modality], self._tiles[modality][day][number])
@@ -161,9 +163,9 @@ class ImageCube:
         tile = self._tiles[modality][day][0]
         mapping = self._mapping.modalities[modality]
         if "" in tile:
-            yield from _read_tile(mapping, tile)[0]
+            yield from _read_tile(mapping, tile).grids[0]
         else:
-            yield from (_single(tile, str(number)) for number in mapping.bands.values())
+            yield from (_single(tile, str(number)).values for number in mapping.bands.values())
 
     def position(self) -> tuple[float, float] | None:
         """Returns longitude and latitude by the first file of the place."""
@@ -210,33 +212,36 @@ def _first_files(root: Path, key: str) -> dict[str, Path]:
     return first
 
 
-def _read_tile(mapping: ModalityMapping, tile: Tile) -> list[np.ndarray]:
+def _read_tile(mapping: ModalityMapping, tile: Tile) -> Pixels:
     grids = mapping.modality("tile").grids
     numbers = list(mapping.bands.values())
     if "" not in tile:
         images = [_single(tile, str(number)) for number in numbers]
-        grouped = [[images[channel] for channel in grid.bands] for grid in grids]
-        if any(len({image.shape for image in group}) > 1 for group in grouped):
-            shapes = ", ".join(str(list(image.shape)) for image in images)
+        grouped = [[images[channel].values for channel in grid.bands] for grid in grids]
+        if any(len({values.shape for values in group}) > 1 for group in grouped):
+            shapes = ", ".join(str(list(image.values.shape)) for image in images)
             raise TileError(f"bands of one grid differ in size: {shapes}", "mismatch")
-        return [np.stack(group) for group in grouped]
+        said = tuple(image.said[0] for image in images)
+        masks = tuple(image.measured for image in images)
+        return Pixels([np.stack(group) for group in grouped], said, masks)
     path = tile[""]
-    values = read_tiff(path)
-    values = values[None] if values.ndim == 2 else values
     channels = [int(number) - 1 for number in numbers]
-    if max(channels) >= len(values):
-        raise TileError(
-            f"{path.name} has {len(values)} bands, expected at least {max(channels) + 1}", "axes"
-        )
-    return [values[channels]]
+    needed = max(channels) + 1
+    image = read_tiff(path, stacked={needed, len(channels)})
+    values = image.values if image.values.ndim == 3 else image.values[None]
+    if needed > len(values):
+        raise TileError(f"{path.name} has {len(values)} bands, expected at least {needed}", "axes")
+    said = tuple(image.said[channel] for channel in channels)
+    return Pixels([values[channels]], said, (image.measured,) * len(channels))
 
 
-def _single(tile: Tile, band: str) -> np.ndarray:
+def _single(tile: Tile, band: str) -> TiffImage:
+    """Returns the image [H, W] of a band."""
     if band not in tile:
         raise TileError(f"no file of band {band}; there are {', '.join(sorted(tile))}", "missing")
-    values = read_tiff(tile[band])
-    if values.ndim == 3 and len(values) == 1:
-        return values[0]
-    if values.ndim != 2:
-        raise TileError(f"{tile[band].name} has {len(values)} bands, expected one", "axes")
-    return values
+    image = read_tiff(tile[band])
+    if image.values.ndim == 3 and len(image.values) == 1:
+        return image._replace(values=image.values[0])
+    if image.values.ndim != 2:
+        raise TileError(f"{tile[band].name} has {len(image.values)} bands, expected one", "axes")
+    return image

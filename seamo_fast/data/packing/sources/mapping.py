@@ -17,9 +17,10 @@ r"""The YAML mapping of a dataset: which files belong together, and which band i
                                  # s2l2a@ssl4eo-s12-v1.1 names its release
         unit: dn                 # dn | db | reflectance | uint8
         gsd: 10                  # metres, of the stored grid; or one a band: {B2: 10, B5: 20}
-        scale: 10000             # reflectance = (stored - offset) / scale; default 1
-        offset: 0                # default 0
-        nodata: 65535            # stored value that means "not measured"; NaN always does
+        scale: 10000             # reflectance = (stored - offset) / scale; default: what files
+        offset: 0                # say (GDAL's or CF's scale and offset), else 1 and 0
+        nodata: 65535            # stored value that means "not measured"; NaN always does;
+                                 # default: what files say
         nodata_rule: band        # where it does: band, the default, anywhere; pixel, only where all
                                  # bands of a pixel hold it, if one alone may have it as a value
         dtype: float32           # convert to this dtype; default: as stored
@@ -29,7 +30,9 @@ r"""The YAML mapping of a dataset: which files belong together, and which band i
         std: [1155, 1475]        # the same
         release: mine            # whose mean and std these are; default: name
         bands: {B2: B2, B8: B8}  # band: variable (netcdf), image band from 1 or, where files are
-                                 # matched with a group `band`, what it matches (geotiff)
+                                 # matched with a group `band`, what it matches (geotiff); image
+                                 # bands are samples of a page, or pages if the highest number or
+                                 # the number of bands is that of the pages (and not of the rows)
         files: 'S2_(\d{8})\.tif'  # geotiff: pattern of the files, or a list of patterns
 
 `name`, `format`, `seasons`, `modalities` and a modality's `unit`, `gsd` and `bands` are needed.
@@ -59,12 +62,14 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from seamo_fast.data.shards import DTYPES, check_modality
 from seamo_fast.modalities import Band, Modality, NodataRule, canonical_band, get_modality
 
 _SENTINEL2 = frozenset(get_modality("s2l1c").band_names)
+# The scale and the offset that hold where neither a mapping nor a file gives others.
+NEUTRAL: Final = {"scale": 1.0, "offset": 0.0}
 
 
 @dataclass(frozen=True)
@@ -74,8 +79,8 @@ class ModalityMapping:
     unit: str
     gsd: float | dict[str, float]
     bands: dict[str, str | int]
-    scale: float = 1.0
-    offset: float = 0.0
+    scale: float | None = None
+    offset: float | None = None
     nodata: float | None = None
     composite: tuple[str, ...] = ()
     files: str | tuple[str, ...] = ""
@@ -85,6 +90,12 @@ class ModalityMapping:
     std: tuple[float, ...] | None = None
     release: str = ""
     nodata_rule: NodataRule = "band"
+
+    @property
+    def silent(self) -> frozenset[str]:
+        """What this leaves to the files: "nodata", and "scale" with the offset."""
+        unscaled = self.scale is None and self.offset is None
+        return frozenset(["scale"] * unscaled + ["nodata"] * (self.nodata is None))
 
     @property
     def patterns(self) -> tuple[re.Pattern[str], ...]:
@@ -109,8 +120,8 @@ class ModalityMapping:
             unit=self.unit,
             mean=None if self.mean is None else tuple(map(float, self.mean)),
             std=None if self.std is None else tuple(map(float, self.std)),
-            offset=float(self.offset),
-            scale=float(self.scale),
+            offset=0.0 if self.offset is None else float(self.offset),
+            scale=1.0 if self.scale is None else float(self.scale),
             nodata=None if self.nodata is None else float(self.nodata),
             release=self.release,
             composite=tuple(canonical_band(band) for band in self.composite),
@@ -189,6 +200,8 @@ class Mapping:
         result = asdict(self)
         for each in result["modalities"].values():
             del each["wavelengths"], each["nodata_rule"]
+            for setting, value in NEUTRAL.items():  # as if it had been given
+                each[setting] = value if each[setting] is None else each[setting]
             for added in ("mean", "std", "release"):
                 if not each[added]:
                     del each[added]

@@ -11,7 +11,12 @@ from typing import Any, Final
 
 import yaml
 
-from seamo_fast.data.packing.sources.mapping import Mapping, ModalityMapping, file_patterns
+from seamo_fast.data.packing.sources.mapping import (
+    NEUTRAL,
+    Mapping,
+    ModalityMapping,
+    file_patterns,
+)
 from seamo_fast.errors import DataError
 from seamo_fast.modalities import get_modality
 
@@ -87,7 +92,7 @@ def _filled_in(given: MappingType[str, Any], where: str) -> dict[str, Any]:
     if not isinstance(bands, MappingType):
         raise ValueError(f"{where}: bands must be `band: variable` pairs")
     known = known.subset(map(str, bands))
-    defaults = {each.name: each.default for each in fields(ModalityMapping)}
+    defaults = {each.name: each.default for each in fields(ModalityMapping)} | NEUTRAL
     own = {key: _plain(getattr(known, key)) for key in _ALIKE}
     found: dict[str, Any] = {key: value for key, value in own.items() if value != defaults[key]}
     found["gsd"] = {band: each.gsd for band, each in zip(bands, known.bands, strict=True)}

@@ -23,8 +23,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from seamo_fast.data.packing.sources.base import Reading, TileError, check_tile
+from seamo_fast.data.packing.sources.base import Reading, TileError, check_extents, check_tile
 from seamo_fast.data.packing.sources.cubes import Cube, open_cube
+from seamo_fast.data.packing.sources.declared import Declared, Pixels, said_settings
 from seamo_fast.data.packing.sources.formats.ground import Ground, fingerprint
 from seamo_fast.data.packing.sources.formats.names import any_hidden, has_ending, twins
 from seamo_fast.data.packing.sources.images import index_images
@@ -75,12 +76,16 @@ class Series:
             seasons=seasons or mapping.seasons,
             modalities={name: mapping.modalities[name] for name in names},
         )
-        self.modalities = tuple(
-            _released(mapping.modalities[name].modality(name), mapping.name) for name in names
-        )
-        self.settings = {"layout": self.layout, "mapping": self._mapping.settings}
+        self._declared = {name: self._declare(name) for name in names}
         self._twins = twins(self.items(), lambda item: _stem(item).casefold())
         self.arrays = self._specify()
+        self.modalities = tuple(self._declared[name].modality for name in names)
+        check_extents(self.modalities, self.arrays)
+        self.settings = {
+            "layout": self.layout,
+            "mapping": self._mapping.settings,
+            **said_settings(self._declared.values()),
+        }
 
     def items(self) -> list[str]:
         """Returns the places: names of files or folders relative to the source."""
@@ -148,6 +153,11 @@ class Series:
                         prints += fingerprint(cube.bands(name, day))
             yield Ground(cube.place, cube.footprint(), tuple(prints))
 
+    def _declare(self, name: str) -> Declared:
+        mapping = self._mapping.modalities[name]
+        modality = _released(mapping.modality(name), self._mapping.name)
+        return Declared(modality, "mapping", mapping.silent)
+
     @property
     def _length(self) -> int:
         return (self._mapping.seasons - 1) * self._mapping.step + 1
@@ -176,14 +186,15 @@ class Series:
         return chosen, distant(item, dated, slots)
 
     def _specify(self) -> dict[str, ArraySpec]:
+        """Settles what files decide by the first place; returns dtypes and sizes."""
         problem = f"looked for {self.looked_for}"
         specs: dict[str, list[ArraySpec]] = {}
         for item in self.items():
             try:
                 with open_cube(self.path, item, self._mapping) as cube:
-                    for modality in self.modalities:
-                        if modality.name not in specs:
-                            specs[modality.name] = self._spec(modality, cube)
+                    for name in self._declared:
+                        if name not in specs:
+                            specs[name] = self._spec(name, cube)
                     break
             except DataError as error:
                 problem = f"{item}: {error}"
@@ -191,34 +202,45 @@ class Series:
             raise DataError(f"{self.path} has no place that can be read: {problem}")
         return {
             array: spec
-            for modality in self.modalities
-            for array, spec in zip(array_names(modality), specs[modality.name], strict=True)
+            for name, each in self._declared.items()
+            for array, spec in zip(array_names(each.modality), specs[name], strict=True)
         }
 
-    def _spec(self, modality: Modality, cube: Cube) -> list[ArraySpec]:
+    def _spec(self, name: str, cube: Cube) -> list[ArraySpec]:
         problem = next((f"{each.what}: {each.why}" for each in cube.problems), "no file of it")
-        for day in cube.days(modality.name):
+        kind = "missing"
+        for day in cube.days(name):
             try:
-                grids = self._tile(modality.name, cube, day)
+                grids = self._first_tile(name, cube, day)
             except TileError as error:
-                problem = str(error)
+                problem, kind = str(error), error.kind
                 continue
             for values in grids:
                 if values.dtype.name not in DTYPES:
                     raise DataError(
-                        f"modality {modality.name!r} is stored as {values.dtype}; expected one of "
+                        f"modality {name!r} is stored as {values.dtype}; expected one of "
                         f"{', '.join(DTYPES)}: name one as its dtype in the mapping"
                     )
             seasons = self._mapping.seasons
             return [ArraySpec(values.dtype.name, (seasons, *values.shape)) for values in grids]
         raise DataError(
-            f"modality {modality.name!r} cannot be read at any time step, the last: {problem}"
+            f"modality {name!r} cannot be read at any time step, the last: {problem}", kind
         )
 
-    def _tile(self, name: str, cube: Cube, day: date | None, number: int = 0) -> list[np.ndarray]:
-        grids = cube.read(name, day, number)
-        dtype = self._mapping.modalities[name].dtype
-        return grids if dtype is None else [_converted(values, dtype) for values in grids]
+    def _first_tile(self, name: str, cube: Cube, day: date | None) -> list[np.ndarray]:
+        pixels = cube.read(name, day)
+        dtype = self._mapping.modalities[name].dtype or pixels.grids[0].dtype
+        settled = self._declared[name].settled(pixels.said, np.dtype(dtype))
+        grids, _ = self._heeded(settled, pixels)
+        self._declared[name] = settled
+        return grids
+
+    def _heeded(self, declared: Declared, pixels: Pixels) -> tuple[list[np.ndarray], list[Remark]]:
+        """Returns the pixels in the dtype of the mapping, and what is to be said of them."""
+        remarks = declared.heed(pixels)
+        dtype = self._mapping.modalities[declared.modality.name].dtype
+        grids = pixels.grids
+        return (grids if dtype is None else [_converted(each, dtype) for each in grids]), remarks
 
     def _sample(
         self,
@@ -277,7 +299,9 @@ class Series:
     ) -> list[np.ndarray] | None:
         """Returns a tile that can be used, None after writing down why there is none."""
         try:
-            grids = self._tile(modality.name, cube, day, number)
+            pixels = cube.read(modality.name, day, number)
+            grids, remarks = self._heeded(self._declared[modality.name], pixels)
+            reading.noted += remarks
             for array, values in zip(array_names(modality), grids, strict=True):
                 spec = self.arrays[array]
                 check_tile(modality.name, values, spec.dtype, spec.shape[1:])

@@ -24,15 +24,17 @@ from seamo_fast.data.packing.sources.base import (
     check_tile,
     list_folders,
     product_baseline,
-    read_tiff,
 )
+from seamo_fast.data.packing.sources.declared import Pixels, registered
 from seamo_fast.data.packing.sources.formats.geo import (
     Footprint,
     tiff_footprint,
     tiff_position,
 )
 from seamo_fast.data.packing.sources.formats.ground import Ground, fingerprint
+from seamo_fast.data.packing.sources.formats.metadata import Said
 from seamo_fast.data.packing.sources.formats.names import is_hidden, list_files
+from seamo_fast.data.packing.sources.formats.tiff_images import read_tiff
 from seamo_fast.data.packing.sources.formats.times import parse_date
 from seamo_fast.data.packing.sources.lost import any_measured, check_bands, fullest
 from seamo_fast.data.packing.sources.pairing import distant, season_slots
@@ -79,6 +81,7 @@ class SSL4EO:
             if not (path / _FOLDERS[name]).is_dir():
                 raise DataError(f"{path} has no folder {_FOLDERS[name]} for modality {name!r}")
         self.modalities = tuple(get_modality(name, self.release) for name in names)
+        self._declared = {each.name: registered(each) for each in self.modalities}
         self.arrays = {
             array: ArraySpec(
                 _DTYPES[modality.name],
@@ -136,7 +139,7 @@ class SSL4EO:
             for folder in self._folders(modality.name, item):
                 with suppress(TileError):  # reading says why
                     files = _band_files(modality, folder)
-                    prints += fingerprint(read_tiff(files[name]) for name in names)
+                    prints += fingerprint(read_tiff(files[name]).values for name in names)
                     footprint = footprint or tiff_footprint(files[names[0]])
         yield Ground(item, footprint, tuple(prints))
 
@@ -192,7 +195,7 @@ class SSL4EO:
         for folder in folders:
             grids = [np.empty_like(array) for array in out] if found else out
             try:
-                self._read_tile(modality, folder, grids)
+                reading.noted += self._read_tile(modality, folder, grids)
             except TileError as error:
                 where = str(folder.relative_to(self.path))
                 reading.skipped.append(Remark(where, str(error), error.kind))
@@ -213,18 +216,26 @@ class SSL4EO:
             reading.noted.append(Remark(where, why, "nonfinite"))
         return folder
 
-    def _read_tile(self, modality: Modality, folder: Path, out: Sequence[np.ndarray]) -> None:
-        """Fills `out`, one [Cg, Hg, Wg] a grid."""
+    def _read_tile(
+        self, modality: Modality, folder: Path, out: Sequence[np.ndarray]
+    ) -> list[Remark]:
+        """Fills `out`, one [Cg, Hg, Wg] a grid; returns what files say of them."""
         files = _band_files(modality, folder)
+        said: dict[int, Said] = {}
+        masks: dict[int, np.ndarray | None] = {}
         for grid, array in zip(modality.grids, out, strict=True):
             for position, channel in enumerate(grid.bands):
                 file = files[modality.band_names[channel]]
-                values = read_tiff(file)
+                values, (said[channel], *_), masks[channel] = read_tiff(file)
                 check_tile(file.name, values, array.dtype.name, array.shape[1:])
                 array[position] = values
+        channels = range(len(modality.bands))
+        pixels = Pixels([*out], tuple(said[c] for c in channels), tuple(masks[c] for c in channels))
+        remarks = self._declared[modality.name].heed(pixels)
         if not any_measured(out, 0):
             raise TileError("every pixel is nodata (0 or NaN in all bands)", "unmeasured")
         check_bands(modality, out)
+        return remarks
 
 
 def _band_files(modality: Modality, folder: Path) -> dict[str, Path]:

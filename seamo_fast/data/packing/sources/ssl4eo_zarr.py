@@ -22,6 +22,7 @@ from typing import ClassVar, Final
 import numpy as np
 
 from seamo_fast.data.packing.sources.base import Reading, TileError, check_tile
+from seamo_fast.data.packing.sources.declared import Declared, Pixels, registered, said_settings
 from seamo_fast.data.packing.sources.formats.ground import Ground
 from seamo_fast.data.packing.sources.formats.names import has_ending, list_files, on_disk
 from seamo_fast.data.packing.sources.formats.zarr_files import Series, SeriesFile, open_series
@@ -70,9 +71,17 @@ class SSL4EOZarr:
                     f"{path} has no .zarr.zip or .tar file in a folder {_FOLDERS[name]} for "
                     f"modality {name!r}"
                 )
-        self.modalities = tuple(get_modality(name, self.release) for name in names)
-        self.arrays = {array_names(each)[0]: self._specify(each) for each in self.modalities}
-        self.settings = {"layout": self.layout, "seasons": seasons, "modalities": names}
+        self._declared = {name: registered(get_modality(name, self.release)) for name in names}
+        self.arrays = {
+            array_names(each.modality)[0]: self._specify(each) for each in self._declared.values()
+        }
+        self.modalities = tuple(each.modality for each in self._declared.values())
+        self.settings = {
+            "layout": self.layout,
+            "seasons": seasons,
+            "modalities": names,
+            **said_settings(self._declared.values()),
+        }
 
     @classmethod
     def recognises(cls, path: Path) -> bool:
@@ -141,6 +150,7 @@ class SSL4EOZarr:
                 series = file.read(place)
                 spec = self.arrays[array_names(modality)[0]]
                 check_tile(what, series.tiles[0], spec.dtype, spec.shape[1:])
+                reading.noted += _heed(self._declared[modality.name], series)
             except (DataError, TileError) as error:
                 reading.skipped.append(Remark(what, str(error), error.kind))
                 continue
@@ -176,7 +186,7 @@ class SSL4EOZarr:
             try:
                 if t in series.lost:
                     raise TileError(series.lost[t], "missing")
-                if not any_measured([tile], 0):
+                if not any_measured([tile], _nodata(modality)):
                     raise TileError("every pixel is nodata (0 or NaN)", "unmeasured")
                 reading.noted += check_bands(modality, [tile])
             except TileError as error:
@@ -202,7 +212,13 @@ class SSL4EOZarr:
         if not usable:
             return {}
         days = {
-            name: _by_day(f"{item} {name} {reading.id}", found[name], times, reading)
+            name: _by_day(
+                f"{item} {name} {reading.id}",
+                found[name],
+                times,
+                _nodata(self._declared[name].modality),
+                reading,
+            )
             for name, times in usable.items()
         }
         dates = {name: list(each) for name, each in days.items()}
@@ -224,21 +240,33 @@ class SSL4EOZarr:
             for file in _listed(self.path / part / _FOLDERS[name])
         ]
 
-    def _specify(self, modality: Modality) -> ArraySpec:
-        problem = ""
+    def _specify(self, declared: Declared) -> ArraySpec:
+        """Returns dtype and size by the first readable file, which settles what files decide."""
+        modality, problem = declared.modality, ""
         for item in self._files(modality.name):
             try:
                 with open_series(self._path(item, modality.name), modality) as file:
-                    tiles = file.read(file.places[0]).tiles
+                    series = file.read(file.places[0])
+                tiles = series.tiles
                 if tiles.dtype.name not in DTYPES:
                     raise DataError(f"{item} holds {tiles.dtype}")
-            except (DataError, IndexError) as error:
+                settled = declared.settled([series.said] * len(modality.bands), tiles.dtype)
+                _heed(settled, series)
+            except (DataError, TileError, IndexError) as error:
                 problem = problem or str(error)
                 continue
+            self._declared[modality.name] = settled
             return ArraySpec(tiles.dtype.name, (self.seasons, *tiles.shape[1:]))
         raise DataError(
             f"no file of modality {modality.name!r} in {self.path} can be read: {problem}"
         )
+
+
+def _heed(declared: Declared, series: Series) -> list[Remark]:
+    """Marks in place what the file says is not measured; returns what is to be said of it."""
+    said = (series.said,) * len(declared.modality.bands)
+    remarks = [remark for tile in series.tiles for remark in declared.heed(Pixels([tile], said))]
+    return list(dict.fromkeys(remarks))
 
 
 def _parts(path: Path) -> list[str]:
@@ -256,7 +284,14 @@ def _ending(name: str) -> str:
     return next(each for each in _SUFFIXES if name.lower().endswith(each))
 
 
-def _by_day(what: str, series: Series, times: Sequence[int], reading: Reading) -> dict[date, int]:
+def _nodata(modality: Modality) -> float:
+    """Returns what means "not measured"; 0 always did in this dataset."""
+    return 0 if modality.nodata is None else modality.nodata
+
+
+def _by_day(
+    what: str, series: Series, times: Sequence[int], nodata: float, reading: Reading
+) -> dict[date, int]:
     """Returns the dates of some times, ascending, and of each the time that is fullest."""
     passes: dict[date, list[int]] = {}
     for t in times:
@@ -266,7 +301,7 @@ def _by_day(what: str, series: Series, times: Sequence[int], reading: Reading) -
     chosen = {}
     for day, same in sorted(passes.items()):
         tiles = [(f"time {t}", [series.tiles[t]]) for t in same]
-        best, noted = fullest(f"{what} {day}", tiles, 0)
+        best, noted = fullest(f"{what} {day}", tiles, nodata)
         chosen[day] = same[best]
         reading.noted += noted
     return chosen

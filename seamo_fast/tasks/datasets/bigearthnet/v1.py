@@ -217,7 +217,7 @@ def _read_grid(
     for place, channel in enumerate(channels):
         code = _FILES[modality.name].format(modality.band_names[channel].removeprefix("B"))
         path = folder / f"{folder.name}_{code}.tif"
-        grid[0, place] = read_image(path, (dtype,), (1, side, side))[0]
+        grid[0, place] = read_image(path, (dtype,), (1, side, side), modality)[0]
     return grid
 
 

@@ -13,6 +13,11 @@ import numpy as np
 
 from seamo_fast.data.packing.sources.formats.geo import square
 from seamo_fast.data.packing.sources.formats.ground import Ground, fingerprint
+from seamo_fast.data.packing.sources.formats.metadata import (
+    Said,
+    check_axes,
+    said_by_attributes,
+)
 from seamo_fast.data.packing.sources.formats.names import twins
 from seamo_fast.data.packing.sources.formats.tars import TarIndex
 from seamo_fast.data.packing.sources.formats.times import dates_since
@@ -25,6 +30,7 @@ _ENDING: Final = ".zarr.zip"
 _MOST_MEMBER: Final = 2**27  # bytes of one location in a tar file
 _MOST_TIMES: Final = 64
 _MOST_PLACES: Final = 2**16
+_AXES: Final = ("sample", "time", "band", "y", "x")
 _TIME_OF_PLACE: Final = re.compile(r"_\d$")  # 0080717_3 is the fourth date of 0080717
 
 
@@ -37,6 +43,7 @@ class Series(NamedTuple):
         position: Longitude and latitude, None where unknown.
         place: Its name in the dataset.
         lost: Times of which a piece is not in the file, and which.
+        said: What the file says of the numbers of all bands.
     """
 
     tiles: np.ndarray
@@ -44,6 +51,7 @@ class Series(NamedTuple):
     position: tuple[float, float] | None
     place: str
     lost: dict[int, str]
+    said: Said
 
 
 class SeriesFile(Protocol):
@@ -94,6 +102,7 @@ class _ZarrFile:
         self._group = ZarrZip(path, str(path))
         try:
             self._bands = _bands(self._group, modality, 5)
+            self._said = _said(self._bands, self._group.name)
             count, times = self._bands.shape[:2]
             names = self._group.array("sample").all().astype(str).reshape(-1).tolist()
             if len(names) != count:
@@ -116,7 +125,7 @@ class _ZarrFile:
     def read(self, place: str) -> Series:
         row = self.places.index(place)
         tiles, lost = self._bands.row(row), _lost(self._bands, row)
-        return Series(tiles, self._dates[row], self._positions[row], place, lost)
+        return Series(tiles, self._dates[row], self._positions[row], place, lost, self._said)
 
     def scan(self, place: str) -> Ground:
         row = self.places.index(place)
@@ -156,9 +165,9 @@ class _TarFile:
                 times = range(bands.shape[0])
                 tiles = np.stack([bands.row(t) for t in times])
                 lost = {t: _lacks(chunks[0][1]) for t in times if (chunks := bands.absent(t))}
-            position = _positions(group, 1)[0]
+            position, said = _positions(group, 1)[0], _said(bands, group.name)
             dates = _dates(group, 1, len(tiles))[0]
-            return Series(tiles, dates, position, _name(group, place), lost)
+            return Series(tiles, dates, position, _name(group, place), lost, said)
 
     def scan(self, place: str) -> Ground:
         with self._open(place) as group:
@@ -213,6 +222,23 @@ def _bands(group: ZarrZip, modality: Modality, axes: int) -> ZarrArray:
             f"{len(modality.bands)}"
         )
     return bands
+
+
+def _said(bands: ZarrArray, name: str) -> Said:
+    attributes, fill = bands.attributes, bands.fill_value
+    if fill and "_FillValue" not in attributes:
+        attributes = {**attributes, "_FillValue": fill}
+    axes = attributes.get("_ARRAY_DIMENSIONS")
+    try:
+        said = said_by_attributes(attributes, bands.dtype)
+    except ValueError as error:
+        raise DataError(f"{name}: array bands {error}", "metadata") from error
+    try:
+        if isinstance(axes, list):
+            check_axes([str(axis) for axis in axes], _AXES[-len(bands.shape) :])
+    except ValueError as error:
+        raise DataError(f"{name}: array bands {error}", "axes") from error
+    return said
 
 
 def _dates(group: ZarrZip, count: int, times: int) -> list[list[date | None]]:

@@ -132,6 +132,7 @@ class ZarrArray:
         chunks: Shape of a chunk.
         dtype: Its dtype, in native byte order.
         attributes: What `.zattrs` holds.
+        fill_value: What chunks that are not there hold, as `.zarray` says; None if it does not.
     """
 
     def __init__(
@@ -144,7 +145,7 @@ class ZarrArray:
         self.chunks = _sizes(meta["chunks"], least=1)
         self._stored = np.dtype(str(meta["dtype"]))
         self.dtype = self._stored.newbyteorder("=")
-        self._fill = meta["fill_value"]
+        self.fill_value = meta["fill_value"]
         self._compressor = meta["compressor"]
         self._separator = str(meta.get("dimension_separator", "."))
         self._nbytes = math.prod(self.chunks) * self._stored.itemsize
@@ -241,7 +242,7 @@ class ZarrArray:
         member = self._member(key)
         data = self._group.member(member, self._nbytes + self._nbytes // 8 + 2**16)
         if data is None:
-            fill = np.zeros((), self.dtype) if self._fill is None else self._fill
+            fill = np.zeros((), self.dtype) if self.fill_value is None else self.fill_value
             try:
                 return np.broadcast_to(np.asarray(fill).astype(self.dtype), self.chunks)
             except (TypeError, ValueError, OverflowError) as error:
