@@ -18,7 +18,7 @@ from seamo_fast.data.packing.packer import pack
 from seamo_fast.data.packing.sources import open_source
 from seamo_fast.data.packing.sources.base import TileError
 from seamo_fast.data.packing.sources.formats.tiff_images import read_tiff
-from seamo_fast.data.packing.sources.lost import check_bands
+from seamo_fast.data.packing.sources.rules.lost import check_bands
 from seamo_fast.errors import DataError
 from seamo_fast.modalities import Band, Modality
 from seamo_fast.pack import main

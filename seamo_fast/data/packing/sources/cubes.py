@@ -13,12 +13,12 @@ from typing import Any, Final, NamedTuple, Protocol
 import numpy as np
 
 from seamo_fast.data.packing.sources.base import TileError
-from seamo_fast.data.packing.sources.declared import Pixels
 from seamo_fast.data.packing.sources.formats.geo import Footprint
 from seamo_fast.data.packing.sources.formats.metadata import Said, check_axes, said_by_attributes
 from seamo_fast.data.packing.sources.formats.times import dates_since
 from seamo_fast.data.packing.sources.images import ImageCube
 from seamo_fast.data.packing.sources.mapping import Mapping
+from seamo_fast.data.packing.sources.rules.declared import Pixels
 from seamo_fast.data.shards import Remark
 from seamo_fast.errors import DataError
 

@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 
 from seamo_fast.data.packing.sources.base import TileError, product_baseline
-from seamo_fast.data.packing.sources.declared import Pixels
 from seamo_fast.data.packing.sources.formats.geo import (
     Footprint,
     tiff_footprint,
@@ -22,6 +21,7 @@ from seamo_fast.data.packing.sources.formats.names import is_hidden, lower_endin
 from seamo_fast.data.packing.sources.formats.tiff_images import TiffImage, read_tiff
 from seamo_fast.data.packing.sources.formats.times import parse_time
 from seamo_fast.data.packing.sources.mapping import Mapping, ModalityMapping
+from seamo_fast.data.packing.sources.rules.declared import Pixels
 from seamo_fast.data.shards import Remark
 from seamo_fast.errors import DataError
 from seamo_fast.modalities import canonical_band

@@ -25,13 +25,13 @@ import numpy as np
 
 from seamo_fast.data.packing.sources.base import Reading, TileError, check_extents, check_tile
 from seamo_fast.data.packing.sources.cubes import Cube, open_cube
-from seamo_fast.data.packing.sources.declared import Declared, Pixels, said_settings
 from seamo_fast.data.packing.sources.formats.ground import Ground, fingerprint
 from seamo_fast.data.packing.sources.formats.names import any_hidden, has_ending, twins
 from seamo_fast.data.packing.sources.images import index_images
-from seamo_fast.data.packing.sources.lost import check_bands, fullest
 from seamo_fast.data.packing.sources.mapping import Mapping
 from seamo_fast.data.packing.sources.pairing import distant, season_slots
+from seamo_fast.data.packing.sources.rules.declared import Declared, Pixels, said_settings
+from seamo_fast.data.packing.sources.rules.lost import check_bands, fullest
 from seamo_fast.data.shards import DTYPES, ArraySpec, Remark, array_names
 from seamo_fast.data.shards.measured import measured
 from seamo_fast.errors import DataError

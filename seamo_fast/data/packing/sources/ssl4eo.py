@@ -25,7 +25,6 @@ from seamo_fast.data.packing.sources.base import (
     list_folders,
     product_baseline,
 )
-from seamo_fast.data.packing.sources.declared import Pixels, registered
 from seamo_fast.data.packing.sources.formats.geo import (
     Footprint,
     tiff_footprint,
@@ -36,8 +35,9 @@ from seamo_fast.data.packing.sources.formats.metadata import Said
 from seamo_fast.data.packing.sources.formats.names import is_hidden, list_files
 from seamo_fast.data.packing.sources.formats.tiff_images import read_tiff
 from seamo_fast.data.packing.sources.formats.times import parse_date
-from seamo_fast.data.packing.sources.lost import any_measured, check_bands, fullest
 from seamo_fast.data.packing.sources.pairing import distant, season_slots
+from seamo_fast.data.packing.sources.rules.declared import Pixels, registered
+from seamo_fast.data.packing.sources.rules.lost import any_measured, check_bands, fullest
 from seamo_fast.data.shards import ArraySpec, Remark, array_names
 from seamo_fast.errors import DataError
 from seamo_fast.modalities import Modality, canonical_band, get_modality

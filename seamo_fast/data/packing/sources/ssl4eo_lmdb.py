@@ -27,7 +27,7 @@ import numpy as np
 from seamo_fast.data.packing.sources.base import Reading, TileError
 from seamo_fast.data.packing.sources.formats.ground import Ground, fingerprint
 from seamo_fast.data.packing.sources.formats.lmdb import LmdbFile
-from seamo_fast.data.packing.sources.lost import any_measured, check_bands
+from seamo_fast.data.packing.sources.rules.lost import any_measured, check_bands
 from seamo_fast.data.shards import ArraySpec, Remark, array_names
 from seamo_fast.errors import DataError
 from seamo_fast.modalities import Modality, get_modality

@@ -22,12 +22,17 @@ from typing import ClassVar, Final
 import numpy as np
 
 from seamo_fast.data.packing.sources.base import Reading, TileError, check_tile
-from seamo_fast.data.packing.sources.declared import Declared, Pixels, registered, said_settings
 from seamo_fast.data.packing.sources.formats.ground import Ground
 from seamo_fast.data.packing.sources.formats.names import has_ending, list_files, on_disk
 from seamo_fast.data.packing.sources.formats.zarr_files import Series, SeriesFile, open_series
-from seamo_fast.data.packing.sources.lost import any_measured, check_bands, fullest
 from seamo_fast.data.packing.sources.pairing import distant, season_slots
+from seamo_fast.data.packing.sources.rules.declared import (
+    Declared,
+    Pixels,
+    registered,
+    said_settings,
+)
+from seamo_fast.data.packing.sources.rules.lost import any_measured, check_bands, fullest
 from seamo_fast.data.shards import DTYPES, ArraySpec, Remark, array_names
 from seamo_fast.errors import DataError
 from seamo_fast.modalities import Modality, get_modality

@@ -18,7 +18,7 @@ from torch.utils.data import Dataset
 
 from seamo_fast.data.packing.sources.base import TileError
 from seamo_fast.data.packing.sources.formats.names import twins
-from seamo_fast.data.packing.sources.lost import any_measured, check_bands
+from seamo_fast.data.packing.sources.rules.lost import any_measured, check_bands
 from seamo_fast.errors import DataError
 from seamo_fast.modalities import Modality
 

@@ -16,9 +16,9 @@ import numpy as np
 import tifffile
 
 from seamo_fast.data.packing.sources.base import TileError, check_tile
-from seamo_fast.data.packing.sources.declared import registered
 from seamo_fast.data.packing.sources.formats.names import on_disk
 from seamo_fast.data.packing.sources.formats.tiff_images import read_tiff
+from seamo_fast.data.packing.sources.rules.declared import registered
 from seamo_fast.data.shards import Remark
 from seamo_fast.errors import DataError
 from seamo_fast.modalities import Modality

@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from seamo_fast.data.packing.sources.base import TileError
-from seamo_fast.data.packing.sources.contradictions import contradictions, formula, inverse
 from seamo_fast.data.packing.sources.formats.metadata import SILENT, Said, stored_as
+from seamo_fast.data.packing.sources.rules.contradictions import contradictions, formula, inverse
 from seamo_fast.data.shards import Remark
 from seamo_fast.data.shards.measured import measured
 from seamo_fast.modalities import Modality
