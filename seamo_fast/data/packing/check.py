@@ -13,6 +13,7 @@ from seamo_fast.data.packing.offsets import (
     judge_reading,
     offset_remarks,
 )
+from seamo_fast.data.packing.repeated import repeated
 from seamo_fast.data.packing.sources import Source
 from seamo_fast.data.packing.splits import Splits
 from seamo_fast.data.shards.remarks import Remark, unique
@@ -42,25 +43,26 @@ class _Part:
     source: Source
     items: list[str]
 
-    def run(self) -> tuple[Audit, dict[str, JudgedTiles]]:
-        samples, skipped, noted = 0, [], []
+    def run(self) -> tuple[Audit, dict[str, JudgedTiles], list[tuple[str, str]]]:
+        names: list[tuple[str, str]] = []
+        skipped, noted = [], []
         tiles: dict[str, JudgedTiles] = {}
         for item in self.items:
             try:
                 for reading in self.source.read(item):
                     count()
-                    samples += not reading.empty
                     skipped += reading.skipped
                     noted += reading.noted
                     if reading.empty:
                         why = "no tile of it can be used"
                         skipped.append(Remark(reading.id, why, "unusable"))
                         continue
+                    names.append((reading.id, item))
                     add_judged(tiles, reading, judge_reading(reading, self.source.modalities))
             except DataError as error:
                 count()
                 skipped.append(Remark(item, str(error), error.kind))
-        return Audit(samples, tuple(skipped), tuple(noted)), tiles
+        return Audit(len(names), tuple(skipped), tuple(noted)), tiles, names
 
 
 def check(
@@ -82,10 +84,11 @@ def check(
     items = source.items()
     parts = [_Part(source, items[start : start + _ITEMS]) for start in range(0, len(items), _ITEMS)]
     found = list(run_jobs(parts, workers, tick))
-    audits = [audit for audit, _ in found]
-    offsets = offset_remarks(source.modalities, [tiles for _, tiles in found])
+    audits = [audit for audit, *_ in found]
+    offsets = offset_remarks(source.modalities, [tiles for _, tiles, _ in found])
+    twice = repeated(name for *_, names in found for name in names)
     return Audit(
         sum(each.samples for each in audits),
         unique(each for audit in audits for each in audit.skipped),
-        unique([*shared, *(each for audit in audits for each in audit.noted), *offsets]),
+        unique([*shared, *(each for audit in audits for each in audit.noted), *offsets, *twice]),
     )

@@ -20,6 +20,7 @@ from seamo_fast.data.packing.offsets import (
     offset_remarks,
 )
 from seamo_fast.data.packing.radiometry import Judged
+from seamo_fast.data.packing.repeated import packed_samples, repeated
 from seamo_fast.data.packing.sources import Reading, Source
 from seamo_fast.data.packing.splits import Splits
 from seamo_fast.data.shards import Encoding, Manifest, Remark, ShardEntry
@@ -305,9 +306,17 @@ def _finish(
     manifests: dict[str, Manifest] = {}
     modalities = source.modalities
     noted = {
-        split: [*together.noted.get(split, ()), *_judged(source, plan, found[split])]
+        split: [
+            *together.noted.get(split, ()),
+            *_judged(source, found[split]),
+            *repeated(packed_samples(plan.folders[split], _filled(found[split]))),
+        ]
         for split in filled
     }
+    for remarks in noted.values():
+        remark = plan.stops([], remarks)
+        if remark is not None:
+            raise DataError(f"{remark.what}: {remark.why}")
     for split in filled or list(found)[:1]:
         finished = _finished(plan.folders[split], found[split], noted.get(split, ()))
         manifests[split] = finished or write_manifest(
@@ -326,17 +335,17 @@ def _finish(
     return manifests
 
 
-def _judged(source: Source, plan: Plan, shards: Sequence[Shard]) -> list[Remark]:
+def _filled(shards: Sequence[Shard]) -> list[str]:
+    return [shard.entry.name for shard in shards if shard.entry.samples]
+
+
+def _judged(source: Source, shards: Sequence[Shard]) -> list[Remark]:
     """Returns what contradicts the offsets of the modalities in a whole set."""
     parts = [
         {name: JudgedTiles(**each) for name, each in shard.report.radiometry.items()}
         for shard in shards
     ]
-    noted = offset_remarks(source.modalities, parts)
-    remark = plan.stops([], noted)
-    if remark is not None:
-        raise DataError(f"{remark.what}: {remark.why}")
-    return noted
+    return offset_remarks(source.modalities, parts)
 
 
 def _finished(folder: Path, shards: Sequence[Shard], noted: Sequence[Remark]) -> Manifest | None:

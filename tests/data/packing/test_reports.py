@@ -97,6 +97,26 @@ def test_an_audit_finds_what_packing_reports(tmp_path: Path, workers: int) -> No
     assert found.samples == len(ShardSet(tmp_path)) == 37
 
 
+@dataclass
+class Twice(Made):
+    """Items 1 and 7 hold a sample of one name."""
+
+    def read(self, item: str) -> Iterator[Reading]:
+        for reading in super().read(item):
+            reading.id = "1" if item == "7" else item
+            yield reading
+
+
+def test_two_samples_of_one_name_are_named(tmp_path: Path) -> None:
+    where = "2 samples have this name: shard-00000 record 1, shard-00001 record 3"
+    manifest = pack_splits(Twice(), Plan(tmp_path, shard_size=4))[""]
+    assert manifest.noted == (Remark("1", where, "name"),)
+    assert check(Twice()).noted == (Remark("1", "2 samples have this name: 1, 7", "name"),)
+    with pytest.raises(DataError, match=f"^1: {where}$"):
+        pack_splits(Twice(), Plan(tmp_path, shard_size=4, strict=True))
+    assert pack_splits(Made(), Plan(tmp_path / "once", shard_size=4))[""].noted == ()
+
+
 def test_the_audit_as_a_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_locations(tmp_path / "in", 2, dates=2)
     lost = next((tmp_path / "in").rglob("B3.tif"))

@@ -1,0 +1,41 @@
+"""Samples of one name, which a source can hold in two of its files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from seamo_fast.data.shards import Remark
+from seamo_fast.errors import DataError
+
+
+def repeated(samples: Iterable[tuple[str, str]]) -> list[Remark]:
+    """Returns a remark (kind "name") for each name that comes more than once.
+
+    Args:
+        samples: The name of each sample, and where it is.
+    """
+    places: dict[str, list[str]] = {}
+    for name, place in samples:
+        places.setdefault(name, []).append(place)
+    return [
+        Remark(name, f"{len(found)} samples have this name: {', '.join(found[:5])}", "name")
+        for name, found in places.items()
+        if len(found) > 1
+    ]
+
+
+def packed_samples(folder: Path, shards: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """Yields the name of each sample of some shards of a folder, and its shard.
+
+    Raises:
+        DataError: A records.json cannot be read.
+    """
+    for shard in shards:
+        path = folder / shard / "records.json"
+        try:
+            records = json.loads(path.read_bytes())
+        except (OSError, ValueError) as error:
+            raise DataError(f"{path} cannot be read ({error}); delete {path.parent}") from error
+        yield from ((record["id"], f"{shard} record {n}") for n, record in enumerate(records))
