@@ -78,7 +78,8 @@ mutants: $(installed_dev) $(native)
 CASES ?= 10000
 fuzz: $(installed_dev)
 	SEAMO_FAST_FUZZ=$(CASES) $(python) -m pytest tests/data/packing/test_fuzz_sources.py \
-		tests/tasks/datasets/test_fuzz.py --timeout 0 $(ARGS)
+		tests/tasks/datasets/test_fuzz.py \
+		tests/tasks/datasets/test_fuzz_metadata.py --timeout 0 $(ARGS)
 
 DRILLS ?= 40
 drill: $(native)
