@@ -9,9 +9,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from bench.ops import MODULES, OPS
-
-_OF = dict(zip(OPS, MODULES, strict=True))
+from bench.ops import BY_NAME, OPS
 
 
 class Case(NamedTuple):
@@ -29,31 +27,32 @@ class Case(NamedTuple):
 
     def call(self, backend: Any) -> None:
         """Calls the module of a backend; its tensors have no memory."""
-        op = _OF[self.op]
+        op = BY_NAME[self.op]
         x = op.at_base(self.dtype, **self.more)
         outputs = backend.forward(*x)
         if op.GRADIENTS:
             outputs = outputs if isinstance(outputs, tuple) else (outputs,)
-            backend.backward(*op.backward_arguments(x, outputs, outputs[0], op.NEEDED))
+            needed = list(op.AUDITED.needed) or [True] * len(op.GRADIENTS)
+            backend.backward(*op.backward_arguments(x, outputs, outputs[0], needed))
 
 
 def cases(*, quick: bool = False) -> list[Case]:
     """What is called; ``quick``: in bfloat16 alone, at the base shape."""
     dtypes = (torch.bfloat16,) if quick else (torch.bfloat16, torch.float16, torch.float32)
     found = [Case(op, dtype, {}) for op in OPS for dtype in dtypes]
-    return found if quick else found + _more("AUDITED")
+    return found if quick else found + _more("more")
 
 
 def others() -> list[Case]:
     """More for CUDA: Triton compiles each by itself."""
-    return _more("AUDITED_CUDA")
+    return _more("more_cuda")
 
 
 def _more(name: str) -> list[Case]:
     return [
         Case(op, entry.get("dtype", torch.bfloat16), _without_dtype(entry))
-        for op, module in _OF.items()
-        for entry in getattr(module, name)
+        for op, module in BY_NAME.items()
+        for entry in getattr(module.AUDITED, name)
     ]
 
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import torch
 
-from bench.ops import MODULES, OPS
+from bench.ops import BY_NAME
 
 
 class Device(NamedTuple):
@@ -37,12 +37,12 @@ class Work(NamedTuple):
 def works() -> list[Work]:
     """Each operation forward and in both directions, in bfloat16, at the shapes of the audit."""
     found = []
-    for op, module in zip(OPS, MODULES, strict=True):
+    for op, module in BY_NAME.items():
         x = module.at_base(torch.bfloat16)
         for both in (False, True) if module.GRADIENTS else (False,):
             done = module.work(x, both=both)
-            tensor, plain = (done.operations, 0) if module.PRODUCTS else (0, done.operations)
-            found.append(Work(op, "both" if both else "forward", done.bytes, tensor, plain))
+            operations = (done.operations, 0) if module.AUDITED.products else (0, done.operations)
+            found.append(Work(op, "both" if both else "forward", done.bytes, *operations))
     return found
 
 

@@ -11,15 +11,13 @@ from typing import Any
 
 from bench.audit import cuda
 from bench.audit.binary import TARGETS
-from bench.ops import MODULES, OPS
+from bench.ops import BY_NAME
 
 EXPECTED = Path(__file__).with_name("expected.json")
 # columns of the table
 MEASURED = (
     *("registers", "spill_bytes", "shared", "occupancy", "tensor", "wide_loads", "wide_stores"),
 )
-
-_OF = dict(zip(OPS, MODULES, strict=True))
 
 
 @dataclass(frozen=True)
@@ -65,13 +63,13 @@ def _faults(row: Row) -> Iterator[str]:
     if not row.half:
         return
     kernel = row.kernel.partition("<")[0]
-    op = _OF[row.op]
-    multiplies = kernel in op.PRODUCTS
+    audited = BY_NAME[row.op].AUDITED
+    multiplies = kernel in audited.products
     if row.spill_bytes > 0:
         yield f"spills {row.spill_bytes} bytes"
     if multiplies and not row.tensor:
         yield "no tensor-core instruction"
-    if (multiplies or kernel in op.STREAMS) and row.wide_loads == 0:
+    if (multiplies or kernel in audited.streams) and row.wide_loads == 0:
         yield "no loads of 16 bytes"
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from bench import sizes
-from bench.ops.work import Threshold, Work, nbytes, without_memory
+from bench.ops.work import Audited, Threshold, Work, nbytes, without_memory
 from seamo_fast.kernels import assemble_tokens
 from seamo_fast.kernels._dtypes import accumulation
 
@@ -141,9 +141,8 @@ SMALLEST: dict[str, Any] = {
     "n": 4,
     "d": 8,
 }  # where a call costs least
-NEEDED = [True, True, False]  # gradients at the base shape: its table is fixed
-PRODUCTS: tuple[str, ...] = ()  # kernels of GPUs that multiply matrices
-STREAMS = ("forward", "backward", "tokens", "copy")  # those that only move memory
-AUDITED: tuple[dict[str, Any], ...] = ()  # what at_base takes, beside each dtype
-AUDITED_CUDA: tuple[dict[str, Any], ...] = ()
+AUDITED = Audited(
+    streams=("forward", "backward", "tokens", "copy"),
+    needed=(True, True, False),  # the base model's table is fixed
+)
 THRESHOLDS = (Threshold(("small",), ("cat", "unshuffle"), 2),)

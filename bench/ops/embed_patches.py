@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from bench import sizes
-from bench.ops.work import Threshold, Work, nbytes, without_memory
+from bench.ops.work import Audited, Threshold, Work, nbytes, without_memory
 from seamo_fast.kernels import embed_patches
 from seamo_fast.kernels._dtypes import accumulation
 
@@ -154,12 +154,10 @@ SMALLEST: dict[str, Any] = {
     "n": 4,
     "d": 8,
 }  # where a call costs least
-NEEDED = [True] * len(GRADIENTS)
-PRODUCTS = ("forward", "weight_grad", "tokens", "gradient")  # kernels of GPUs: matrix products
-STREAMS: tuple[str, ...] = ()  # those that only move memory
-# what at_base takes, beside each dtype: so few patches take smaller blocks
-AUDITED: tuple[dict[str, Any], ...] = ({"batch": 8},)
-AUDITED_CUDA: tuple[dict[str, Any], ...] = ()
+AUDITED = Audited(
+    products=("forward", "weight_grad", "tokens", "gradient"),
+    more=({"batch": 8},),  # so few patches take smaller blocks
+)
 THRESHOLDS = (
     Threshold(("small",), ("all patches",), 3),
     Threshold(("small",), ("bare product",), 0.95),

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from bench import sizes
-from bench.ops.work import Threshold, Work, without_memory
+from bench.ops.work import Audited, Threshold, Work, without_memory
 from seamo_fast.kernels import gather_patches
 from seamo_fast.kernels._dtypes import accumulation
 
@@ -276,14 +276,12 @@ SMALLEST: dict[str, Any] = {
     "patches": (2, 2),
     "nodata": 0.0,
 }  # where a call costs least
-PRODUCTS: tuple[str, ...] = ()  # kernels of GPUs that multiply matrices
-STREAMS: tuple[str, ...] = ()  # those that only move memory: this one interpolates
-AUDITED: tuple[dict[str, Any], ...] = (
-    {"whole_pixel": True},
-)  # what at_base takes, beside each dtype
-AUDITED_CUDA: tuple[dict[str, Any], ...] = tuple(
-    {"stored": dtype, "whole_pixel": True}
-    for dtype in (torch.int16, torch.uint8, torch.float16, torch.float32)
+AUDITED = Audited(
+    more=({"whole_pixel": True},),
+    more_cuda=tuple(
+        {"stored": dtype, "whole_pixel": True}
+        for dtype in (torch.int16, torch.uint8, torch.float16, torch.float32)
+    ),
 )
 _TILES = ("s2l2a", "s2l2a nodata")
 THRESHOLDS = (

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from bench import sizes
-from bench.ops.work import Threshold, Work, nbytes, without_memory
+from bench.ops.work import Audited, Threshold, Work, nbytes, without_memory
 from seamo_fast.kernels import norm_pix_loss
 from seamo_fast.kernels._dtypes import accumulation
 
@@ -125,13 +125,12 @@ MANY: tuple[dict[str, Any], ...] = (  # for kernels that are not interpreted
 )
 EMPTY: tuple[dict[str, Any], ...] = ({"lead": (0,)}, {"lead": (2, 0)}, {"lead": (2, 0, 3)})
 SMALLEST: dict[str, Any] = {"lead": (1, 1, 2), "p": 16}  # where a call costs least
-NEEDED = [True]
-PRODUCTS: tuple[str, ...] = ()  # kernels of GPUs that multiply matrices
-STREAMS = ("forward", "backward", "loss", "gradient")  # those that only move memory
-AUDITED: tuple[dict[str, Any], ...] = ()  # what at_base takes, beside each dtype
-AUDITED_CUDA: tuple[dict[str, Any], ...] = (  # each dtype takes Triton a compilation of its own
-    {"dtype": torch.bfloat16, "goal": torch.float32},
-    {"dtype": torch.float16, "goal": torch.float32},
+AUDITED = Audited(
+    streams=("forward", "backward", "loss", "gradient"),
+    more_cuda=(
+        {"dtype": torch.bfloat16, "goal": torch.float32},
+        {"dtype": torch.float16, "goal": torch.float32},
+    ),
 )
 THRESHOLDS = (
     Threshold(("s2l2a",), ("eager",), 4),

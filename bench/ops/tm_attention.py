@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from bench import sizes
-from bench.ops.work import Threshold, Work, nbytes, without_memory
+from bench.ops.work import Audited, Threshold, Work, nbytes, without_memory
 from seamo_fast.kernels import tm_attention
 from seamo_fast.kernels._dtypes import accumulation
 
@@ -204,17 +204,16 @@ SMALLEST: dict[str, Any] = {
     "h": 1,
     "d": 8,
 }  # where a call costs least
-NEEDED = [True] * len(GRADIENTS)
-PRODUCTS = ("forward", "query_grad", "key_grad")  # kernels of GPUs that multiply matrices
-STREAMS: tuple[str, ...] = ()  # those that only move memory
 _PADDED = (32, 48, 80, 96, 128)  # widths, beside 64
-# what at_base takes, beside each dtype; few tokens have configurations of their own, 100 cut blocks
-AUDITED: tuple[dict[str, Any], ...] = (
-    *({"k": k} for k in (16, 32, 100)),
-    *({"d": d, "k": k} for d in _PADDED for k in (64, 100)),
-    *({"d": 96, "k": k} for k in (16, 32)),
-)
-AUDITED_CUDA: tuple[dict[str, Any], ...] = tuple(
-    {"dtype": dtype, "d": d} for dtype in (torch.float16, torch.float32) for d in _PADDED
+AUDITED = Audited(
+    products=("forward", "query_grad", "key_grad"),
+    more=(  # few tokens have configurations of their own, 100 cut blocks
+        *({"k": k} for k in (16, 32, 100)),
+        *({"d": d, "k": k} for d in _PADDED for k in (64, 100)),
+        *({"d": 96, "k": k} for k in (16, 32)),
+    ),
+    more_cuda=tuple(
+        {"dtype": dtype, "d": d} for dtype in (torch.float16, torch.float32) for d in _PADDED
+    ),
 )
 THRESHOLDS = (Threshold(("small",), (), 1.8),)

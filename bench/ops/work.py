@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -23,6 +23,24 @@ class Threshold(NamedTuple):
     least: float
     quantity: str = "ratio"
     both: bool = True  # forward and backward
+
+
+class Audited(NamedTuple):
+    """What the audit of GPU binaries has to know of an operation.
+
+    Attributes:
+        products: Kernels that multiply matrices.
+        streams: Kernels that only move memory.
+        more: What `at_base` takes, beside each dtype.
+        more_cuda: The same for CUDA alone: each takes Triton a compilation of its own.
+        needed: Which gradients are asked for; all if empty.
+    """
+
+    products: tuple[str, ...] = ()
+    streams: tuple[str, ...] = ()
+    more: tuple[dict[str, Any], ...] = ()
+    more_cuda: tuple[dict[str, Any], ...] = ()
+    needed: tuple[bool, ...] = ()
 
 
 def nbytes(*tensors: Tensor | None) -> int:
