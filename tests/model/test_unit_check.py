@@ -5,10 +5,9 @@ from __future__ import annotations
 import copy
 import io
 import pickle
-import re
 import warnings
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -25,12 +24,13 @@ from seamo_fast.data.demo.dataset import demo_shards
 from seamo_fast.data.packing.packer import pack
 from seamo_fast.data.packing.sources import open_source
 from seamo_fast.data.shards import ShardSet
-from seamo_fast.errors import DataError, UnitError, UnitWarning
+from seamo_fast.errors import DataError, UnitError
 from seamo_fast.modalities import Modality, get_modality
 from seamo_fast.model import ModelConfig, unit_check
 from seamo_fast.model.backbone import SeaMoBackbone, seamo_vit_tiny
 from seamo_fast.model.unit_check import UnitCheck
 from tests.factories import make_batch
+from tests.unit_warnings import said
 
 CONFIG = ModelConfig(
     width=32, depth=2, heads=2, image_size=32, decoder_width=16, decoder_depth=1, decoder_heads=2
@@ -56,19 +56,6 @@ def linear(seed: int = 0) -> Images:
 def make(strict: bool = False) -> SeaMoBackbone:
     torch.manual_seed(0)
     return SeaMoBackbone(CONFIG, [S2, S1], "pooled", strict).eval()
-
-
-@contextmanager
-def said(*expected: str) -> Iterator[None]:
-    """Expects these warnings and no others, each a regular expression."""
-    with warnings.catch_warnings(record=True) as seen:
-        warnings.simplefilter("always")
-        yield
-    texts = [str(each.message) for each in seen if each.category is UnitWarning]
-    assert len(texts) == len(expected), texts
-    for pattern, text in zip(expected, texts, strict=True):
-        assert re.search(pattern, text), text
-        assert "\n" not in text
 
 
 REFLECTANCE = r"^s2l2a: values .* look like reflectance.*unit dn, offset 0.*Multiply by 10000;"

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from seamo_fast.errors import UnitError, UnitWarning
+from seamo_fast.errors import UnitError
 from seamo_fast.finetune import main
 from seamo_fast.modalities import Modality, get_modality
 from seamo_fast.model import PRESETS
@@ -28,6 +25,7 @@ from seamo_fast.tasks.datasets.eurosat import EUROSAT_MS, EuroSAT
 from seamo_fast.tasks.full import finetune
 from seamo_fast.tasks.samples import Samples, load_samples, measure
 from tests.eurosat import CLASSES, make_eurosat, make_image, write
+from tests.unit_warnings import said
 
 MS = EUROSAT_MS.subset(("B2", "B4", "B8")).with_statistics(
     (1100.0, 1000.0, 2300.0), (300.0, 500.0, 1000.0), "test"
@@ -49,22 +47,11 @@ def images(count: int = 16, modality: Modality = MS) -> Tensor:
     return (mean + std * torch.randn(count, len(mean), 16, 16, generator=rng)).clamp(min=1)
 
 
-@contextmanager
-def said(*expected: str) -> Iterator[None]:
-    """Expects these warnings and no others, each by a part of its text."""
-    with warnings.catch_warnings(record=True) as seen:
-        warnings.simplefilter("always")
-        yield
-    texts = [str(each.message) for each in seen if each.category is UnitWarning]
-    assert len(texts) == len(expected), texts
-    assert all(part in text for part, text in zip(expected, texts, strict=True)), texts
-
-
 @pytest.mark.parametrize("head", [True, False])
 def test_prediction_and_features_of_a_probe(head: bool) -> None:
     with said():
         predict(make_model(), images(), torch.float32, head)
-    with said("eurosat_ms: values 0.0001 to "):
+    with said(r"eurosat_ms: values 0\.0001 to "):
         predict(make_model(), images(300) / 10000, torch.float32, head)
     with pytest.raises(UnitError, match=r"eurosat_ms: .* look like reflectance"):
         predict(make_model(strict=True), images() / 10000, torch.float32, head)
@@ -97,7 +84,7 @@ def test_a_saved_classifier_warns(tmp_path: Path) -> None:
 def test_statistics_of_samples_are_of_the_declared_unit() -> None:
     with said():
         measure(EUROSAT_MS.subset(("B2", "B4", "B8")), images(), "test")
-    with said("eurosat_ms: values 0.0001 to"):
+    with said(r"eurosat_ms: values 0\.0001 to"):
         measured = measure(EUROSAT_MS.subset(("B2", "B4", "B8")), images() / 10000, "test")
     with said():  # what fits its own statistics gives right features, whatever its unit is called
         make_model(measured)(images() / 10000)
@@ -118,7 +105,7 @@ def test_the_command_warns_of_the_dataset_or_stops(
         for number in range(1, 11):
             image = rng.integers(0, 4, (64, 64, 13)).astype(np.uint16)
             write(folder / name / f"{name}_{number}", image)
-    with said("eurosat_ms: values 0 to 3, mean 1."):
+    with said(r"eurosat_ms: values 0 to 3, mean 1\."):
         assert run(folder, tmp_path / "out") == 0
     assert not json.loads((tmp_path / "out" / "results.json").read_text())["config"]["strict"]
     with said():
