@@ -412,6 +412,26 @@ def test_products_of_another_baseline_among_geotiffs(tmp_path: Path, dtype: str)
     assert manifest.arrays["s2_10m"].dtype == dtype
 
 
+def test_of_two_passes_of_a_day_the_baseline_of_the_fuller_one_counts(tmp_path: Path) -> None:
+    mapping = series(
+        tmp_path,
+        format="geotiff",
+        seasons=1,
+        optical={
+            "bands": {name: n + 1 for n, name in enumerate(L2A.band_names)},
+            "files": r"(?P<place>\w+)/S2A_MSIL2A_(?P<date>\d{8}T\d{6})_N\d{4}_x\.tif",
+        },
+    )
+    cloud = scene(darkest=4000)
+    fuller, part = cloud, cloud.copy()
+    part[:, :8] = 0
+    write_image(tmp_path / "in/a/S2A_MSIL2A_20220301T100000_N0214_x.tif", part)
+    write_image(tmp_path / "in/a/S2A_MSIL2A_20220301T110000_N0400_x.tif", fuller)
+    (reading,) = open_source(tmp_path / "in", mapping=mapping).read("a")
+    np.testing.assert_array_equal(reading.arrays["s2"][0][0], fuller)
+    assert reading.baselines["s2"] == [4.0]
+
+
 def write_cubes(
     folder: Path, write_cube: Callable[..., None], tiles: Sequence[np.ndarray], first: str
 ) -> None:

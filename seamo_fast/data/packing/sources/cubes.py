@@ -56,8 +56,8 @@ class Cube(Protocol):
         """
         ...
 
-    def baseline(self, modality: str, day: date | None) -> float | None:
-        """Returns the processing baseline that the files of a tile are named by, if any."""
+    def baseline(self, modality: str, day: date | None, number: int = 0) -> float | None:
+        """Returns the processing baseline that an acquisition's files are named by, if any."""
         ...
 
     def bands(self, modality: str, day: date | None) -> Iterator[np.ndarray]:
@@ -207,7 +207,7 @@ class NetCDFCube:
         except (OSError, ValueError, RuntimeError) as error:
             raise TileError(str(error)) from error
 
-    def baseline(self, modality: str, day: date | None) -> float | None:
+    def baseline(self, modality: str, day: date | None, number: int = 0) -> float | None:
         """Returns None: the files of a tile have no names of their own."""
         return None
 

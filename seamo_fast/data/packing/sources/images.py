@@ -153,9 +153,9 @@ class ImageCube:
             raise TileError(self._twice[modality, day], "name")
         return _read_tile(self._mapping.modalities[modality], self._tiles[modality][day][number])
 
-    def baseline(self, modality: str, day: date | None) -> float | None:
-        """Returns the processing baseline in the path of a tile's first file, if any."""
-        path = next(iter(self._tiles[modality][day][0].values()))
+    def baseline(self, modality: str, day: date | None, number: int = 0) -> float | None:
+        """Returns the processing baseline in the path of an acquisition's first file, if any."""
+        path = next(iter(self._tiles[modality][day][number].values()))
         return product_baseline(str(path.relative_to(self._root)))
 
     def bands(self, modality: str, day: date | None) -> Iterator[np.ndarray]:

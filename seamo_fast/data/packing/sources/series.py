@@ -77,8 +77,9 @@ class Series:
             modalities={name: mapping.modalities[name] for name in names},
         )
         self._declared = {name: self._declare(name) for name in names}
-        self._twins = twins(self.items(), lambda item: _stem(item).casefold())
-        self.arrays = self._specify()
+        items = self.items()
+        self._twins = twins(items, lambda item: _stem(item).casefold())
+        self.arrays = self._specify(items)
         self.modalities = tuple(self._declared[name].modality for name in names)
         check_extents(self.modalities, self.arrays)
         self.settings = {
@@ -185,11 +186,11 @@ class Series:
         }
         return chosen, distant(item, dated, slots)
 
-    def _specify(self) -> dict[str, ArraySpec]:
+    def _specify(self, items: Sequence[str]) -> dict[str, ArraySpec]:
         """Settles what files decide by the first place; returns dtypes and sizes."""
         problem = f"looked for {self.looked_for}"
         specs: dict[str, list[ArraySpec]] = {}
-        for item in self.items():
+        for item in items:
             try:
                 with open_cube(self.path, item, self._mapping) as cube:
                     for name in self._declared:
@@ -231,13 +232,13 @@ class Series:
         pixels = cube.read(name, day)
         dtype = self._mapping.modalities[name].dtype or pixels.grids[0].dtype
         settled = self._declared[name].settled(pixels.said, np.dtype(dtype))
-        grids, _ = self._heeded(settled, pixels)
+        grids, _ = self._applied(settled, pixels)
         self._declared[name] = settled
         return grids
 
-    def _heeded(self, declared: Declared, pixels: Pixels) -> tuple[list[np.ndarray], list[Remark]]:
+    def _applied(self, declared: Declared, pixels: Pixels) -> tuple[list[np.ndarray], list[Remark]]:
         """Returns the pixels in the dtype of the mapping, and what is to be said of them."""
-        remarks = declared.heed(pixels)
+        remarks = declared.apply(pixels)
         dtype = self._mapping.modalities[declared.modality.name].dtype
         grids = pixels.grids
         return (grids if dtype is None else [_converted(each, dtype) for each in grids]), remarks
@@ -260,10 +261,11 @@ class Series:
             baselines: list[float | None] = [None] * self._mapping.seasons
             for t, day in chosen[name].items():
                 what = f"{item} {name}" + (f" {day}" if day else "")
-                tile = self._fullest(modality, cube, day, what, reading)
-                if tile is not None:
+                found = self._fullest(modality, cube, day, what, reading)
+                if found is not None:
+                    number, tile = found
                     valid[t], dates[t] = True, day
-                    baselines[t] = cube.baseline(name, day)
+                    baselines[t] = cube.baseline(name, day, number)
                     for array, values in zip(arrays, tile, strict=True):
                         array[t] = values
             reading.arrays[name], reading.dates[name] = arrays, dates
@@ -273,20 +275,24 @@ class Series:
 
     def _fullest(
         self, modality: Modality, cube: Cube, day: date | None, what: str, reading: Reading
-    ) -> list[np.ndarray] | None:
-        """Returns the fullest tile of a day, None after writing down why none can be used."""
+    ) -> tuple[int, list[np.ndarray]] | None:
+        """Returns number and tile of the fullest acquisition of a day.
+
+        None after writing down why none can be used.
+        """
         names = cube.passes(modality.name, day)
-        found = []
+        found, numbers = [], []
         for number, name in enumerate(names):
             where = what if len(names) == 1 else f"{what} ({name})"
             grids = self._checked(modality, cube, day, number, where, reading)
             if grids is not None:
                 found.append((name, grids))
+                numbers.append(number)
         if not found:
             return None
         best, noted = fullest(what, found, modality.nodata)
         reading.noted += noted
-        return found[best][1]
+        return numbers[best], found[best][1]
 
     def _checked(
         self,
@@ -300,7 +306,7 @@ class Series:
         """Returns a tile that can be used, None after writing down why there is none."""
         try:
             pixels = cube.read(modality.name, day, number)
-            grids, remarks = self._heeded(self._declared[modality.name], pixels)
+            grids, remarks = self._applied(self._declared[modality.name], pixels)
             reading.noted += remarks
             for array, values in zip(array_names(modality), grids, strict=True):
                 spec = self.arrays[array]
