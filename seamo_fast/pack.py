@@ -30,7 +30,7 @@ from seamo_fast.data.packing.packer import (
     pack_splits,
     remove_shards,
 )
-from seamo_fast.data.packing.sources import layout_names, open_source
+from seamo_fast.data.packing.sources import Source, layout_names, open_source
 from seamo_fast.data.packing.splits import Splits
 from seamo_fast.data.packing.verify import verify
 from seamo_fast.data.shards import Encoding, ShardSet
@@ -85,15 +85,12 @@ class PackSettings:
     fix_offset: bool = False
 
     def __post_init__(self) -> None:
-        if self.workers < 1:
-            raise ConfigError(f"workers must be 1 or more, but got {self.workers}")
+        _check_shared(self)
         source, out = self.source.resolve(), self.out.resolve()
         if out == source or source in out.parents:
             raise ConfigError(
                 f"{self.out} is inside the source {self.source}; name a folder outside of it"
             )
-        if self.split_cell and self.splits is None:
-            raise ConfigError("split_cell needs splits, such as --splits 0.9,0.05,0.05")
 
 
 @dataclass(frozen=True)
@@ -123,10 +120,24 @@ class CheckSettings:
     strict: bool = False
 
     def __post_init__(self) -> None:
-        if self.workers < 1:
-            raise ConfigError(f"workers must be 1 or more, but got {self.workers}")
-        if self.split_cell and self.splits is None:
-            raise ConfigError("split_cell needs splits, such as --splits 0.9,0.05,0.05")
+        _check_shared(self)
+
+
+def _check_shared(settings: PackSettings | CheckSettings) -> None:
+    if settings.workers < 1:
+        raise ConfigError(f"workers must be 1 or more, but got {settings.workers}")
+    if settings.split_cell and settings.splits is None:
+        raise ConfigError("split_cell needs splits, such as --splits 0.9,0.05,0.05")
+
+
+def _open(settings: PackSettings | CheckSettings) -> Source:
+    return open_source(
+        settings.source,
+        settings.layout,
+        mapping=settings.mapping,
+        seasons=settings.seasons,
+        modalities=settings.modalities,
+    )
 
 
 CHECK: Final = Command("pack --check", CheckSettings, check.__doc__, positional=True)
@@ -151,13 +162,7 @@ def _run(settings: PackSettings) -> None:
         settings.strict,
         settings.fix_offset,
     )
-    source = open_source(
-        settings.source,
-        settings.layout,
-        mapping=settings.mapping,
-        seasons=settings.seasons,
-        modalities=settings.modalities,
-    )
+    source = _open(settings)
     if settings.overwrite:
         remove_shards(plan)
     room = estimate(source, plan)
@@ -194,13 +199,7 @@ def _splits(settings: PackSettings | CheckSettings) -> Splits | None:
 
 def _check(settings: CheckSettings) -> None:
     splits = _splits(settings)
-    source = open_source(
-        settings.source,
-        settings.layout,
-        mapping=settings.mapping,
-        seasons=settings.seasons,
-        modalities=settings.modalities,
-    )
+    source = _open(settings)
     with progress_bar(source.estimate()) as bar:
         found = check.check(source, splits, workers=settings.workers, tick=bar.update)
     say(f"{found.samples} samples of {len(source.items())} items can be packed")

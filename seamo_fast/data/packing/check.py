@@ -51,14 +51,11 @@ class _Part:
             try:
                 for reading in self.source.read(item):
                     count()
-                    skipped += reading.skipped
+                    skipped += reading.left_out
                     noted += reading.noted
-                    if reading.empty:
-                        why = "no tile of it can be used"
-                        skipped.append(Remark(reading.id, why, "unusable"))
-                        continue
-                    names.append((reading.id, item))
-                    add_judged(tiles, reading, judge_reading(reading, self.source.modalities))
+                    if not reading.empty:
+                        names.append((reading.id, item))
+                        add_judged(tiles, reading, judge_reading(reading, self.source.modalities))
             except DataError as error:
                 count()
                 skipped.append(Remark(item, str(error), error.kind))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -82,15 +82,16 @@ class Plan:
         names = self.splits.names if self.splits else ()
         return {name: self.out / name for name in names} or {"": self.out}
 
-    def stops(self, skipped: Sequence[Remark], noted: Sequence[Remark]) -> Remark | None:
-        """Returns the first remark that ends packing, None if there is none."""
-        for remark in skipped:
-            if self.strict or self.on_bad == "stop":
-                return remark
-        for remark in noted:
-            if self.strict or (self.on_metadata == "stop" and remark.kind == "override"):
-                return remark
-        return None
+    def check(self, skipped: Iterable[Remark], noted: Iterable[Remark]) -> None:
+        """Raises _StopError with the first remark that ends packing."""
+        stops = [each for each in skipped if self.strict or self.on_bad == "stop"]
+        stops += [
+            each
+            for each in noted
+            if self.strict or (self.on_metadata == "stop" and each.kind == "override")
+        ]
+        for remark in stops:
+            raise _StopError(f"{remark.what}: {remark.why}")
 
     def settings(self, source: Source) -> dict[str, Any]:
         """Returns what decides the content of a shard, besides its items."""
@@ -175,11 +176,7 @@ class _Job:
                     count()
                     split = first if reading.empty else self._split(reading)
                     judged = judge_reading(reading, self.source.modalities, self.plan.fix_offset)
-                    skipped = [*reading.skipped]
-                    if reading.empty:
-                        why = "no tile of it can be used"
-                        skipped.append(Remark(reading.id, why, "unusable"))
-                    self._report(skipped, reading.noted, reports[split])
+                    self._report(reading.left_out, reading.noted, reports[split])
                     if not reading.empty:
                         yield split, reading, judged
             except DataError as error:
@@ -200,9 +197,7 @@ class _Job:
     def _report(
         self, skipped: Sequence[Remark], noted: Sequence[Remark], report: ShardReport
     ) -> None:
-        remark = self.plan.stops(skipped, noted)
-        if remark is not None:
-            raise _StopError(f"{remark.what}: {remark.why}")
+        self.plan.check(skipped, noted)
         report.skipped += skipped
         report.noted += noted
 
@@ -217,14 +212,12 @@ class _Job:
                 f"{target} was packed {why}; choose another "
                 "folder, or give --overwrite to delete the shards in this one"
             )
-        remark = self.plan.stops(report.skipped, report.noted)
-        if remark is not None:
-            raise _StopError(f"{remark.what}: {remark.why}")
+        self.plan.check(report.skipped, report.noted)
         return Shard(finished_entry(target), report, kept=True)
 
 
 class _StopError(SeaMoError):
-    """The first bad tile with on_bad="stop"."""
+    """The first remark that ends packing, as the plan says."""
 
 
 def pack_splits(
@@ -264,9 +257,23 @@ def pack_splits(
     if together is None:
         splits = plan.splits
         together = find_together(source, splits, workers=workers) if splits else Together()
-    remark = plan.stops([], together.remarks)
-    if remark is not None:
-        raise DataError(f"{remark.what}: {remark.why}")
+    try:
+        plan.check([], together.remarks)
+        found = _pack_shards(source, plan, workers, progress, tick, together)
+        return _finish(source, plan, found, together)
+    except _StopError as error:
+        raise DataError(str(error)) from None
+
+
+def _pack_shards(
+    source: Source,
+    plan: Plan,
+    workers: int,
+    progress: Callable[[str, Shard], None],
+    tick: Tick,
+    together: Together,
+) -> dict[str, list[Shard]]:
+    """Returns the shards of each split, packed or kept."""
     items = iter(source.items())
     chunks = list(iter(lambda: list(islice(items, plan.shard_size)), []))
     for folder in plan.folders.values():
@@ -283,12 +290,10 @@ def pack_splits(
             for split, shard in shards.items():
                 progress(split, shard)
                 found[split].append(shard)
-    except _StopError as error:
-        raise DataError(str(error)) from None
     finally:
         for folder in plan.folders.values():
             remove_partials(folder)
-    return _finish(source, plan, found, together)
+    return found
 
 
 def _finish(
@@ -314,9 +319,7 @@ def _finish(
         for split in filled
     }
     for remarks in noted.values():
-        remark = plan.stops([], remarks)
-        if remark is not None:
-            raise DataError(f"{remark.what}: {remark.why}")
+        plan.check([], remarks)
     for split in filled or list(found)[:1]:
         finished = _finished(plan.folders[split], found[split], noted.get(split, ()))
         manifests[split] = finished or write_manifest(

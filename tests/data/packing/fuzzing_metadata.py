@@ -1,4 +1,4 @@
-"""Changes what files say of their numbers, and reads the numbers as libraries do that heed nothing.
+"""Changes what files say of their numbers, and reads the numbers without it.
 
 `mutate(rng, root, path)` returns how, and whether packing must say something of it: True where the
 meaning of the numbers changes, False where it does not, None where it depends on other files.

@@ -53,6 +53,13 @@ class Reading:
         """Whether no group is valid."""
         return not any(any(flags) for flags in self.valid.values())
 
+    @property
+    def left_out(self) -> list[Remark]:
+        """The skipped tiles, and the sample itself if no tile of it can be used."""
+        if not self.empty:
+            return self.skipped
+        return [*self.skipped, Remark(self.id, "no tile of it can be used", "unusable")]
+
 
 class Source(Protocol):
     """A dataset on disk; picklable, so that worker processes can read it.

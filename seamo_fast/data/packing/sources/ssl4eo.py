@@ -231,7 +231,7 @@ class SSL4EO:
                 array[position] = values
         channels = range(len(modality.bands))
         pixels = Pixels([*out], tuple(said[c] for c in channels), tuple(masks[c] for c in channels))
-        remarks = self._declared[modality.name].heed(pixels)
+        remarks = self._declared[modality.name].apply(pixels)
         if not any_measured(out, 0):
             raise TileError("every pixel is nodata (0 or NaN in all bands)", "unmeasured")
         check_bands(modality, out)

@@ -155,7 +155,7 @@ class SSL4EOZarr:
                 series = file.read(place)
                 spec = self.arrays[array_names(modality)[0]]
                 check_tile(what, series.tiles[0], spec.dtype, spec.shape[1:])
-                reading.noted += _heed(self._declared[modality.name], series)
+                reading.noted += _apply(self._declared[modality.name], series)
             except (DataError, TileError) as error:
                 reading.skipped.append(Remark(what, str(error), error.kind))
                 continue
@@ -256,7 +256,7 @@ class SSL4EOZarr:
                 if tiles.dtype.name not in DTYPES:
                     raise DataError(f"{item} holds {tiles.dtype}")
                 settled = declared.settled([series.said] * len(modality.bands), tiles.dtype)
-                _heed(settled, series)
+                _apply(settled, series)
             except (DataError, TileError, IndexError) as error:
                 problem = problem or str(error)
                 continue
@@ -267,10 +267,10 @@ class SSL4EOZarr:
         )
 
 
-def _heed(declared: Declared, series: Series) -> list[Remark]:
+def _apply(declared: Declared, series: Series) -> list[Remark]:
     """Marks in place what the file says is not measured; returns what is to be said of it."""
     said = (series.said,) * len(declared.modality.bands)
-    remarks = [remark for tile in series.tiles for remark in declared.heed(Pixels([tile], said))]
+    remarks = [remark for tile in series.tiles for remark in declared.apply(Pixels([tile], said))]
     return list(dict.fromkeys(remarks))
 
 

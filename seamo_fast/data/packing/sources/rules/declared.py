@@ -94,7 +94,7 @@ class Declared:
             )
         return next(iter(lines))
 
-    def heed(self, tile: Pixels) -> list[Remark]:
+    def apply(self, tile: Pixels) -> list[Remark]:
         """Marks in place what files say is not measured; returns what is to be said of it.
 
         Raises:
