@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--full",
         action="store_true",
-        help="all sizes, dtypes and contestants (half an hour), not just the strongest rivals",
+        help="all sizes, dtypes and contestants (an hour), not just the strongest rivals",
     )
 
 
@@ -44,7 +45,7 @@ def pytest_benchmark_update_machine_info(
     machine_info["capability"] = torch.backends.cpu.get_cpu_capability()
     machine_info["threads"] = torch.get_num_threads()
     machine_info["gpu"] = torch.cuda.get_device_name() if torch.cuda.is_available() else None
-    machine_info["command"] = " ".join(("pytest", *map(str, config.invocation_params.args)))
+    machine_info["command"] = shlex.join(("pytest", *map(str, config.invocation_params.args)))
 
 
 @pytest.fixture(scope="session")
