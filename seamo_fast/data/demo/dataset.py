@@ -10,6 +10,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -25,7 +26,8 @@ from seamo_fast.randomness import generator
 
 # Part of the folder name: raise it whenever the same arguments give other bytes.
 VERSION: Final = 1
-OPTICAL: Final = get_modality("s2l2a")
+# by band, as the first of this version were described; its stripes are empty in all bands
+OPTICAL: Final = replace(get_modality("s2l2a"), nodata_rule="band")
 RADAR: Final = get_modality("s1grd")
 _PIXEL: Final = 10.0
 # A tile must divide into whole pixels of the coarsest grid, 60 m.
