@@ -17,6 +17,8 @@ UNITS: Final = ("dn", "db", "reflectance", "uint8")
 NodataRule = Literal["band", "pixel"]
 NODATA_RULES: Final[tuple[NodataRule, ...]] = get_args(NodataRule)
 MISSING_DATE: Final = -(2**31)  # days since 1970-01-01 of a group whose date is unknown
+FIRST_DATE: Final = -25567  # 1900-01-01; no image of the Earth from above is older
+LAST_DATE: Final = 84006  # 2200-01-01; YYYYMMDD, seconds and other units of time are beyond
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ class ModelConfig:
             the previous season along; `none` no fusion.
         fusion_depth: Fusion blocks.
         fusion_window: Largest distance |t - t'| of seasons that attend to one another
-            (None: all).
+            (None: all). Missing seasons between them count.
         date_embedding: Add a day-of-year embedding to every group that has a date.
         norm_pix: Predict pixels normalised within their patch, as MAE does.
     """

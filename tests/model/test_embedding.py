@@ -18,6 +18,15 @@ def test_day_of_year_equals_the_calendar() -> None:
     start = datetime.date(1970, 1, 1)
     expected = [(start + datetime.timedelta(int(day))).timetuple().tm_yday for day in days.tolist()]
     assert day_of_year(days).tolist() == expected
+    assert day_of_year(days.long()).tolist() == expected
+
+
+@pytest.mark.parametrize("dtype", [torch.int16, torch.uint8, torch.float32, torch.bool])
+def test_dates_that_may_overflow_or_be_no_days_are_refused(dtype: torch.dtype) -> None:
+    dates = torch.zeros(2, 2, dtype=dtype)
+    for function in (day_of_year, DateEmbedding(8)):
+        with pytest.raises(ValueError, match=f"dates must be int32 or int64, .*but got {dtype}"):
+            function(dates)
 
 
 def test_date_embedding_is_harmonic_and_zero_without_date() -> None:
