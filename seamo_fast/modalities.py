@@ -14,6 +14,12 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Final, Literal, NamedTuple, get_args
 
 UNITS: Final = ("dn", "db", "reflectance", "uint8")
+# Magnitudes beyond what a unit can have, by orders of magnitude. Fill values are beyond: -9999 in
+# decibels, 1e30. Digital numbers in place of reflectance, or hundredths of decibels, are not: they
+# are values of another unit, which `seamo_fast.units` names.
+_LIMITS: Final = {"dn": 1e6, "db": 9e3, "reflectance": 9e3, "uint8": 9e3}
+_LIMIT_STDS: Final = 10  # that statistics may be away from 0 whatever the unit is called
+_LARGEST: Final = 3.4028234663852886e38  # finite float32
 NodataRule = Literal["band", "pixel"]
 NODATA_RULES: Final[tuple[NodataRule, ...]] = get_args(NodataRule)
 MISSING_DATE: Final = -(2**31)  # days since 1970-01-01 of a group whose date is unknown
@@ -69,10 +75,10 @@ class Modality:
         std: Standard deviation of each band's stored values, or None if unknown.
         offset: Constant that the producer added; physical value = (stored - offset) / scale.
         scale: Stored steps per physical unit.
-        nodata: Stored value that means "not measured"; NaN always does.
+        nodata: Stored value that means "not measured"; NaN and what is beyond `limit` always do.
         nodata_rule: Where `nodata` does: "band" anywhere; "pixel" where each band holds it, or NaN
-            or infinity (of another grid the pixel at the centre counts), because a single band may
-            have it as a value.
+            or what is beyond `limit` (of another grid the pixel at the centre counts), because a
+            single band may have it as a value.
         release: Whose data the statistics describe.
         composite: Bands shown as red, green and blue.
     """
@@ -136,6 +142,15 @@ class Modality:
         """Where each published channel stands when the grids are laid one after the other."""
         concatenated = [channel for grid in self.grids for channel in grid.bands]
         return tuple(concatenated.index(channel) for channel in range(len(self.bands)))
+
+    @property
+    def limit(self) -> float:
+        """The largest magnitude that a stored value can have; larger ones were not measured."""
+        described = [
+            abs(mean) + _LIMIT_STDS * std
+            for mean, std in zip(self.mean or (), self.std or (), strict=False)
+        ]
+        return min(max(_LIMITS[self.unit], *described), _LARGEST)
 
     def normalization(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Returns (shift, scale) of each band: normalised = (stored - shift) * scale.

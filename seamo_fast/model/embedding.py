@@ -30,6 +30,7 @@ class PatchEmbed(nn.Module):
         self.channels = [len(grid.bands) for grid in modality.grids]
         self.nodata = modality.nodata
         self.whole_pixel = modality.nodata_rule == "pixel"
+        self.limit = modality.limit
         self.patch_size = patch_size
         self.weight = nn.Parameter(torch.empty(width, channels, patch_size, patch_size))
         self.bias = nn.Parameter(torch.zeros(width))
@@ -77,6 +78,7 @@ class PatchEmbed(nn.Module):
             patch_size=self.patch_size,
             nodata=self.nodata,
             whole_pixel=self.whole_pixel,
+            limit=self.limit,
             dtype=dtype or compute_dtype(boxes.device, self.weight.dtype),
         )
 
