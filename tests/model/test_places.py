@@ -108,7 +108,7 @@ def valid_groups(draw: st.DrawFn) -> Tensor:
 
 
 @pytest.mark.parametrize("mode", MODES)
-@settings(max_examples=15)
+@settings(max_examples=15, deadline=None)
 @given(valid=valid_groups(), seed=SEEDS)
 def test_a_place_gives_the_same_alone_and_among_others(
     mode: FusionMode, valid: Tensor, seed: int
@@ -131,7 +131,7 @@ def test_a_place_gives_the_same_alone_and_among_others(
 
 
 @pytest.mark.parametrize("mode", MODES)
-@settings(max_examples=10)
+@settings(max_examples=10, deadline=None)
 @given(valid=valid_groups(), value=st.sampled_from([0.0, 123.0, *POISON]), seed=SEEDS)
 def test_padding_changes_nothing(mode: FusionMode, value: float, valid: Tensor, seed: int) -> None:
     model = backbone(mode)
@@ -202,7 +202,7 @@ def test_seasons_at_the_end_do_not_move_a_window(mode: FusionMode) -> None:
 
 
 @pytest.mark.parametrize("mode", MODES)
-@settings(max_examples=10)
+@settings(max_examples=10, deadline=None)
 @given(valid=valid_groups(), poison=st.sampled_from(POISON), seed=SEEDS)
 def test_gradients_are_those_of_the_places_alone_whatever_invalid_groups_hold(
     mode: FusionMode, valid: Tensor, poison: float, seed: int
