@@ -1,18 +1,21 @@
-"""Files that are written whole or not at all, that are regular, and what a full disk says."""
+"""Files that are regular, or written whole or not at all; folders of one process at a time."""
 
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import os
 import shutil
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import BinaryIO, Final, TextIO
 
-from seamo_fast.errors import DataError
+from seamo_fast.errors import ConfigError, DataError
+
+_LOCK: Final = ".lock"
 
 _KINDS: Final = {
     stat.S_IFDIR: (errno.EISDIR, "a folder"),
@@ -43,6 +46,65 @@ def check_regular(path: Path) -> None:
     if not stat.S_ISREG(mode):
         number, kind = _KINDS[stat.S_IFMT(mode)]
         raise OSError(number, f"it is {kind}; expected a regular file", str(path))
+
+
+@contextmanager
+def locked(folder: Path, what: str, other: str) -> Iterator[None]:
+    """Makes the folder and keeps other processes out of it.
+
+    The operating system drops the lock with the process, so a killed one leaves none behind. A
+    folder that was made here and is left empty is removed.
+
+    Args:
+        folder: What only one process may write.
+        what: What messages call it.
+        other: Where they say what to do instead: what another folder is given as.
+
+    Raises:
+        ConfigError: Another process has it, or it cannot be made or locked.
+    """
+    made = not folder.exists()
+    try:
+        with _locked_file(folder, what, other) as file:
+            with suppress(OSError):  # on a full disk the lock holds, but names no process
+                os.ftruncate(file.fileno(), 0)
+                os.write(file.fileno(), str(os.getpid()).encode())
+            try:
+                yield
+            finally:
+                with suppress(OSError):
+                    (folder / _LOCK).unlink()
+    finally:
+        if made:
+            with suppress(OSError):  # it holds something
+                folder.rmdir()
+
+
+def _locked_file(folder: Path, what: str, other: str) -> TextIO:
+    path = folder / _LOCK
+    while True:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            file = path.open("a+", encoding="utf-8")
+        except OSError as error:
+            raise ConfigError(f"{what} {folder} cannot be written: {error.strerror}") from error
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):
+            file.seek(0)
+            process = file.read().strip()
+            file.close()
+            raise ConfigError(
+                f"{what} {folder} is in use by process {process}; wait for it, or choose another "
+                f"{other}"
+            ) from None
+        except OSError as error:
+            file.close()
+            raise ConfigError(f"{what} {folder} cannot be locked: {error.strerror}") from error
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                return file
+        file.close()  # the process that had it has removed it since
 
 
 @contextmanager

@@ -43,6 +43,8 @@ class ShardReport:
         statistics: Of the modalities that came without: name -> `BandStatistics.to_dict`.
         radiometry: How the tiles of Sentinel-2 were judged (`seamo_fast.data.packing.offsets`):
             name -> `JudgedTiles.to_dict`.
+        files: What the files of each item were (`seamo_fast.data.packing.fingerprint`); empty in
+            shards of earlier versions.
     """
 
     items: list[str] = field(default_factory=list)
@@ -51,6 +53,7 @@ class ShardReport:
     noted: list[Remark] = field(default_factory=list)
     statistics: dict[str, dict[str, Any]] = field(default_factory=dict)
     radiometry: dict[str, dict[str, Any]] = field(default_factory=dict)
+    files: list[str] = field(default_factory=list)
 
     @classmethod
     def load(cls, folder: Path) -> ShardReport:
@@ -70,13 +73,18 @@ class ShardReport:
             ) from error
         return report
 
-    def to_dict(self) -> dict[str, Any]:
-        """Returns what report.json holds; without `radiometry` where nothing was judged."""
+    def save(self, folder: Path, needed: int = 0) -> None:
+        """Writes `folder/report.json`, without `radiometry` and `files` where they are empty.
+
+        Raises:
+            DataError: The disk is full (`needed` bytes are needed for the shard).
+        """
         remarks = {name: [each._asdict() for each in getattr(self, name)] for name in _REMARKS}
         fields = {**asdict(self), **remarks}
-        if not self.radiometry:
-            del fields["radiometry"]
-        return fields
+        for name in ("radiometry", "files"):
+            if not fields[name]:
+                del fields[name]
+        write_json(folder / "report.json", fields, needed)
 
 
 _REMARKS: Final = ("skipped", "noted")
@@ -210,7 +218,7 @@ class ShardFolder:
             for file in self._files.values():
                 file.close()
         records = write_json(self._partial / "records.json", self._records, self._needed)
-        write_json(self._partial / "report.json", report.to_dict(), self._needed)
+        report.save(self._partial, self._needed)
         with writing(self._target):
             self._partial.rename(self._target)
             sync(self._target.parent)

@@ -53,6 +53,9 @@ class Made:
     broken: tuple[int, ...] = ()
     read_items: list[str] = field(default_factory=list)
 
+    def files(self, item: str) -> list[Path]:
+        return []
+
     def estimate(self) -> int:
         return self.count
 

@@ -39,12 +39,14 @@ class ImageSample:
         tiles: For each modality its times, None for files without one, and the files of each.
         twice: Modality and day of tiles of which a band comes twice, and both files.
         problems: Files that could not be placed, and why.
+        files: All files, those that cannot be used too.
     """
 
     place: str
     tiles: dict[str, dict[datetime | None, Tile]] = field(default_factory=dict)
     twice: dict[tuple[str, date | None], str] = field(default_factory=dict)
     problems: list[Remark] = field(default_factory=list)
+    files: list[Path] = field(default_factory=list)
 
     def add(self, modality: str, time: datetime | None, band: str, path: Path, root: Path) -> None:
         """Takes in a file; where there is one of the same band, neither can be used."""
@@ -75,12 +77,13 @@ def index_images(root: Path, key: str) -> dict[str, ImageSample]:
             groups = {group: text or "" for group, text in match.groupdict().items()}
             sample, place = mapping.sample.format(**groups), mapping.place.format(**groups)
             found = samples.setdefault(sample, ImageSample(place))
+            found.files.append(root / name)
             try:
                 time = _time(groups)
             except ValueError as error:
                 found.problems.append(Remark(name, str(error), "date"))
                 continue
-            found.add(modality, time, groups.get("band", ""), root / name, root)
+            found.add(modality, time, groups.get("band", ""), found.files[-1], root)
     return dict(sorted(samples.items()))
 
 
