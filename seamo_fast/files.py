@@ -36,6 +36,21 @@ def open_regular(path: Path) -> BinaryIO:
     return path.open("rb")
 
 
+def read_regular(path: Path, most: int) -> bytes:
+    """Returns the bytes of a file.
+
+    Raises:
+        OSError: As `open_regular`, or it has more than `most` bytes.
+    """
+    with open_regular(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > most:
+            raise OSError(
+                errno.EFBIG, f"it has {size:,} bytes; expected at most {most:,}", str(path)
+            )
+        return file.read(most)
+
+
 def check_regular(path: Path) -> None:
     """Refuses what is no regular file, for libraries that open a path themselves.
 

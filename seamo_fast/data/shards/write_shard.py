@@ -27,7 +27,7 @@ from seamo_fast.data.shards.manifest import (
 )
 from seamo_fast.data.shards.remarks import Remark
 from seamo_fast.errors import DataError
-from seamo_fast.files import sync, write_json, writing
+from seamo_fast.files import open_regular, sync, write_json, writing
 from seamo_fast.modalities import Modality
 
 
@@ -63,7 +63,8 @@ class ShardReport:
             DataError: It is missing or damaged.
         """
         try:
-            report = cls(**json.loads((folder / "report.json").read_bytes()))
+            with open_regular(folder / "report.json") as file:
+                report = cls(**json.load(file))
             report.skipped = [_remark(each) for each in report.skipped]
             report.noted = [_remark(each) for each in report.noted]
         except (OSError, ValueError, TypeError) as error:
@@ -232,7 +233,8 @@ def finished_entry(folder: Path) -> ShardEntry:
         DataError: Its records.json is missing or damaged.
     """
     try:
-        data = (folder / "records.json").read_bytes()
+        with open_regular(folder / "records.json") as file:
+            data = file.read()
         return ShardEntry(folder.name, len(json.loads(data)), zlib.crc32(data))
     except (OSError, ValueError) as error:
         raise DataError(f"{folder} is damaged ({error}); delete it and run again") from error

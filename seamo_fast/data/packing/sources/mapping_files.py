@@ -18,8 +18,10 @@ from seamo_fast.data.packing.sources.mapping import (
     file_patterns,
 )
 from seamo_fast.errors import DataError
+from seamo_fast.files import read_regular
 from seamo_fast.modalities import get_modality
 
+_MOST: Final = 2**20  # bytes of a mapping
 _ALIKE: Final = ("unit", "scale", "offset", "nodata", "composite")
 _OF_STATISTICS: Final = ("unit", "scale", "offset")  # with others, mean and std would be others
 
@@ -44,16 +46,17 @@ def load_mapping(name: str) -> Mapping:
     """
     packaged = _packaged()
     where = Path(name)
+    if where.suffix not in (".yaml", ".yml"):
+        where = packaged / f"{name}.yaml"
     try:
-        if where.suffix in (".yaml", ".yml"):
-            text = where.read_text()
-        else:
-            text = (packaged / f"{name}.yaml").read_text()
-    except OSError:
+        text = read_regular(where, _MOST)
+    except FileNotFoundError:
         raise DataError(
             f"there is no mapping {name!r}; give a .yaml file or one of "
             f"{', '.join(packaged_mappings())}"
         ) from None
+    except OSError as error:
+        raise DataError(f"mapping {name} cannot be read: {error.strerror}") from error
     try:
         data = _fields(Mapping, yaml.safe_load(text), "the mapping")
         modalities = data["modalities"]

@@ -13,20 +13,22 @@ from typing import Final, NamedTuple
 
 import imagecodecs
 import numpy as np
-import tifffile
 
 from seamo_fast.data.packing.sources.base import TileError, check_tile
 from seamo_fast.data.packing.sources.formats.names import on_disk
 from seamo_fast.data.packing.sources.formats.tiff_images import read_tiff
 from seamo_fast.data.packing.sources.rules.declared import registered
 from seamo_fast.data.shards import Remark
+from seamo_fast.data.shards.tiff import open_tiff
 from seamo_fast.errors import DataError
+from seamo_fast.files import read_regular
 from seamo_fast.modalities import Modality
 
 TIFF_SUFFIXES: Final = (".tif", ".tiff")
 PICTURE_SUFFIXES: Final = (".jpg", ".jpeg", ".png")
 SUFFIXES: Final = TIFF_SUFFIXES + PICTURE_SUFFIXES
 MAX_VALUES: Final = 2**27
+_MOST_BYTES: Final = 2**28  # of a JPEG or PNG file
 _PNG_START: Final = b"\x89PNG\r\n\x1a\n"
 _PALETTE: Final = 3
 _LOG = logging.getLogger(__name__)
@@ -102,7 +104,7 @@ def read_georeference(path: Path) -> Georeference | None:
     """
     path = on_disk(path)
     try:
-        with tifffile.TiffFile(path) as file:
+        with open_tiff(path) as file:
             tags = file.pages.first.geotiff_tags or {}
         if not {"ModelTiepoint", "ModelPixelScale"} <= tags.keys():
             return None
@@ -158,7 +160,7 @@ def _check(
 
 
 def _read_jpeg(path: Path, dtypes: Sequence[str], shape: Shape) -> np.ndarray:
-    data = path.read_bytes()
+    data = read_regular(path, _MOST_BYTES)
     found = _jpeg_size(data)
     if found is None:
         raise TileError(f"{path.name} cannot be read: it has no JPEG frame header")
@@ -183,7 +185,7 @@ def _jpeg_size(data: bytes) -> list[int] | None:
 
 
 def _read_png(path: Path, dtypes: Sequence[str], shape: Shape) -> np.ndarray:
-    data = path.read_bytes()
+    data = read_regular(path, _MOST_BYTES)
     if data[:8] != _PNG_START or data[12:16] != b"IHDR" or len(data) < 33:
         raise TileError(f"{path.name} cannot be read: it is no PNG")
     width, height, depth, colour = struct.unpack_from(">IIBB", data, 16)
