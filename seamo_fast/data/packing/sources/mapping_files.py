@@ -21,7 +21,17 @@ from seamo_fast.errors import DataError
 from seamo_fast.files import read_regular
 from seamo_fast.modalities import get_modality
 
+# what impossible settings raise
+_WRONG: Final = (
+    yaml.YAMLError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    OverflowError,
+    RecursionError,
+)
 _MOST: Final = 2**20  # bytes of a mapping
+_MOST_VALUES: Final = 10_000
 _ALIKE: Final = ("unit", "scale", "offset", "nodata", "composite")
 _OF_STATISTICS: Final = ("unit", "scale", "offset")  # with others, mean and std would be others
 
@@ -58,17 +68,34 @@ def load_mapping(name: str) -> Mapping:
     except OSError as error:
         raise DataError(f"mapping {name} cannot be read: {error.strerror}") from error
     try:
-        data = _fields(Mapping, yaml.safe_load(text), "the mapping")
+        data = _fields(Mapping, _checked(yaml.safe_load(text)), "the mapping")
         modalities = data["modalities"]
         if not isinstance(modalities, dict) or not modalities:
             raise ValueError("modalities must map names to their settings")
         data["modalities"] = {str(key): _modality(key, value) for key, value in modalities.items()}
-        data["recognise"] = tuple(data.get("recognise", ()))
+        data["recognise"] = _names(
+            data.get("recognise", ()), "recognise must be a list of patterns"
+        )
         mapping = Mapping(**data)
         mapping.check()
-    except (yaml.YAMLError, ValueError, TypeError, AttributeError, RecursionError) as error:
-        raise DataError(f"mapping {name}: {error}") from error
+    except _WRONG as error:
+        raise DataError(f"mapping {name}: {' '.join(str(error).split())}") from error
     return mapping
+
+
+def _checked(tree: Any) -> Any:
+    """Raises ValueError if what references stand for makes a tree of so many values."""
+    waiting, found = [tree], 0
+    while waiting:
+        each = waiting.pop()
+        found += 1
+        if found + len(waiting) > _MOST_VALUES:
+            raise ValueError(f"it holds more than {_MOST_VALUES} values")
+        if isinstance(each, MappingType):
+            waiting += [*each.keys(), *each.values()]
+        elif isinstance(each, (list, tuple, set)):
+            waiting += each
+    return tree
 
 
 def _modality(key: object, value: object) -> ModalityMapping:
@@ -77,10 +104,16 @@ def _modality(key: object, value: object) -> ModalityMapping:
         value = _filled_in(value, where)
     data = _fields(ModalityMapping, value, where)
     data["files"] = file_patterns(data.get("files", ""))
-    if isinstance(data.get("composite"), str):
-        raise ValueError(f"modality {key!r}: composite must be a list of bands")
-    data["composite"] = tuple(data.get("composite", ()))
+    data["composite"] = _names(
+        data.get("composite", ()), f"{where}: composite must be a list of bands"
+    )
     return ModalityMapping(**data)
+
+
+def _names(value: object, expected: str) -> tuple[str, ...]:
+    if not isinstance(value, (list, tuple)) or not all(isinstance(each, str) for each in value):
+        raise ValueError(f"{expected}, but got {value!r}")
+    return tuple(value)
 
 
 def _filled_in(given: MappingType[str, Any], where: str) -> dict[str, Any]:
