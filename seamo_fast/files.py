@@ -8,8 +8,9 @@ import json
 import os
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from itertools import count
 from pathlib import Path
 from typing import BinaryIO, Final, TextIO
 
@@ -120,6 +121,71 @@ def _locked_file(folder: Path, what: str, other: str) -> TextIO:
             if os.path.samestat(os.fstat(file.fileno()), path.stat()):
                 return file
         file.close()  # the process that had it has removed it since
+
+
+def move_aside(folder: Path, names: Iterable[str]) -> Path | None:
+    """Moves what a folder has of an earlier run into a subfolder previous-1, previous-2 ...
+
+    Args:
+        folder: The folder.
+        names: What a run leaves in it.
+
+    Returns:
+        The subfolder, None if nothing was there.
+    """
+    present = [folder / name for name in names if (folder / name).exists()]
+    if not present:
+        return None
+    target = next(t for n in count(1) if not (t := folder / f"previous-{n}").exists())
+    target.mkdir()
+    for path in present:
+        path.rename(target / path.name)
+    return target
+
+
+@contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """Makes a folder that nobody had: `path`, else `path-2`, `path-3` ...; removed if left empty.
+
+    Raises:
+        OSError: It cannot be made.
+    """
+    for folder in _spellings(path):
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        break
+    try:
+        yield folder
+    finally:
+        with suppress(OSError):  # it holds something
+            folder.rmdir()
+
+
+@contextmanager
+def named_folder(named: str | None, path: Path) -> Iterator[Path]:
+    """Makes the folder that a user named, whatever it holds; without a name as `new_folder`.
+
+    Raises:
+        OSError: It cannot be made.
+    """
+    if named is None:
+        with new_folder(path) as folder:
+            yield folder
+    else:
+        Path(named).mkdir(parents=True, exist_ok=True)
+        yield Path(named)
+
+
+def new_name(path: Path) -> Path:
+    """Returns a name that is not taken: that of `path`, else one with -2, -3 ... at its end."""
+    return next(each for each in _spellings(path) if not each.exists())
+
+
+def _spellings(path: Path) -> Iterator[Path]:
+    yield path
+    yield from (path.with_stem(f"{path.stem}-{number}") for number in count(2))
 
 
 @contextmanager

@@ -22,7 +22,8 @@ class FinetuneConfig:
             `none` for random weights.
         model: Size of the model; null for the checkpoint's, or tiny without one.
         method: `linear` trains a linear probe on frozen features, `full` all parameters.
-        output: Folder of the results; null for runs/<dataset>-<method>-<checkpoint>.
+        output: Folder of the results; null for runs/<dataset>-<method>-<checkpoint>, with -2, -3
+            ... at its end where there is one.
         epochs: Passes over the training images (`full`); validation chooses one.
         batch_size: Images a step.
         blr: Base learning rate (`full`); the peak is blr * batch_size / 256, at the defaults that

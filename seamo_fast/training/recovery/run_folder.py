@@ -72,13 +72,6 @@ def check_same(start: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> N
 
 
 def _move_aside(folder: Path, warn: Callable[[str], None]) -> None:
-    present = [folder / name for name in _CONTENTS if (folder / name).exists()]
-    if not present:
-        return
-    number = 1
-    while (target := folder / f"previous-{number}").exists():
-        number += 1
-    target.mkdir()
-    for path in present:
-        path.rename(target / path.name)
-    warn(f"the earlier run was moved to {target}")
+    target = files.move_aside(folder, _CONTENTS)
+    if target is not None:
+        warn(f"the earlier run was moved to {target}")
