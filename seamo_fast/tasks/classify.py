@@ -134,7 +134,8 @@ def _open(config: FinetuneConfig, weights: Weights | None) -> tuple[EuroSAT, Mod
 
 
 def _load(dataset: EuroSAT, config: FinetuneConfig) -> _Parts:
-    parts = _Parts(*(load_samples(dataset, part, config.on_bad) for part in dataset.split()))
+    split = dataset.split()
+    parts = _Parts(*(load_samples(dataset, part, config.on_bad) for part in split))
     train, val, test = (len(part) for part in parts)
     _LOG.info(
         f"{dataset.kind}: {len(dataset.classes)} classes; images: {train} training, {val} "
@@ -144,6 +145,13 @@ def _load(dataset: EuroSAT, config: FinetuneConfig) -> _Parts:
         _LOG.warning(f"skipped: {reason}")
     if parts.skipped:
         _LOG.warning(f"skipped {len(parts.skipped)} images; {RESULTS} names each")
+    lost = sorted({dataset.labels[n] for n in split.train} - set(parts.train.labels.tolist()))
+    if lost:
+        names = ", ".join(dataset.classes[n] for n in lost)
+        raise DataError(
+            f"{config.data}: no training image of {names} can be read "
+            f"({parts.train.skipped[0]}); restore the images, or remove the class"
+        )
     if len(parts.train.labels.unique()) < 2:
         raise DataError(f"{config.data} must hold at least two classes")
     return parts

@@ -132,6 +132,7 @@ def test_a_mapping_of_the_package_is_a_layout(
 
     class Series:
         layout = "series"
+        arrays: ClassVar[dict[str, ArraySpec]] = {}
 
         def __init__(self, *arguments: Any) -> None:
             given.append(arguments)
