@@ -67,6 +67,8 @@ class ShardReport:
                 report = cls(**json.load(file))
             report.skipped = [_remark(each) for each in report.skipped]
             report.noted = [_remark(each) for each in report.noted]
+            if report.files and len(report.files) != len(report.items):
+                raise ValueError(f"{len(report.files)} files for {len(report.items)} items")
         except (OSError, ValueError, TypeError) as error:
             raise DataError(
                 f"{folder} exists but was not written by this program ({error}); "

@@ -50,9 +50,11 @@ def difference(items: Sequence[str], before: Sequence[str], now: Sequence[str]) 
 
     Args:
         items: Of a shard.
-        before: Their fingerprints when they were packed.
+        before: Their fingerprints when they were packed; none in shards of earlier versions.
         now: Those of today.
     """
+    if not before:
+        return ""
     changed = [n for n, (old, new) in enumerate(zip(before, now, strict=True)) if old != new]
     if not changed:
         return ""
