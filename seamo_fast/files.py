@@ -10,7 +10,7 @@ import shutil
 import stat
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from itertools import count
+from itertools import chain, count
 from pathlib import Path
 from typing import BinaryIO, Final, TextIO
 
@@ -150,7 +150,8 @@ def new_folder(path: Path) -> Iterator[Path]:
     Raises:
         OSError: It cannot be made.
     """
-    for folder in _spellings(path):
+    for number in count(1):
+        folder = path if number == 1 else path.with_name(f"{path.name}-{number}")
         try:
             folder.mkdir(parents=True)
         except FileExistsError:
@@ -180,12 +181,8 @@ def named_folder(named: str | None, path: Path) -> Iterator[Path]:
 
 def new_name(path: Path) -> Path:
     """Returns a name that is not taken: that of `path`, else one with -2, -3 ... at its end."""
-    return next(each for each in _spellings(path) if not each.exists())
-
-
-def _spellings(path: Path) -> Iterator[Path]:
-    yield path
-    yield from (path.with_stem(f"{path.stem}-{number}") for number in count(2))
+    others = (path.with_stem(f"{path.stem}-{number}") for number in count(2))
+    return next(each for each in chain([path], others) if not each.exists())
 
 
 @contextmanager

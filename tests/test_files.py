@@ -152,3 +152,42 @@ def test_what_cannot_be_written_is_named(tmp_path: Path, small_disk: Callable[[i
     with pytest.raises(DataError, match=r"4\.2 MB are needed for this shard and 0\.\d MB are free"):
         files.write_json(disk / "x.json", "x" * 2**20, needed=4_200_000)
     assert list(disk.iterdir()) == []
+
+
+def test_files_are_read_up_to_a_size(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"content")
+    assert files.read_regular(tmp_path / "file", 7) == b"content"
+    with pytest.raises(OSError, match=r"it has 7 bytes; expected at most 6: "):
+        files.read_regular(tmp_path / "file", 6)
+
+
+def test_a_new_folder_is_nobodys_else(tmp_path: Path) -> None:
+    wanted = tmp_path / "runs" / "a.b"
+    found = []
+    for _ in range(3):
+        with files.new_folder(wanted) as folder:
+            (folder / "results").touch()
+        found.append(folder.name)
+    assert found == ["a.b", "a.b-2", "a.b-3"]
+    with files.new_folder(wanted) as folder, files.new_folder(wanted) as other:
+        assert (folder.name, other.name) == ("a.b-4", "a.b-5")
+    assert not folder.exists()  # nothing came of it
+
+
+def test_a_named_folder_is_the_one_that_was_named(tmp_path: Path) -> None:
+    for _ in range(2):
+        with files.named_folder(str(tmp_path / "mine"), tmp_path / "runs") as folder:
+            (folder / "results").touch()
+        assert folder == tmp_path / "mine"
+    with files.named_folder(None, tmp_path / "runs") as folder:
+        (folder / "results").touch()
+    assert folder == tmp_path / "runs"
+
+
+def test_what_is_there_is_moved_aside(tmp_path: Path) -> None:
+    assert files.move_aside(tmp_path, ("a", "b")) is None
+    for number in (1, 2):
+        (tmp_path / "a").write_text(str(number))
+        assert files.move_aside(tmp_path, ("a", "b")) == tmp_path / f"previous-{number}"
+        assert (tmp_path / f"previous-{number}" / "a").read_text() == str(number)
+    assert not (tmp_path / "a").exists()

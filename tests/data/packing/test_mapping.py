@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,74 @@ def described(tmp_path: Path) -> Callable[..., Modality]:
         return load_mapping(str(file)).modalities["opt"].modality("opt")
 
     return describe
+
+
+def edited(folder: Path, group: str, **settings: Any) -> str:
+    """Writes a mapping of GeoTIFFs with other settings, of itself or of its modality."""
+    files = r"(?P<place>\w+)/(?P<date>\d{8})\.tif"
+    opt = {"unit": "dn", "gsd": 10, "bands": {"A": 1, "B": 2}, "files": files}
+    whole = {"name": "here", "format": "geotiff", "seasons": 1, "modalities": {"opt": opt}}
+    (opt if group == "opt" else whole).update(settings)
+    (folder / "mapping.yaml").write_text(yaml.safe_dump(whole))
+    return str(folder / "mapping.yaml")
+
+
+IMPOSSIBLE: list[tuple[str, str, Any, str]] = [
+    ("", "name", 7, "name must be text, but got 7"),
+    ("", "name", "", "name must be text, but got ''"),
+    ("", "seasons", True, "seasons must be a whole number above 0, but got True"),
+    ("", "step", 10**30, "step must be at most 65536"),
+    ("", "sample", "{place:>999999999}", "must name groups only, such as {place}"),
+    ("", "place", "{place.__class__}", "must name groups only, such as {place}"),
+    ("", "place", "{place!r}", "must name groups only, such as {place}"),
+    ("", "place", ["a"], "place must be text"),
+    ("", "recognise", "a", "recognise must be a list of patterns, but got 'a'"),
+    ("", "recognise", [[1]], "recognise must be a list of patterns"),
+    ("opt", "scale", 0, "scale must not be 0"),
+    ("opt", "scale", float("nan"), "scale must be a finite number, but got nan"),
+    ("opt", "offset", float("inf"), "offset must be a finite number, but got inf"),
+    ("opt", "offset", True, "offset must be a finite number, but got True"),
+    ("opt", "nodata", 10**400, "nodata"),
+    ("opt", "gsd", "ten", "gsd must be a finite number, but got 'ten'"),
+    ("opt", "wavelengths", {"A": "red"}, "wavelengths must be a finite number, but got 'red'"),
+    ("opt", "bands", {"A": 1, "B": 1}, "bands A and B are both mapped to 1"),
+    ("opt", "release", 7, "release must be a name, but got 7"),
+    ("opt", "files", [7], "files must be a pattern, or a list of patterns"),
+    ("opt", "files", "(", "files is no pattern"),
+    ("opt", "composite", "A", "composite must be a list of bands, but got 'A'"),
+]
+
+
+@pytest.mark.parametrize(("group", "setting", "value", "message"), IMPOSSIBLE)
+def test_settings_that_cannot_be_are_a_line(
+    group: str, setting: str, value: Any, message: str, tmp_path: Path
+) -> None:
+    name = edited(tmp_path, group, **{setting: value})
+    with pytest.raises(DataError, match=f"^mapping {re.escape(name)}: .*{re.escape(message)}"):
+        load_mapping(name)
+
+
+def test_a_mapping_that_is_no_text_or_no_tree_is_a_line(tmp_path: Path) -> None:
+    path = tmp_path / "m.yaml"
+    aliases = "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 9))
+    for text, message in (
+        (b"\xff\xfe\xff", "^mapping .*m.yaml: "),
+        (b"a: [1\nb: 2\n", "^mapping .*m.yaml: while parsing [^\n]*$"),
+        (f"a0: &a0 [x]\n{aliases}".encode(), "^mapping .*m.yaml: it holds more than 10000 values$"),
+        (
+            b" " * 2**21,
+            "^mapping .*m.yaml cannot be read: it has 2,097,152 bytes; expected at most",
+        ),
+    ):
+        path.write_bytes(text)
+        with pytest.raises(DataError, match=message):
+            load_mapping(str(path))
+
+
+def test_nodata_of_gdal_is_a_number(tmp_path: Path) -> None:
+    lowest = float(np.finfo(np.float32).min)
+    modality = load_mapping(edited(tmp_path, "opt", nodata=lowest)).modalities["opt"]
+    assert modality.modality("opt").nodata == lowest
 
 
 # of the settings that a shard's report.json holds, before mappings could name a modality
