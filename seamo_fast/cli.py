@@ -10,6 +10,7 @@ import argparse
 import difflib
 import faulthandler
 import logging
+import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass
@@ -24,6 +25,7 @@ from tqdm import tqdm
 from seamo_fast.errors import ConfigError, SeaMoError
 
 Config = TypeVar("Config")
+STOPPED: Final = 128  # what a shell adds to the number of the signal that ended a process
 _TRUTH: Final = ("true", "false", "yes", "no")
 
 
@@ -60,30 +62,30 @@ class Command(Generic[Config]):
     flags: Mapping[str, str] = field(default_factory=dict)
     interrupted: str = ""
 
-    def run(self, action: Callable[..., object], arguments: Sequence[str] | None = None) -> int:
+    def run(self, action: Callable[..., int | None], arguments: Sequence[str] | None = None) -> int:
         """Parses the command line and acts on it.
 
         Args:
-            action: Takes the settings, and each flag by its name as a bool.
+            action: Takes the settings, and each flag by its name as a bool; may return an exit
+                status.
             arguments: What follows the command; those of this process if None.
 
         Returns:
-            The exit status: 0, 2 for a failure that the user can fix (one line on stderr), 130 for
-            Ctrl-C.
+            The exit status: that of the action or 0, 2 for a failure that the user can fix (one
+            line on stderr), 128 + the signal for what was stopped by one: 130 for Ctrl-C.
         """
         given = _own(arguments)
         logging.basicConfig(format="%(message)s", stream=sys.stdout)
         logging.getLogger("seamo_fast").setLevel(logging.INFO)
         try:
             settings, flags = self.parse(given)
-            action(settings, **{flag: flag in flags for flag in self.flags})
+            return action(settings, **{flag: flag in flags for flag in self.flags}) or 0
         except KeyboardInterrupt:
             sys.stderr.write(f"interrupted{self.interrupted and '; '}{self.interrupted}\n")
-            return 130
+            return STOPPED + signal.SIGINT
         except (SeaMoError, OSError) as error:
             sys.stderr.write(f"error: {error}\n")
             return 2
-        return 0
 
     def parse(self, arguments: Sequence[str]) -> tuple[Config, set[str]]:
         """Reads the command line.

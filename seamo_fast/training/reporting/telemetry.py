@@ -168,15 +168,11 @@ def _wandb_run(folder: Path, project: str, config: PretrainConfig) -> Any:
 
 def summary(metrics: Mapping[str, Any]) -> str:
     """Returns an interval's metrics as one line."""
-    losses = ", ".join(
-        f"{key.removeprefix('loss/')} {_number(value, '.4f')}"
-        for key, value in metrics.items()
-        if key.startswith("loss/")
-    )
+    norm = metrics["grad_norm"]
     parts = [
-        f"loss {_number(metrics['loss'], '.4f')} ({losses})",
+        "loss not finite" if norm is None else _losses(metrics),
         f"lr {metrics['lr']:.2e}",
-        f"grad {_number(metrics['grad_norm'], '.2f')}",
+        f"grad {'not finite' if norm is None else format(norm, '.2f')}",
         f"{metrics['samples_per_second']:.1f} samples/s",
         f"MFU {metrics['mfu']:.0%}",
         f"wait {metrics['data_wait']:.0%}",
@@ -190,5 +186,13 @@ def summary(metrics: Mapping[str, Any]) -> str:
     return "  ".join(parts)
 
 
-def _number(value: float | None, form: str) -> str:
-    return "not finite" if value is None else format(value, form)
+def _losses(metrics: Mapping[str, Any]) -> str:
+    """Returns the loss and its summands, without modalities that had no target."""
+    if metrics["loss"] is None:
+        return "no loss, as there was no target"
+    parts = [
+        f"{key.removeprefix('loss/')} {value:.4f}"
+        for key, value in metrics.items()
+        if key.startswith("loss/") and value is not None
+    ]
+    return f"loss {metrics['loss']:.4f} ({', '.join(parts)})"

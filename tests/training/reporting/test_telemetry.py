@@ -26,8 +26,16 @@ def line(step: int) -> dict[str, object]:
 
 def test_a_line_says_everything() -> None:
     assert summary(line(3)) == (
-        "loss 1.5000 (optic 1.0000, radar not finite)  lr 1.00e-03  grad 2.00  3.0 samples/s  "
+        "loss 1.5000 (optic 1.0000)  lr 1.00e-03  grad 2.00  3.0 samples/s  "
         "MFU 25%  wait 50%  1.00 GiB  01:01 left  skipped steps: 1"
+    )
+
+
+def test_a_line_names_no_number_where_there_is_none() -> None:
+    nothing = {"loss": None, "loss/optic": None}
+    assert summary(line(3) | nothing).startswith("no loss, as there was no target  lr 1.00e-03  ")
+    assert summary(line(3) | nothing | {"grad_norm": None}).startswith(
+        "loss not finite  lr 1.00e-03  grad not finite  "
     )
 
 
