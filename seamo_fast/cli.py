@@ -10,6 +10,7 @@ import argparse
 import difflib
 import faulthandler
 import logging
+import reprlib
 import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -18,11 +19,11 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Final, Generic, TypeVar, get_args, get_type_hints
 
-import yaml
 from jsonargparse import ArgumentParser, DefaultHelpFormatter
 from tqdm import tqdm
 
 from seamo_fast.errors import ConfigError, SeaMoError
+from seamo_fast.files import read_yaml
 
 Config = TypeVar("Config")
 STOPPED: Final = 128  # what a shell adds to the number of the signal that ended a process
@@ -173,15 +174,20 @@ class Command(Generic[Config]):
             known = f"neither a preset ({', '.join(self.presets)}) nor" if self.presets else "not"
             raise ConfigError(f"--config {name} is {known} a file")
         try:
-            tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            reason = " ".join(str(error).split())
-            raise ConfigError(f"{path} is not a YAML file: {reason}") from error
-        if not isinstance(tree, Mapping):
-            example = next(iter(_names(self.kind)))
-            raise ConfigError(f"{path} must hold settings such as `{example}:`")
-        for key in _keys(tree):
+            tree = read_yaml(path)
+        except ValueError as error:
+            raise ConfigError(f"{path} is not a YAML file of settings: {error}") from error
+        except OSError as error:
+            raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
+        _check_group(self.kind, tree, str(path))
+        hints = dict(_settings(self.kind))
+        for key, value in _items(tree):
             self._check_key(key, f" in {path}")
+            hint = hints.get(key)
+            if is_dataclass(hint):
+                _check_group(hint, value, f"{key} in {path}")
+            elif value is None and type(None) not in get_args(hint):
+                raise ConfigError(f"{key} in {path} must have a value, but got null")
         return str(path)
 
     def _check_key(self, key: str, where: str = "") -> None:
@@ -259,13 +265,22 @@ def _required(kind: Any) -> list[str]:
     ]
 
 
-def _keys(tree: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+def _check_group(kind: Any, value: object, where: str) -> None:
+    if not isinstance(value, Mapping):
+        raise ConfigError(
+            f"{where} must hold settings such as `{_names(kind)[0]}:`, but got "
+            f"{reprlib.repr(value)}"
+        )
+
+
+def _items(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yields key and value of each setting in a file; items of a list count as keys below it."""
     for key, value in tree.items():
-        yield f"{prefix}{key}"
-        items = value if isinstance(value, list) else [value]
-        for item in items:
+        yield f"{prefix}{key}", value
+        below = value if isinstance(value, list) else [value]
+        for item in below:
             if isinstance(item, Mapping):
-                yield from _keys(item, f"{prefix}{key}.")
+                yield from _items(item, f"{prefix}{key}.")
 
 
 def _settings(kind: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, and what a full disk says."""
+"""Files that are written whole or not at all, what a full disk says, and YAML from strangers."""
 
 from __future__ import annotations
 
@@ -10,8 +10,15 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, Final
+
+import yaml
 
 from seamo_fast.errors import DataError
+
+_YAML_BYTES: Final = 2**20
+_YAML_VALUES: Final = 10_000  # after aliases
+_YAML_DEPTH: Final = 30
 
 
 @contextmanager
@@ -73,6 +80,57 @@ def write_json(path: Path, value: object, needed: int = 0) -> bytes:
     with writing(path, needed), replacing(path) as temporary:
         temporary.write_bytes(data)
     return data
+
+
+class _YamlLoader(yaml.SafeLoader):
+    """Refuses a key that is given twice, of which YAML would take the last."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node: yaml.MappingNode = super().compose_mapping_node(anchor)
+        seen: set[tuple[str, str]] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                if (key.tag, key.value) in seen:
+                    at = key.start_mark.line + 1
+                    raise yaml.YAMLError(f"the key {key.value!r} comes again in line {at}")
+                seen.add((key.tag, key.value))
+        return node
+
+
+def read_yaml(path: Path) -> Any:
+    """Returns what a YAML file holds; only plain values, none of them made by its tags.
+
+    Raises:
+        ValueError: It is no YAML in UTF-8, gives a key twice, or is larger or deeper than settings
+            are, also by its aliases.
+        OSError: It cannot be read.
+    """
+    with path.open("rb") as file:
+        data = file.read(_YAML_BYTES + 1)
+    if len(data) > _YAML_BYTES:
+        raise ValueError(f"it is larger than {_YAML_BYTES} bytes, and no file of settings")
+    try:
+        loader = _YamlLoader(data.decode())
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        if _yaml_values(node, {}, 0) > _YAML_VALUES:
+            raise ValueError(f"it holds more than {_YAML_VALUES} values, or they repeat themselves")
+        return loader.construct_document(node)
+    except (yaml.YAMLError, RecursionError) as error:
+        raise ValueError(" ".join(str(error).split())) from error
+
+
+def _yaml_values(node: yaml.Node, sizes: dict[int, int], depth: int) -> int:
+    """Returns how many values a node has with its aliases, and too many if it holds itself."""
+    if depth > _YAML_DEPTH:
+        raise ValueError(f"its values are nested more than {_YAML_DEPTH} deep")
+    if id(node) not in sizes:
+        sizes[id(node)] = _YAML_VALUES + 1
+        below = node.value if isinstance(node, yaml.CollectionNode) else []
+        parts = (each for item in below for each in (item if isinstance(item, tuple) else [item]))
+        sizes[id(node)] = 1 + sum(_yaml_values(part, sizes, depth + 1) for part in parts)
+    return sizes[id(node)]
 
 
 @contextmanager

@@ -9,8 +9,6 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, Final
 
-import yaml
-
 from seamo_fast.data.packing.sources.mapping import (
     NEUTRAL,
     Mapping,
@@ -18,6 +16,7 @@ from seamo_fast.data.packing.sources.mapping import (
     file_patterns,
 )
 from seamo_fast.errors import DataError
+from seamo_fast.files import read_yaml
 from seamo_fast.modalities import get_modality
 
 _ALIKE: Final = ("unit", "scale", "offset", "nodata", "composite")
@@ -44,18 +43,15 @@ def load_mapping(name: str) -> Mapping:
     """
     packaged = _packaged()
     where = Path(name)
-    try:
-        if where.suffix in (".yaml", ".yml"):
-            text = where.read_text()
-        else:
-            text = (packaged / f"{name}.yaml").read_text()
-    except OSError:
+    if where.suffix not in (".yaml", ".yml"):
+        where = packaged / f"{name}.yaml"
+    if not where.is_file():
         raise DataError(
             f"there is no mapping {name!r}; give a .yaml file or one of "
             f"{', '.join(packaged_mappings())}"
-        ) from None
+        )
     try:
-        data = _fields(Mapping, yaml.safe_load(text), "the mapping")
+        data = _fields(Mapping, read_yaml(where), "the mapping")
         modalities = data["modalities"]
         if not isinstance(modalities, dict) or not modalities:
             raise ValueError("modalities must map names to their settings")
@@ -63,7 +59,7 @@ def load_mapping(name: str) -> Mapping:
         data["recognise"] = tuple(data.get("recognise", ()))
         mapping = Mapping(**data)
         mapping.check()
-    except (yaml.YAMLError, ValueError, TypeError, AttributeError, RecursionError) as error:
+    except (OSError, ValueError, TypeError, AttributeError) as error:
         raise DataError(f"mapping {name}: {error}") from error
     return mapping
 
