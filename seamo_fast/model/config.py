@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Final, Literal, get_args
 
-from seamo_fast.errors import ConfigError
+from seamo_fast.errors import ConfigError, expect
 
 FusionMode = Literal["tm", "cascade", "concat", "temporal", "modal", "none"]
 
@@ -60,8 +61,10 @@ class ModelConfig:
                 f"model.image_size {self.image_size} must be a multiple of model.patch_size "
                 f"{self.patch_size}"
             )
-        if int(min(self.width, self.decoder_width) * self.mlp_ratio) < 1:
-            raise ConfigError(f"model.mlp_ratio must be above 0, but got {self.mlp_ratio}")
+        ratio, narrow = self.mlp_ratio, min(self.width, self.decoder_width)
+        expect(1 <= narrow * ratio < math.inf, "model.mlp_ratio", "above 0 and finite", ratio)
+        window = self.fusion_window
+        expect(window is None or window >= 1, "model.fusion_window", "at least 1 or null", window)
         for width, heads in (("width", "heads"), ("decoder_width", "decoder_heads")):
             self._check_width(width, heads)
         if self.fusion not in get_args(FusionMode):

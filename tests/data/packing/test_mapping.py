@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from seamo_fast.model.config import PRESETS
 from seamo_fast.model.inputs import shared_bands
 
 V11 = "s2l1c@ssl4eo-s12-v1.1"
+BOTH = {"unit": "dn", "gsd": 10, "bands": {"B2": 1}}
 
 
 @pytest.fixture
@@ -136,6 +138,17 @@ def test_statistics_of_other_numbers_are_not_taken(
         ({"like": "s2l1c@x"}, "'s2l1c' has no release 'x'; known are ssl4eo-s12-v1.0, ssl4eo"),
         ({"like": "s2l2a", "bands": {"B10": "a"}}, "'s2l2a' has no band 'B10'; its bands are B1"),
         ({"like": "s2l2a", "bands": ["B8"]}, "'opt': bands must be `band: variable` pairs"),
+        (BOTH | {"bands": {"B2": 1, "B3": 2, "B4": 1}}, "bands B2 and B4 are both 1; give each"),
+        (BOTH | {"bands": {"B2": "b", "B3": "b"}}, "bands B2 and B3 are both b; give each band"),
+        ({"like": "s2l2a", "bands": {"B2": "b", "B3": "b"}}, "bands B2 and B3 are both b"),
+        (BOTH | {"scale": 0}, "'opt' has scale 0.0; give a finite one, not 0"),
+        (BOTH | {"scale": math.inf}, "'opt' has scale inf; give a finite one"),
+        (BOTH | {"offset": math.nan}, "'opt' has offset nan; give a finite one"),
+        (BOTH | {"mean": [math.nan], "std": [1]}, "'opt' has a mean that is not finite"),
+        (BOTH | {"mean": [0], "std": [0]}, "'opt' has a standard deviation of 0 or less"),
+        (BOTH | {"mean": [0], "std": [math.nan]}, "'opt' has a standard deviation of 0 or less"),
+        (BOTH | {"gsd": 0}, "'opt': gsd must be above 0 metres, but got 0"),
+        (BOTH | {"wavelengths": {"B2": -5}}, "band B2 must have a wavelength above 0, but got -5"),
         ({"like": "s2l2a", "mean": None}, "'opt': give both mean and std, or none of them"),
         ({"like": "s2l2a", "mean": [1, 2]}, "has 1 bands but 2 values of mean"),
         ({"like": "s2l2a", "wavelengths": {"B4": 5}}, "'opt': wavelengths names no bands B4"),

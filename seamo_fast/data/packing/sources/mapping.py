@@ -143,7 +143,13 @@ class ModalityMapping:
                 f"modality {name!r}: dtype must be one of {', '.join(DTYPES)}, "
                 f"but got {self.dtype!r}"
             )
+        where: dict[str, str] = {}
         for band, variable in self.bands.items():
+            if where.setdefault(str(variable), band) != band:
+                raise ValueError(
+                    f"modality {name!r}: bands {where[str(variable)]} and {band} are both "
+                    f"{variable}; give each band an image band or variable of its own"
+                )
             other = canonical_band(str(variable))
             if other in _SENTINEL2 and other != canonical_band(band):
                 raise ValueError(
