@@ -87,6 +87,14 @@ class Command(Generic[Config]):
         except (SeaMoError, OSError) as error:
             sys.stderr.write(f"error: {error}\n")
             return 2
+        except (MemoryError, RuntimeError) as error:
+            if not _is_short_of_memory(error):
+                raise
+            reason = str(error).partition("\n")[0]
+            sys.stderr.write(
+                f"error: out of memory; take less at once, or a smaller model: {reason}\n"
+            )
+            return 2
 
     def parse(self, arguments: Sequence[str]) -> tuple[Config, set[str]]:
         """Reads the command line.
@@ -263,6 +271,12 @@ def _required(kind: Any) -> list[str]:
         for each in fields(kind)
         if each.default is MISSING and each.default_factory is MISSING
     ]
+
+
+def _is_short_of_memory(error: Exception) -> bool:
+    """Whether Python, or torch on the CPU or a GPU, found no memory; torch is not imported here."""
+    of_torch = "can't allocate memory" in str(error) or type(error).__name__ == "OutOfMemoryError"
+    return of_torch or isinstance(error, MemoryError)
 
 
 def _check_group(kind: Any, value: object, where: str) -> None:

@@ -146,6 +146,7 @@ def test_arguments_become_settings(tmp_path: Path) -> None:
     assert BY_PLACE.parse(["--config", str(file), "there"])[0] == Settings(SOURCE, 5, really=True)
 
 
+NO_MEMORY = "error: out of memory; take less at once, or a smaller model: "
 GROUP = "must hold settings such as `sure:`, but got"
 REPEATED = "x.yaml is not a YAML file of settings: the key 'number' comes again in line 2"
 
@@ -199,6 +200,12 @@ def test_every_command_refuses_a_broken_file(
         (DataError("bad data"), 2, "error: bad data\n"),
         (ConfigError("bad settings"), 2, "error: bad settings\n"),
         (FileNotFoundError(2, "No such file", "x"), 2, "error: [Errno 2] No such file: 'x'\n"),
+        (MemoryError("no room"), 2, f"{NO_MEMORY}no room\n"),
+        (
+            RuntimeError("CPU: can't allocate memory: 3 GB\nstack"),
+            2,
+            f"{NO_MEMORY}CPU: can't allocate memory: 3 GB\n",
+        ),
         (KeyboardInterrupt(), 130, "interrupted; run it again\n"),
     ],
 )

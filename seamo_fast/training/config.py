@@ -48,6 +48,7 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         expect(self.batch_size > 0, "data.batch_size", "at least 1", self.batch_size)
+        expect(self.batch_size <= _MOST, "data.batch_size", f"at most {_MOST}", self.batch_size)
         expect(0 <= self.workers <= 1000, "data.workers", "in [0, 1000]", self.workers)
 
 

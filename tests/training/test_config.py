@@ -143,6 +143,7 @@ AT_LEAST_1 = ([1, 2], [0, -1])
     ("section", "key", "accepted", "refused"),
     [
         (DataConfig, "batch_size", *AT_LEAST_1),
+        (DataConfig, "batch_size", [MOST], [MOST + 1]),
         (DataConfig, "workers", [0, 1000], [-1, 1001]),
         (OptimConfig, "blr", [TINY, 5], [0, -TINY, *NO_NUMBERS]),
         (OptimConfig, "min_lr", [0, TINY], [-TINY, *NO_NUMBERS]),

@@ -34,7 +34,7 @@ def locked(folder: Path) -> Iterator[None]:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        file = (folder / _LOCK).open("a+", encoding="utf-8")
+        file = (folder / _LOCK).open("a+", encoding="utf-8", errors="replace")
     except OSError as error:
         raise ConfigError(f"run.folder {folder} cannot be written: {error.strerror}") from error
     with file:
