@@ -35,10 +35,6 @@ class Band:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "name", canonical_band(self.name))
-        for field in ("gsd", "wavelength"):
-            value = getattr(self, field)
-            if value is not None and not 0 < value < math.inf:
-                raise ValueError(f"band {self.name} must have a {field} above 0, but got {value}")
 
 
 class Grid(NamedTuple):
@@ -115,22 +111,9 @@ class Modality:
                 f"modality {self.name!r} has nodata_rule {self.nodata_rule!r}; expected one of "
                 f"{', '.join(NODATA_RULES)}"
             )
-        self._check_numbers()
+        if self.std is not None and min(self.std) <= 0:
+            raise ValueError(f"modality {self.name!r} has a standard deviation of 0 or less")
         self._channels(self.composite)
-
-    def _check_numbers(self) -> None:
-        if not math.isfinite(self.scale) or self.scale == 0:
-            raise ValueError(
-                f"modality {self.name!r} has scale {self.scale}; give a finite one, not 0"
-            )
-        if not math.isfinite(self.offset):
-            raise ValueError(f"modality {self.name!r} has offset {self.offset}; give a finite one")
-        if not all(map(math.isfinite, self.mean or ())):
-            raise ValueError(f"modality {self.name!r} has a mean that is not finite")
-        if not all(0 < each < math.inf for each in self.std or ()):
-            raise ValueError(
-                f"modality {self.name!r} has a standard deviation of 0 or less, or not finite"
-            )
 
     @property
     def band_names(self) -> tuple[str, ...]:
