@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, and what a full disk says."""
+"""Files that are written whole or not at all, that are regular, and what a full disk says."""
 
 from __future__ import annotations
 
@@ -10,8 +10,39 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO, Final
 
 from seamo_fast.errors import DataError
+
+_KINDS: Final = {
+    stat.S_IFDIR: (errno.EISDIR, "a folder"),
+    stat.S_IFIFO: (errno.EINVAL, "a named pipe"),
+    stat.S_IFSOCK: (errno.EINVAL, "a socket"),
+    stat.S_IFCHR: (errno.EINVAL, "a device"),
+    stat.S_IFBLK: (errno.EINVAL, "a device"),
+}
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """Opens a file for reading, unless opening or reading it could wait for ever.
+
+    Raises:
+        OSError: It cannot be opened, or is a folder, a named pipe, a socket or a device.
+    """
+    check_regular(path)
+    return path.open("rb")
+
+
+def check_regular(path: Path) -> None:
+    """Refuses what is no regular file, for libraries that open a path themselves.
+
+    Raises:
+        OSError: It is not there, or is a folder, a named pipe, a socket or a device.
+    """
+    mode = path.stat().st_mode
+    if not stat.S_ISREG(mode):
+        number, kind = _KINDS[stat.S_IFMT(mode)]
+        raise OSError(number, f"it is {kind}; expected a regular file", str(path))
 
 
 @contextmanager
