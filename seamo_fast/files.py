@@ -1,19 +1,26 @@
-"""Files that are written whole or not at all, that are regular, and what a full disk says."""
+"""Files: written whole or not at all, regular ones read, bounded JSON, the cache, a full disk."""
 
 from __future__ import annotations
 
 import errno
 import json
 import os
+import reprlib
 import shutil
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import Any, BinaryIO, Final
 
-from seamo_fast.errors import DataError
+from seamo_fast.errors import ConfigError, DataError
 
+CACHE: Final = "SEAMO_FAST_CACHE"
+_MOST_MEMORY: Final = 2**30  # bytes that the contents of a JSON file may take
+_VALUE: Final = 72  # bytes of the smallest list, in another list
+_SMALL: Final = 2**20
+_SHORT: Final = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = 80
 _KINDS: Final = {
     stat.S_IFDIR: (errno.EISDIR, "a folder"),
     stat.S_IFIFO: (errno.EINVAL, "a named pipe"),
@@ -21,6 +28,27 @@ _KINDS: Final = {
     stat.S_IFCHR: (errno.EINVAL, "a device"),
     stat.S_IFBLK: (errno.EINVAL, "a device"),
 }
+
+
+def cache_folder() -> Path:
+    """Returns where generated data and compiled kernels are kept, an absolute path.
+
+    SEAMO_FAST_CACHE, or .cache/seamo_fast in the home folder.
+
+    Raises:
+        ConfigError: The home folder is needed, and there is none.
+    """
+    named = os.environ.get(CACHE) or "~/.cache/seamo_fast"
+    folder = Path(named)
+    if named.startswith("~"):
+        with suppress(RuntimeError):  # nobody knows the home
+            folder = folder.expanduser()
+        if not folder.is_absolute() or os.environ.get("HOME") == "":
+            raise ConfigError(
+                f"there is no home folder for the cache {named}: "
+                f"set {CACHE} to a folder that nobody else may write"
+            )
+    return folder.absolute()
 
 
 def open_regular(path: Path) -> BinaryIO:
@@ -43,6 +71,68 @@ def check_regular(path: Path) -> None:
     if not stat.S_ISREG(mode):
         number, kind = _KINDS[stat.S_IFMT(mode)]
         raise OSError(number, f"it is {kind}; expected a regular file", str(path))
+
+
+def read_bounded(path: Path) -> bytes:
+    """Returns the bytes of a JSON file, or so many that `parse_json` refuses it.
+
+    Raises:
+        OSError: It cannot be opened, or is no regular file.
+    """
+    with open_regular(path) as file:
+        return file.read(_MOST_MEMORY // 4 + 1)
+
+
+def read_json(path: Path) -> Any:
+    """Reads a JSON file that may come from a stranger; see `parse_json`.
+
+    Raises:
+        OSError: It cannot be opened, or is no regular file.
+        ValueError: It is not what `parse_json` takes.
+    """
+    return parse_json(read_bounded(path))
+
+
+def parse_json(data: bytes | str) -> Any:
+    """Returns what JSON text says; no key twice, no NaN or infinity, and bounded memory.
+
+    Raises:
+        ValueError: It is damaged, nested too deep, too large, or says something two ways.
+    """
+    _check_size(data)
+    try:
+        return json.loads(data, object_pairs_hook=_unique, parse_constant=_no_number)
+    except RecursionError:
+        raise ValueError("it is nested too deep") from None
+
+
+def _check_size(data: bytes | str) -> None:
+    if len(data) < _SMALL:
+        return
+    marks = (b",", b"[", b"{") if isinstance(data, bytes) else (",", "[", "{")
+    needed = 4 * len(data) + _VALUE * sum(map(data.count, marks))  # type: ignore[arg-type]
+    if needed > _MOST_MEMORY:
+        raise ValueError(
+            f"it takes {needed >> 20} MiB of memory or more; JSON may take {_MOST_MEMORY >> 20} MiB"
+        )
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        seen: set[str] = set()
+        twice = next(key for key, _ in pairs if key in seen or seen.add(key))
+        raise ValueError(f"it has the key {shown(twice)} twice")
+    return found
+
+
+def _no_number(text: str) -> None:
+    raise ValueError(f"it has {text} in place of a number")
+
+
+def shown(value: object) -> str:
+    """Returns what a message says of a value from a file: its repr, shortened, on one line."""
+    return _SHORT.repr(value)
 
 
 @contextmanager
