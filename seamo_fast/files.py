@@ -19,6 +19,7 @@ CACHE: Final = "SEAMO_FAST_CACHE"
 _MOST_MEMORY: Final = 2**30  # bytes that the contents of a JSON file may take
 _VALUE: Final = 72  # bytes of the smallest list, in another list
 _SMALL: Final = 2**20
+_LONGEST_LINE: Final = 1000
 _SHORT: Final = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = 80
 _KINDS: Final = {
@@ -131,8 +132,14 @@ def _no_number(text: str) -> None:
 
 
 def shown(value: object) -> str:
-    """Returns what a message says of a value from a file: its repr, shortened, on one line."""
+    """Returns what a message says of a value from a file: its repr, shortened."""
     return _SHORT.repr(value)
+
+
+def brief(text: object) -> str:
+    """Returns a message that repeats names from a file: on one line, and not without end."""
+    line = "".join(c if c.isprintable() else " " for c in str(text)[:_LONGEST_LINE])
+    return line if len(line) < _LONGEST_LINE else f"{line} ..."
 
 
 @contextmanager
