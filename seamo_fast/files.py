@@ -81,7 +81,8 @@ def read_bounded(path: Path) -> bytes:
         OSError: It cannot be opened, or is no regular file.
     """
     with open_regular(path) as file:
-        return file.read(_MOST_MEMORY // 4 + 1)
+        size = os.fstat(file.fileno()).st_size  # read() takes as much memory as it may need
+        return file.read(min(size, _MOST_MEMORY // 4) + 1)
 
 
 def read_json(path: Path) -> Any:

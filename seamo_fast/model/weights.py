@@ -97,7 +97,7 @@ class Weights:
                 )
         try:
             self._compare(_shapes(config, self.modalities, decoders))
-        except (KeyError, ValueError) as error:  # names that no layer can have, or twice
+        except (ConfigError, ValueError) as error:  # names of modalities
             raise CheckpointError(f"{self.path}: {brief(error)}") from error
 
     def load_into(self, model: nn.Module) -> None:

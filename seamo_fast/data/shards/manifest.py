@@ -130,6 +130,7 @@ class Manifest:
             )
             for modality in manifest.modalities:
                 check_modality(modality)
+                modality.normalization()
             manifest._check(where)
         except ValueError as error:
             raise DataError(f"{where}: {brief(error)}") from error

@@ -215,7 +215,7 @@ class ShardSet:
             self._compare_tile(name)
 
     def _compare_tile(self, array: str) -> None:
-        """Compares an array with the header of its first tile that can be read, of a few."""
+        """Refuses the shape of an array if none of a few tiles has it in its header."""
         step = max(len(self) // _LOOKED_AT, 1)
         for index in range(0, len(self), step):
             path = self._tiff(index, array, 0)
