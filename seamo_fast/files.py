@@ -1,20 +1,149 @@
-"""Files that are written whole or not at all, what a full disk says, and YAML from strangers."""
+"""Files: written whole or not at all, regular ones read, bounded JSON and YAML, a full disk."""
 
 from __future__ import annotations
 
 import errno
 import json
 import os
+import reprlib
 import shutil
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 
 import yaml
 
-from seamo_fast.errors import DataError
+from seamo_fast.errors import ConfigError, DataError
+
+CACHE: Final = "SEAMO_FAST_CACHE"
+_MOST_MEMORY: Final = 2**30  # bytes that the contents of a JSON file may take
+_VALUE: Final = 72  # bytes of the smallest list, in another list
+_SMALL: Final = 2**20
+_LONGEST_LINE: Final = 1000
+_SHORT: Final = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = 80
+_KINDS: Final = {
+    stat.S_IFDIR: (errno.EISDIR, "a folder"),
+    stat.S_IFIFO: (errno.EINVAL, "a named pipe"),
+    stat.S_IFSOCK: (errno.EINVAL, "a socket"),
+    stat.S_IFCHR: (errno.EINVAL, "a device"),
+    stat.S_IFBLK: (errno.EINVAL, "a device"),
+}
+
+
+def cache_folder() -> Path:
+    """Returns where generated data and compiled kernels are kept, an absolute path.
+
+    SEAMO_FAST_CACHE, or .cache/seamo_fast in the home folder.
+
+    Raises:
+        ConfigError: The home folder is needed, and there is none.
+    """
+    named = os.environ.get(CACHE) or "~/.cache/seamo_fast"
+    folder = Path(named)
+    if named.startswith("~"):
+        with suppress(RuntimeError):  # nobody knows the home
+            folder = folder.expanduser()
+        if not folder.is_absolute() or os.environ.get("HOME") == "":
+            raise ConfigError(
+                f"there is no home folder for the cache {named}: "
+                f"set {CACHE} to a folder that nobody else may write"
+            )
+    return folder.absolute()
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """Opens a file for reading, unless opening or reading it could wait for ever.
+
+    Raises:
+        OSError: It cannot be opened, or is a folder, a named pipe, a socket or a device.
+    """
+    check_regular(path)
+    return path.open("rb")
+
+
+def check_regular(path: Path) -> None:
+    """Refuses what is no regular file, for libraries that open a path themselves.
+
+    Raises:
+        OSError: It is not there, or is a folder, a named pipe, a socket or a device.
+    """
+    mode = path.stat().st_mode
+    if not stat.S_ISREG(mode):
+        number, kind = _KINDS[stat.S_IFMT(mode)]
+        raise OSError(number, f"it is {kind}; expected a regular file", str(path))
+
+
+def read_bounded(path: Path) -> bytes:
+    """Returns the bytes of a JSON file, or so many that `parse_json` refuses it.
+
+    Raises:
+        OSError: It cannot be opened, or is no regular file.
+    """
+    with open_regular(path) as file:
+        size = os.fstat(file.fileno()).st_size  # read() takes as much memory as it may need
+        return file.read(min(size, _MOST_MEMORY // 4) + 1)
+
+
+def read_json(path: Path) -> Any:
+    """Reads a JSON file that may come from a stranger; see `parse_json`.
+
+    Raises:
+        OSError: It cannot be opened, or is no regular file.
+        ValueError: It is not what `parse_json` takes.
+    """
+    return parse_json(read_bounded(path))
+
+
+def parse_json(data: bytes | str) -> Any:
+    """Returns what JSON text says; no key twice, no NaN or infinity, and bounded memory.
+
+    Raises:
+        ValueError: It is damaged, nested too deep, too large, or says something two ways.
+    """
+    _check_size(data)
+    try:
+        return json.loads(data, object_pairs_hook=_unique, parse_constant=_no_number)
+    except RecursionError:
+        raise ValueError("it is nested too deep") from None
+
+
+def _check_size(data: bytes | str) -> None:
+    if len(data) < _SMALL:
+        return
+    marks = (b",", b"[", b"{") if isinstance(data, bytes) else (",", "[", "{")
+    needed = 4 * len(data) + _VALUE * sum(map(data.count, marks))  # type: ignore[arg-type]
+    if needed > _MOST_MEMORY:
+        raise ValueError(
+            f"it takes {needed >> 20} MiB of memory or more; JSON may take {_MOST_MEMORY >> 20} MiB"
+        )
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        seen: set[str] = set()
+        twice = next(key for key, _ in pairs if key in seen or seen.add(key))
+        raise ValueError(f"it has the key {shown(twice)} twice")
+    return found
+
+
+def _no_number(text: str) -> None:
+    raise ValueError(f"it has {text} in place of a number")
+
+
+def shown(value: object) -> str:
+    """Returns what a message says of a value from a file: its repr, shortened."""
+    return _SHORT.repr(value)
+
+
+def brief(text: object) -> str:
+    """Returns a message that repeats names from a file: on one line, and not without end."""
+    line = "".join(c if c.isprintable() else " " for c in str(text)[:_LONGEST_LINE])
+    return line if len(line) < _LONGEST_LINE else f"{line} ..."
+
 
 _YAML_BYTES: Final = 2**20
 _YAML_VALUES: Final = 10_000  # after aliases
@@ -105,7 +234,7 @@ def read_yaml(path: Path) -> Any:
             are, also by its aliases.
         OSError: It cannot be read.
     """
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         data = file.read(_YAML_BYTES + 1)
     if len(data) > _YAML_BYTES:
         raise ValueError(f"it is larger than {_YAML_BYTES} bytes, and no file of settings")

@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import re
+import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -28,6 +29,39 @@ def test_a_small_file_is_on_the_disk_before_its_name_appears(
     files.write_text(tmp_path / "config.yaml", "text")
     assert order_on_disk.index("rename config.yaml") == 1
     assert order_on_disk[0].startswith("sync .config.yaml")
+
+
+def unreadable(folder: Path) -> dict[str, Path]:
+    """Something of each kind that is no regular file."""
+    pipe, door = folder / "pipe", folder / "door"
+    os.mkfifo(pipe)
+    with socket.socket(socket.AF_UNIX) as bound:
+        bound.bind(str(door))
+    linked = folder / "linked"
+    linked.symlink_to(pipe)
+    return {"a named pipe": linked, "a socket": door, "a device": Path(os.devnull)}
+
+
+@pytest.mark.timeout(10)
+@pytest.mark.parametrize("access", [files.open_regular, files.check_regular])
+def test_only_regular_files_are_opened(tmp_path: Path, access: Callable[[Path], object]) -> None:
+    for kind, path in unreadable(tmp_path).items():
+        with pytest.raises(OSError, match=f"it is {kind}; expected a regular file: '{path}'"):
+            access(path)
+    with pytest.raises(IsADirectoryError, match="it is a folder; expected a regular file"):
+        access(tmp_path)
+    with pytest.raises(FileNotFoundError):
+        access(tmp_path / "none")
+
+
+def test_a_regular_file_is_opened_by_its_name_or_a_link(tmp_path: Path) -> None:
+    file, link = tmp_path / "file", tmp_path / "link"
+    file.write_bytes(b"content")
+    link.symlink_to(file)
+    for path in (file, link):
+        files.check_regular(path)
+        with files.open_regular(path) as opened:
+            assert opened.read() == b"content"
 
 
 def test_what_a_killed_process_left_is_written_over(

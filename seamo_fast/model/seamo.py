@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from seamo_fast import kernels
+from seamo_fast.errors import ConfigError
 from seamo_fast.modalities import Modality
 from seamo_fast.model.config import ModelConfig
 from seamo_fast.model.decoder import Decoder
@@ -55,6 +56,12 @@ class Embedder(nn.Module):
         names = [modality.name for modality in modalities]
         if not names or len(set(names)) != len(names):
             raise ValueError(f"modalities must be named once each and not empty, but got {names}")
+        words = {"", *dir(nn.ModuleDict()), *dir(nn.ParameterDict())}
+        for name in names:
+            if "." in name or name in words:
+                raise ConfigError(
+                    f"no modality can be named {name!r}, as a part of PyTorch is; give it another"
+                )
         self.config = config
         self.modalities = tuple(modalities)
         self.patch_embed = nn.ModuleDict(
