@@ -17,7 +17,7 @@ from seamo_fast.cli import Command, say
 from seamo_fast.data.checks.contact_sheet import draw, source_samples, stored_samples
 from seamo_fast.data.checks.opening import open_data
 from seamo_fast.data.shards import ShardSet
-from seamo_fast.errors import ConfigError, DataError
+from seamo_fast.errors import ConfigError, DataError, expect, expect_once
 from seamo_fast.files import new_name, replacing, writing
 
 _PICTURES: Final = (".png", ".jpg", ".pdf", ".svg")
@@ -48,8 +48,8 @@ class ViewSettings:
     modalities: list[str] | None = None
 
     def __post_init__(self) -> None:
-        if self.samples < 1:
-            raise ConfigError(f"samples must be at least 1, but got {self.samples}")
+        expect(self.samples >= 1, "samples", "at least 1", self.samples)
+        expect_once("modalities", self.modalities)
         if self.out is not None and self.out.suffix.lower() not in _PICTURES:
             raise ConfigError(f"out must end in one of {', '.join(_PICTURES)}, but got {self.out}")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import zlib
@@ -27,7 +26,16 @@ from seamo_fast.data.shards.manifest import (
 )
 from seamo_fast.data.shards.remarks import Remark
 from seamo_fast.errors import DataError
-from seamo_fast.files import open_regular, sync, write_json, writing
+from seamo_fast.files import (
+    brief,
+    parse_json,
+    read_bounded,
+    read_json,
+    shown,
+    sync,
+    write_json,
+    writing,
+)
 from seamo_fast.modalities import Modality
 
 
@@ -63,15 +71,18 @@ class ShardReport:
             DataError: It is missing or damaged.
         """
         try:
-            with open_regular(folder / "report.json") as file:
-                report = cls(**json.load(file))
+            report = cls(**read_json(folder / "report.json"))
+            for name, value in vars(report).items():
+                kind = dict if name in _TABLES else list
+                if not isinstance(value, kind):
+                    raise TypeError(f"{name} is {shown(value)}; expected {kind.__name__}")
             report.skipped = [_remark(each) for each in report.skipped]
             report.noted = [_remark(each) for each in report.noted]
             if report.files and len(report.files) != len(report.items):
                 raise ValueError(f"{len(report.files)} files for {len(report.items)} items")
         except (OSError, ValueError, TypeError) as error:
             raise DataError(
-                f"{folder} exists but was not written by this program ({error}); "
+                f"{folder} exists but was not written by this program ({brief(error)}); "
                 "delete it or choose another folder"
             ) from error
         return report
@@ -91,6 +102,7 @@ class ShardReport:
 
 
 _REMARKS: Final = ("skipped", "noted")
+_TABLES: Final = ("settings", "statistics", "radiometry")
 
 
 def _remark(found: Any) -> Remark:
@@ -235,8 +247,7 @@ def finished_entry(folder: Path) -> ShardEntry:
         DataError: Its records.json is missing or damaged.
     """
     try:
-        with open_regular(folder / "records.json") as file:
-            data = file.read()
-        return ShardEntry(folder.name, len(json.loads(data)), zlib.crc32(data))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{folder} is damaged ({error}); delete it and run again") from error
+        data = read_bounded(folder / "records.json")
+        return ShardEntry(folder.name, len(parse_json(data)), zlib.crc32(data))
+    except (OSError, TypeError, ValueError) as error:
+        raise DataError(f"{folder} is damaged ({brief(error)}); delete it and run again") from error

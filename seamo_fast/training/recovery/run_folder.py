@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from seamo_fast import checkpoint_files, files
 from seamo_fast.errors import CheckpointError, ConfigError
+from seamo_fast.files import brief
 from seamo_fast.training.config import differences
 
 CHECKPOINTS: Final = "checkpoints"
@@ -66,7 +67,7 @@ def check_same(start: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> N
         shown = "; ".join(found[:_SHOWN])
         more = f"; and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
         raise ConfigError(
-            f"{start} belongs to a run of another configuration ({shown}{more}); give the "
+            f"{start} belongs to a run of another configuration ({brief(shown)}{more}); give the "
             "same settings, choose another --run.folder, or start over with --run.resume none"
         )
 

@@ -9,8 +9,6 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, Final
 
-import yaml
-
 from seamo_fast.data.packing.sources.mapping import (
     NEUTRAL,
     Mapping,
@@ -18,20 +16,9 @@ from seamo_fast.data.packing.sources.mapping import (
     file_patterns,
 )
 from seamo_fast.errors import DataError
-from seamo_fast.files import read_regular
+from seamo_fast.files import read_yaml
 from seamo_fast.modalities import get_modality
 
-# what impossible settings raise
-_WRONG: Final = (
-    yaml.YAMLError,
-    ValueError,
-    TypeError,
-    AttributeError,
-    OverflowError,
-    RecursionError,
-)
-_MOST: Final = 2**20  # bytes of a mapping
-_MOST_VALUES: Final = 10_000
 _ALIKE: Final = ("unit", "scale", "offset", "nodata", "composite")
 _OF_STATISTICS: Final = ("unit", "scale", "offset")  # with others, mean and std would be others
 
@@ -58,17 +45,13 @@ def load_mapping(name: str) -> Mapping:
     where = Path(name)
     if where.suffix not in (".yaml", ".yml"):
         where = packaged / f"{name}.yaml"
-    try:
-        text = read_regular(where, _MOST)
-    except FileNotFoundError:
+    if not where.exists():
         raise DataError(
             f"there is no mapping {name!r}; give a .yaml file or one of "
             f"{', '.join(packaged_mappings())}"
-        ) from None
-    except OSError as error:
-        raise DataError(f"mapping {name} cannot be read: {error.strerror}") from error
+        )
     try:
-        data = _fields(Mapping, _checked(yaml.safe_load(text)), "the mapping")
+        data = _fields(Mapping, read_yaml(where), "the mapping")
         modalities = data["modalities"]
         if not isinstance(modalities, dict) or not modalities:
             raise ValueError("modalities must map names to their settings")
@@ -78,24 +61,11 @@ def load_mapping(name: str) -> Mapping:
         )
         mapping = Mapping(**data)
         mapping.check()
-    except _WRONG as error:
-        raise DataError(f"mapping {name}: {' '.join(str(error).split())}") from error
+    except OSError as error:
+        raise DataError(f"mapping {name} cannot be read: {error.strerror}") from error
+    except (ValueError, TypeError, AttributeError, OverflowError) as error:
+        raise DataError(f"mapping {name}: {error}") from error
     return mapping
-
-
-def _checked(tree: Any) -> Any:
-    """Raises ValueError if what references stand for makes a tree of so many values."""
-    waiting, found = [tree], 0
-    while waiting:
-        each = waiting.pop()
-        found += 1
-        if found + len(waiting) > _MOST_VALUES:
-            raise ValueError(f"it holds more than {_MOST_VALUES} values")
-        if isinstance(each, MappingType):
-            waiting += [*each.keys(), *each.values()]
-        elif isinstance(each, (list, tuple, set)):
-            waiting += each
-    return tree
 
 
 def _modality(key: object, value: object) -> ModalityMapping:
