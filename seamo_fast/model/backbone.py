@@ -105,6 +105,7 @@ class SeaMoBackbone(Embedder):
                 unknown or of another shape.
         """
         weights = checkpoint if isinstance(checkpoint, Weights) else read_weights(checkpoint)
+        weights.check_fit()
         backbone = cls(weights.config, weights.choose(modalities), output, strict)
         weights.load_into(backbone)
         return backbone

@@ -7,21 +7,27 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from os import PathLike
 from pathlib import Path
 
-from safetensors import SafetensorError, safe_open
+import torch
 from torch import Tensor, nn
 
 from seamo_fast import checkpoint_files
 from seamo_fast._version import __version__
 from seamo_fast.errors import CheckpointError, ConfigError
+from seamo_fast.files import brief, parse_json
 from seamo_fast.modalities import Modality
 from seamo_fast.model.config import PRESETS, ModelConfig
+from seamo_fast.model.decoder import Decoder
+from seamo_fast.model.encoder import Encoder
+from seamo_fast.model.fusion import Fusion
+from seamo_fast.model.seamo import Embedder
 
 _log = logging.getLogger(__name__)
+_MOST_PATCHES = 2**16  # of an image: the table of positions is in no file
 _SIZES = ("width", "depth", "heads", "mlp_ratio")
 
 
@@ -67,6 +73,33 @@ class Weights:
                 f"checkpoint has {_sizes(came)}"
             )
 
+    def check_fit(self) -> None:
+        """Compares the config with the parameters of the file, before memory follows from it.
+
+        Raises:
+            CheckpointError: The config asks for more blocks or patches than there can be, or
+                parameters are missing, unknown, or of another shape.
+        """
+        config = self.config
+        if config.num_patches > _MOST_PATCHES:
+            raise CheckpointError(
+                f"{self.path}: image_size {config.image_size} makes {config.num_patches} patches "
+                f"of {config.patch_size} pixels; at most {_MOST_PATCHES} are taken from a file"
+            )
+        decoders = [m for m in self.modalities if self._blocks(f"decoders.{m.name}")]
+        sizes = {"encoder": config.depth, "fusion": config.fusion_depth}
+        sizes |= {f"decoders.{m.name}": config.decoder_depth for m in decoders}
+        for part, depth in sizes.items():
+            if depth > self._blocks(part) and not (part == "fusion" and config.fusion == "none"):
+                raise CheckpointError(
+                    f"{self.path} does not fit its own config: {part} has {depth} blocks there, "
+                    f"but the file holds {self._blocks(part)}"
+                )
+        try:
+            self._compare(_shapes(config, self.modalities, decoders))
+        except (ConfigError, ValueError) as error:  # names of modalities
+            raise CheckpointError(f"{self.path}: {brief(error)}") from error
+
     def load_into(self, model: nn.Module) -> None:
         """Fills all parameters of a model that has a subset of the parts.
 
@@ -77,6 +110,11 @@ class Weights:
             CheckpointError: Parameters are missing, unknown, or of another shape.
         """
         expected = model.state_dict()
+        self._compare(expected)
+        model.load_state_dict({name: self.state[name] for name in expected})
+
+    def _compare(self, expected: Mapping[str, Tensor]) -> None:
+        """Raises CheckpointError unless the file holds the parameters, by name and shape."""
         missing = sorted(expected.keys() - self.state.keys())
         parts = {_part(name) for name in expected}
         unknown = sorted(
@@ -89,14 +127,18 @@ class Weights:
                 f"{self.path} does not fit its own config: {_few(missing, 'missing')}; "
                 f"{_few(unknown, 'unknown')}"
             )
-        state = {name: self.state[name] for name in expected}
-        for name, tensor in state.items():
-            if tensor.shape != expected[name].shape:
+        for name, tensor in expected.items():
+            if tensor.shape != self.state[name].shape:
                 raise CheckpointError(
-                    f"{self.path}: {name} must be {list(expected[name].shape)}, but is "
-                    f"{list(tensor.shape)}"
+                    f"{self.path}: {name} must be {list(tensor.shape)}, but is "
+                    f"{list(self.state[name].shape)}"
                 )
-        model.load_state_dict(state)
+
+    def _blocks(self, part: str) -> int:
+        """Returns how many blocks the file has of an encoder, a fusion or a decoder."""
+        start = f"{part}.blocks."
+        found = (name.removeprefix(start) for name in self.state if name.startswith(start))
+        return len({name.partition(".")[0] for name in found})
 
     def _optional_parts(self) -> set[str]:
         of_modalities = {
@@ -115,24 +157,40 @@ def read_weights(path: str | PathLike[str]) -> Weights:
             folder, whose newest undamaged checkpoint is taken.
 
     Raises:
-        CheckpointError: There are no weights, they are damaged, or this package did not write them.
+        CheckpointError: There are no weights, they are damaged, or this package did not write them:
+            see `checkpoint_files.read_tensors`. Whether they fit, `Weights.check_fit` says.
     """
     file = _locate(Path(path))
+    state, metadata = checkpoint_files.read_tensors(file)
     try:
-        with safe_open(file, framework="pt") as opened:
-            metadata = opened.metadata() or {}
-            state = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{file} is damaged or no safetensors file: {error}") from error
-    try:
-        config = ModelConfig(**json.loads(metadata["config"]))
-        modalities = tuple(Modality.from_dict(m) for m in json.loads(metadata["modalities"]))
+        config = ModelConfig(**parse_json(metadata["config"]))
+        described = parse_json(metadata["modalities"])
+        if len(described) > len(state):
+            raise ValueError(f"{len(described)} modalities, but {len(state)} parameters")
+        modalities = tuple(Modality.from_dict(each) for each in described)
+        for modality in modalities:
+            modality.normalization()
     except (KeyError, TypeError, ValueError, ConfigError) as error:
         raise CheckpointError(
             f"{file} does not say which model it belongs to, as weights of seamo_fast do "
-            f"(config and modalities in its metadata): {error!r}"
+            f"(config and modalities in its metadata): {brief(repr(error))}"
         ) from error
     return Weights(file, config, modalities, state, metadata)
+
+
+def _shapes(
+    config: ModelConfig, modalities: Sequence[Modality], decoders: Sequence[Modality]
+) -> dict[str, Tensor]:
+    """Returns the parameters of a model without values, with some of its decoders."""
+    with torch.device("meta"):
+        parts = nn.ModuleDict({"encoder": Encoder(config)})
+        if config.fusion != "none":
+            parts["fusion"] = Fusion(config)
+        for modality in decoders:
+            parts[f"decoders-{modality.name}"] = Decoder(config, len(modality.bands))
+        embedder = Embedder(config, modalities).state_dict()
+    named = {name.replace("-", ".", 1): value for name, value in parts.state_dict().items()}
+    return {**embedder, **named}
 
 
 def model_metadata(config: ModelConfig, modalities: Sequence[Modality]) -> dict[str, str]:
@@ -179,4 +237,4 @@ def _sizes(values: dict[str, object]) -> str:
 
 
 def _few(names: list[str], what: str) -> str:
-    return f"{len(names)} {what}" + (f" ({', '.join(names[:3])})" if names else "")
+    return f"{len(names)} {what}" + (f" ({brief(', '.join(names[:3]))})" if names else "")

@@ -10,11 +10,12 @@ import torch
 from seamo_fast.training.recovery import checkpoint, resume
 
 IDENTITY = {"settings": {"seed": 3}}
+RECORD = {"identity": IDENTITY, "precision": "fp32", "skipped_steps": 0}
 
 
 def save(run: Path, step: int) -> Path:
     values = {"weight": torch.full((2,), float(step))}
-    return checkpoint.save(run / "checkpoints", step, values, {}, {"identity": IDENTITY}, {}, 9)
+    return checkpoint.save(run / "checkpoints", step, values, {}, RECORD, {}, 9)
 
 
 @pytest.mark.parametrize("restarted", [False, True])
