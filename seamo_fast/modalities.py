@@ -192,7 +192,7 @@ class Modality:
             abs(mean) + _LIMIT_STDS * std
             for mean, std in zip(self.mean or (), self.std or (), strict=False)
         ]
-        return min(max(_LIMITS[self.unit], *described), _LARGEST)
+        return min(max([_LIMITS[self.unit], *described]), _LARGEST)
 
     def normalization(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Returns (shift, scale) of each band: normalised = (stored - shift) * scale.
