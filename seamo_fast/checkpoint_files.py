@@ -10,7 +10,8 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -32,9 +33,27 @@ _DTYPES: Final = ("F32", "F16", "BF16")
 _STEP: Final = re.compile(r"step_(\d{8,})")
 
 
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Turns an OSError of the body, which reads `path`, into a CheckpointError."""
+    try:
+        yield
+    except OSError as error:
+        raise CheckpointError(
+            f"{error.filename or path} cannot be read: {error.strerror}; make it and its folders "
+            "readable, or copy it"
+        ) from error
+
+
 def step_folders(folder: Path) -> list[Path]:
-    """Returns the checkpoints in `folder`, oldest first."""
-    found = [path for path in folder.glob("step_*") if _STEP.fullmatch(path.name)]
+    """Returns the checkpoints in `folder`, oldest first.
+
+    Raises:
+        CheckpointError: The folder cannot be read.
+    """
+    with reading(folder):
+        present = list(folder.iterdir()) if folder.is_dir() else []
+    found = [path for path in present if _STEP.fullmatch(path.name)]
     return sorted(found, key=lambda path: int(path.name.removeprefix("step_")))
 
 
@@ -72,6 +91,11 @@ def verify(path: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: A file is missing, truncated or altered; the message names it.
     """
+    with reading(path):
+        return _verify(path)
+
+
+def _verify(path: Path) -> dict[str, Any]:
     record = _read_record(path)
     for name in (MODEL, OPTIMIZER):
         expected = record["files"][name]
@@ -100,7 +124,7 @@ def _read_record(path: Path) -> dict[str, Any]:
         digest = record.pop("sha256")
     except FileNotFoundError:
         raise refused("is missing") from None
-    except (OSError, ValueError, KeyError, AttributeError, TypeError):
+    except (ValueError, KeyError, AttributeError, TypeError):
         raise refused("is damaged") from None
     if digest != record_digest(record):
         raise refused("has been altered (its SHA-256 differs)")

@@ -16,6 +16,7 @@ import pytest
 from seamo_fast.__main__ import COMMANDS, main
 from seamo_fast.cli import Command
 from seamo_fast.errors import ConfigError, DataError
+from tests.conftest import Shut
 
 USAGES = {
     "pack": "python -m seamo_fast.pack SOURCE OUT [--SETTING VALUE ...]",
@@ -147,6 +148,16 @@ def test_arguments_become_settings(tmp_path: Path) -> None:
 
 
 NO_MEMORY = "error: out of memory; take less at once, or a smaller model: "
+
+
+def test_a_file_of_another_user_is_one_line(tmp_path: Path, shut: Shut) -> None:
+    file = tmp_path / "x.yaml"
+    file.write_text("number: 1")
+    message = f"{file} cannot be read: Permission denied"
+    with shut(file), pytest.raises(ConfigError, match=message):
+        BY_PLACE.parse(["--config", str(file), "there"])
+
+
 GROUP = "must hold settings such as `sure:`, but got"
 REPEATED = "x.yaml is not a YAML file of settings: the key 'number' comes again in line 2"
 

@@ -160,7 +160,8 @@ def read_weights(path: str | PathLike[str]) -> Weights:
         CheckpointError: There are no weights, they are damaged, or this package did not write them:
             see `checkpoint_files.read_tensors`. Whether they fit, `Weights.check_fit` says.
     """
-    file = _locate(Path(path))
+    with checkpoint_files.reading(Path(path)):
+        file = _locate(Path(path))
     state, metadata = checkpoint_files.read_tensors(file)
     try:
         config = ModelConfig(**parse_json(metadata["config"]))

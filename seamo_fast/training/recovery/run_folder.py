@@ -43,15 +43,20 @@ def find_start(folder: Path, resume: str, warn: Callable[[str], None]) -> Path |
     if resume == "auto":
         return checkpoint_files.newest_good(folder / CHECKPOINTS, warn)
     source = Path(resume)
-    if (source / checkpoint_files.RECORD).is_file():
-        start: Path | None = source
-    else:
-        start = checkpoint_files.newest_good(source / CHECKPOINTS, warn)
+    with checkpoint_files.reading(source):
+        start = _newest(source, warn)
     if start is None:
         raise CheckpointError(
             f"--run.resume {resume} is neither auto, none, a checkpoint nor a run"
         )
     return start
+
+
+def _newest(source: Path, warn: Callable[[str], None]) -> Path | None:
+    """Returns a checkpoint folder itself, or the newest good checkpoint of a run folder."""
+    if (source / checkpoint_files.RECORD).is_file():
+        return source
+    return checkpoint_files.newest_good(source / CHECKPOINTS, warn)
 
 
 def make_room(folder: Path, start: Path, warn: Callable[[str], None]) -> None:

@@ -419,3 +419,30 @@ def test_one_process_has_no_process_group(uneven: Settings) -> None:
         assert sharding.replicate(model, None) is model  # type: ignore[arg-type]
     assert (ranks.world(), ranks.rank(), ranks.is_main()) == (1, 0, True)
     assert json.dumps(ranks.totals({"a": 1.5, "b": None})) == '{"a": 1.5, "b": null}'
+
+
+HERE = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29511"}
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {"WORLD_SIZE": "two"},
+        {"WORLD_SIZE": "0"},
+        {"WORLD_SIZE": "-1"},
+        {"WORLD_SIZE": ""},
+        {"WORLD_SIZE": "2"},
+        {"WORLD_SIZE": "2", "RANK": "one", **HERE},
+        {"WORLD_SIZE": "2", "RANK": "2", **HERE},
+        {"WORLD_SIZE": "2", "RANK": "0"},
+        {"WORLD_SIZE": "2", "RANK": "0", **HERE, "MASTER_PORT": "99999999"},
+    ],
+)
+def test_ranks_that_nothing_started_are_refused(
+    monkeypatch: pytest.MonkeyPatch, environment: dict[str, str]
+) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    message = r"^the environment does not describe ranks \(.*\); start them with torchrun"
+    with pytest.raises(ConfigError, match=message), ranks.process_group("cpu"):
+        pass

@@ -16,8 +16,9 @@ from seamo_fast import checkpoint_files
 from seamo_fast.errors import CheckpointError
 from seamo_fast.modalities import Modality, get_modality
 from seamo_fast.model.config import ModelConfig
-from seamo_fast.model.weights import model_metadata
-from seamo_fast.training.recovery import checkpoint
+from seamo_fast.model.weights import model_metadata, read_weights
+from seamo_fast.training.recovery import checkpoint, run_folder
+from tests.conftest import Shut
 
 RECORD = {"stage": "first", "precision": "fp32"}
 
@@ -220,3 +221,27 @@ def test_a_process_killed_while_removing_leaves_no_half_checkpoint(
     assert [p.name for p in checkpoint_files.step_folders(tmp_path)] == ["step_00000002"]
     checkpoint.set_aside_after(tmp_path, 2)
     assert [p.name for p in tmp_path.iterdir()] == ["step_00000002"]
+
+
+READERS: dict[str, Callable[[Path], object]] = {
+    "weights of a run": read_weights,
+    "weights of a checkpoint": lambda run: read_weights(run / "checkpoints" / "step_00000001"),
+    "a checkpoint": lambda run: checkpoint.load(run / "checkpoints" / "step_00000001"),
+    "resume": lambda run: run_folder.find_start(run, "auto", lambda _: None),
+    "resume from a run": lambda run: run_folder.find_start(run, str(run), lambda _: None),
+}
+
+
+@pytest.mark.parametrize("reader", READERS)
+@pytest.mark.parametrize(
+    "name", ["", "/step_00000001", *(f"/step_00000001/{file}" for file in ("model.safetensors",
+             "optimizer.safetensors", "checkpoint.json"))]
+)  # fmt: skip
+def test_what_belongs_to_another_user_is_named(
+    tmp_path: Path, shut: Shut, reader: str, name: str
+) -> None:
+    save(tmp_path / "checkpoints", 1)
+    closed = Path(f"{tmp_path}/checkpoints{name}")
+    message = rf"{closed}.* cannot be read: Permission denied; make it and its folders readable"
+    with shut(closed), pytest.raises(CheckpointError, match=message):
+        READERS[reader](tmp_path)
