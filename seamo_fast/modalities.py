@@ -59,7 +59,7 @@ class Band:
 def _is_number(value: object) -> bool:
     """Whether a value is a finite number and no bool."""
     number = isinstance(value, Real) and not isinstance(value, bool)
-    return number and abs(value) <= sys.float_info.max  # type: ignore[operator,arg-type]
+    return number and abs(value) <= sys.float_info.max  # type: ignore[arg-type]
 
 
 class Grid(NamedTuple):
@@ -269,8 +269,10 @@ class Modality:
         Raises:
             ValueError: A field is missing or unknown, or describes an impossible modality.
         """
+        if not isinstance(data, dict):
+            raise ValueError(f"modality {data!r} is not described as expected: by its fields")
+        fields = dict(data)
         try:
-            fields = dict(data)
             fields["bands"] = tuple(Band(**band) for band in fields["bands"])
             for key in ("mean", "std"):
                 if fields.get(key) is not None:
@@ -278,8 +280,9 @@ class Modality:
             fields["composite"] = tuple(fields.get("composite") or ())
             return cls(**fields)
         except (AttributeError, KeyError, TypeError) as error:
-            name = data.get("name") if isinstance(data, dict) else data
-            raise ValueError(f"modality {name!r} is not described as expected: {error}") from error
+            raise ValueError(
+                f"modality {data.get('name')!r} is not described as expected: {error}"
+            ) from error
 
 
 _REGISTRY: dict[tuple[str, str], Modality] = {}

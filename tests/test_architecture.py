@@ -19,7 +19,8 @@ MOST = 12  # modules in a folder, besides its subfolders
 ROWS = [
     {"_version", "errors"},
     {"files"},
-    {"modalities", "randomness", "checkpoint_files", "cli"},
+    {"modalities", "randomness"},
+    {"checkpoint_files", "cli"},
     {"tiles", "views", "pictures", "units"},
     {"kernels", "data"},
     {"model"},

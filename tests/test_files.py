@@ -7,6 +7,7 @@ import json
 import os
 import re
 import socket
+import tracemalloc
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -234,3 +235,57 @@ def test_yaml_may_use_aliases_and_merge_keys(tmp_path: Path) -> None:
     assert read_yaml(file) == {"a": inner, "d": {"b": 1, "c": 3}, "e": [inner, inner]}
     file.write_text("")
     assert read_yaml(file) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"a": {"b": 1, "c": 2, "b": 3}}', "it has the key 'b' twice"),
+        (
+            '{"' + "k" * 10**6 + '": 1, "' + "k" * 10**6 + '": 1}',
+            r"it has the key 'k+\.\.\.k+' twice",
+        ),
+        ("[NaN]", "it has NaN in place of a number"),
+        ("[-Infinity]", "it has -Infinity in place of a number"),
+        ("[" * 10**5 + "]" * 10**5, "it is nested too deep"),
+        ('{"a":' * 10**5, "it is nested too deep"),
+        ("1" * 5000, "integer string conversion"),
+        ("[" + "[]," * 2**23 + "[]]", r"it takes 1\d{3} MiB of memory or more; JSON may take 1024"),
+    ],
+    ids=["twice", "long key", "NaN", "infinite", "lists", "objects", "digits", "large"],
+)
+def test_json_that_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "a.json"
+    path.write_text(text)
+    for read in (lambda: files.parse_json(text), lambda: files.read_json(path)):
+        with pytest.raises(ValueError, match=message) as error:
+            read()
+        assert len(str(error.value)) < 200
+
+
+def test_json_that_is_read(tmp_path: Path) -> None:
+    value = {"a": [1, -2.5, None, True, "\u00e9\n"], "b": {"a": {}, "c": [[]] * 10**6}}
+    path = tmp_path / "a.json"
+    files.write_json(path, value)
+    assert files.read_json(path) == value
+    tracemalloc.start()
+    path.write_text("[]")
+    files.read_json(path)
+    assert tracemalloc.get_traced_memory()[1] < 2**20  # not what it might have needed
+    tracemalloc.stop()
+
+
+def test_a_json_file_larger_than_is_read_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    with path.open("wb") as file:
+        file.write(b'["')
+        file.truncate(2**31)  # a hole
+    with pytest.raises(ValueError, match="it takes 1024 MiB of memory or more"):
+        files.read_json(path)
+
+
+def test_what_messages_repeat_of_a_file_is_short_and_on_one_line() -> None:
+    assert files.shown("a\nb") == r"'a\nb'"
+    assert len(files.shown(["x" * 10**6] * 10**6)) < 1000
+    assert files.brief("a\nb\x00c") == "a b c"
+    assert files.brief("x" * 10**6) == "x" * 1000 + " ..."

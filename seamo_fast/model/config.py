@@ -70,6 +70,10 @@ class ModelConfig:
             if not 1 <= getattr(self, name) <= most:
                 least = "at least 1" if getattr(self, name) < 1 else f"at most {most}"
                 raise ConfigError(f"model.{name} must be {least}, but got {getattr(self, name)}")
+        if self.fusion_window is not None and self.fusion_window < 0:
+            raise ConfigError(
+                f"model.fusion_window must be at least 0, but got {self.fusion_window}"
+            )
         if self.image_size % self.patch_size:
             raise ConfigError(
                 f"model.image_size {self.image_size} must be a multiple of model.patch_size "

@@ -12,7 +12,6 @@ from dataclasses import asdict, dataclass
 from os import PathLike
 from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 
 from seamo_fast import checkpoint_files
@@ -21,12 +20,9 @@ from seamo_fast.errors import CheckpointError, ConfigError
 from seamo_fast.files import brief, parse_json
 from seamo_fast.modalities import Modality
 from seamo_fast.model.config import PRESETS, ModelConfig
-from seamo_fast.model.decoder import Decoder
-from seamo_fast.model.encoder import Encoder
-from seamo_fast.model.fusion import Fusion
-from seamo_fast.model.seamo import Embedder
 
 _log = logging.getLogger(__name__)
+_MOST_MODALITIES = 64
 _MOST_PATCHES = 2**16  # of an image: the table of positions is in no file
 _SIZES = ("width", "depth", "heads", "mlp_ratio")
 
@@ -95,10 +91,7 @@ class Weights:
                     f"{self.path} does not fit its own config: {part} has {depth} blocks there, "
                     f"but the file holds {self._blocks(part)}"
                 )
-        try:
-            self._compare(_shapes(config, self.modalities, decoders))
-        except (ConfigError, ValueError) as error:  # names of modalities
-            raise CheckpointError(f"{self.path}: {brief(error)}") from error
+        self._compare(parameter_shapes(config, self.modalities, decoders))
 
     def load_into(self, model: nn.Module) -> None:
         """Fills all parameters of a model that has a subset of the parts.
@@ -110,27 +103,27 @@ class Weights:
             CheckpointError: Parameters are missing, unknown, or of another shape.
         """
         expected = model.state_dict()
-        self._compare(expected)
+        self._compare({name: tuple(tensor.shape) for name, tensor in expected.items()})
         model.load_state_dict({name: self.state[name] for name in expected})
 
-    def _compare(self, expected: Mapping[str, Tensor]) -> None:
+    def _compare(self, expected: Mapping[str, tuple[int, ...]]) -> None:
         """Raises CheckpointError unless the file holds the parameters, by name and shape."""
         missing = sorted(expected.keys() - self.state.keys())
-        parts = {_part(name) for name in expected}
+        parts, optional = {_part(name) for name in expected}, self._optional_parts()
         unknown = sorted(
             name
             for name in self.state.keys() - expected.keys()
-            if _part(name) in parts or _part(name) not in self._optional_parts()
+            if _part(name) in parts or _part(name) not in optional
         )
         if unknown or missing:
             raise CheckpointError(
                 f"{self.path} does not fit its own config: {_few(missing, 'missing')}; "
                 f"{_few(unknown, 'unknown')}"
             )
-        for name, tensor in expected.items():
-            if tensor.shape != self.state[name].shape:
+        for name, shape in expected.items():
+            if shape != self.state[name].shape:
                 raise CheckpointError(
-                    f"{self.path}: {name} must be {list(tensor.shape)}, but is "
+                    f"{self.path}: {name} must be {list(shape)}, but is "
                     f"{list(self.state[name].shape)}"
                 )
 
@@ -166,9 +159,11 @@ def read_weights(path: str | PathLike[str]) -> Weights:
     try:
         config = ModelConfig(**parse_json(metadata["config"]))
         described = parse_json(metadata["modalities"])
-        if len(described) > len(state):
-            raise ValueError(f"{len(described)} modalities, but {len(state)} parameters")
+        if len(described) > _MOST_MODALITIES:
+            raise ValueError(f"{len(described)} modalities; expected at most {_MOST_MODALITIES}")
         modalities = tuple(Modality.from_dict(each) for each in described)
+        if len({modality.name for modality in modalities}) < len(modalities):
+            raise ValueError("a modality is named twice")
         for modality in modalities:
             modality.normalization()
     except (KeyError, TypeError, ValueError, ConfigError) as error:
@@ -179,19 +174,62 @@ def read_weights(path: str | PathLike[str]) -> Weights:
     return Weights(file, config, modalities, state, metadata)
 
 
-def _shapes(
+def parameter_shapes(
     config: ModelConfig, modalities: Sequence[Modality], decoders: Sequence[Modality]
-) -> dict[str, Tensor]:
-    """Returns the parameters of a model without values, with some of its decoders."""
-    with torch.device("meta"):
-        parts = nn.ModuleDict({"encoder": Encoder(config)})
-        if config.fusion != "none":
-            parts["fusion"] = Fusion(config)
-        for modality in decoders:
-            parts[f"decoders-{modality.name}"] = Decoder(config, len(modality.bands))
-        embedder = Embedder(config, modalities).state_dict()
-    named = {name.replace("-", ".", 1): value for name, value in parts.state_dict().items()}
-    return {**embedder, **named}
+) -> dict[str, tuple[int, ...]]:
+    """Returns the shape of each parameter of a model, by name, without building it.
+
+    Args:
+        config: Sizes and switches.
+        modalities: What the model takes.
+        decoders: Those of them that have a decoder; none in a backbone.
+    """
+    width, inner, side = config.width, config.decoder_width, config.patch_size
+    shapes: dict[str, tuple[int, ...]] = {}
+    for m in modalities:
+        shapes[f"patch_embed.{m.name}.weight"] = (width, len(m.bands), side, side)
+        shapes[f"patch_embed.{m.name}.bias"] = shapes[f"modality_embed.{m.name}"] = (width,)
+    if config.date_embedding:
+        shapes["date_embed.weight"] = (width, 4)
+    for number in range(config.depth):
+        shapes |= _block(f"encoder.blocks.{number}", width, config.mlp_ratio, {"qkv": 3})
+    shapes |= _norm("encoder.norm", width)
+    if config.fusion != "none":
+        for number in range(config.fusion_depth):
+            name = f"fusion.blocks.{number}"
+            shapes |= _block(name, width, config.mlp_ratio, {"q": 1, "kv": 2})
+            if config.fusion == "cascade":
+                shapes |= _linear(f"{name}.carry", width, 2 * width)
+        shapes |= _norm("fusion.norm", width)
+    for m in decoders:
+        part = f"decoders.{m.name}"
+        shapes[f"{part}.mask_token"] = (inner,)
+        shapes |= _linear(f"{part}.embed", inner, width)
+        for number in range(config.decoder_depth):
+            shapes |= _block(f"{part}.blocks.{number}", inner, config.mlp_ratio, {"qkv": 3})
+        shapes |= _norm(f"{part}.norm", inner)
+        shapes |= _linear(f"{part}.head", len(m.bands) * side**2, inner)
+    return shapes
+
+
+def _block(
+    name: str, width: int, ratio: float, projections: Mapping[str, int]
+) -> dict[str, tuple[int, ...]]:
+    """Shapes of a transformer block; the width of each input projection, over the block's."""
+    shapes = _norm(f"{name}.norm1", width) | _norm(f"{name}.norm2", width)
+    for projection, times in {**projections, "proj": 1}.items():
+        shapes |= _linear(f"{name}.attn.{projection}", times * width, width)
+    hidden = int(width * ratio)
+    mlp = _linear(f"{name}.mlp.fc1", hidden, width) | _linear(f"{name}.mlp.fc2", width, hidden)
+    return shapes | mlp
+
+
+def _linear(name: str, rows: int, columns: int) -> dict[str, tuple[int, ...]]:
+    return {f"{name}.weight": (rows, columns), f"{name}.bias": (rows,)}
+
+
+def _norm(name: str, width: int) -> dict[str, tuple[int, ...]]:
+    return {f"{name}.weight": (width,), f"{name}.bias": (width,)}
 
 
 def model_metadata(config: ModelConfig, modalities: Sequence[Modality]) -> dict[str, str]:

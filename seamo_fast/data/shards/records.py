@@ -94,7 +94,7 @@ def _parse(
     groups = (samples, len(modalities), seasons)
     if not all(isinstance(name, str) for name in ids):
         raise ValueError("an id is no text")
-    if (valid.shape, valid.dtype, dates.shape) != (groups, bool, groups):
+    if valid.shape != groups or valid.dtype != bool or dates.shape != groups:
         raise ValueError(f"valid and dates must be [{seasons}] in each record and modality")
     if crc32.dtype.kind not in "iu" or crc32.min() < 0 or crc32.max() >= 2**32:
         raise ValueError("a crc32 is none")
