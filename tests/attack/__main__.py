@@ -35,7 +35,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     say(f"attack with {len(numbers)} inputs of {len(kinds)} kinds, --seed {given.seed}")
     ground = prepare(folder)
     began = time.monotonic()
-    results = attack(ground, folder, kinds, given.seed, numbers, given.jobs, _show)
+    show = _show if given.all else _show_bad
+    results = attack(ground, folder, kinds, given.seed, numbers, given.jobs, show)
     say(table(results))
     bad = [each for each in results if each.verdict in BAD]
     Path(given.json).parent.mkdir(parents=True, exist_ok=True)
@@ -50,18 +51,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _show(result: Result) -> None:
+    text = " ".join(f"{result.what}: {result.text}".split())
+    say(f"{result.number:5d}  {result.kind}  {result.verdict}  {result.seconds:.1f} s  {text}")
+
+
+def _show_bad(result: Result) -> None:
     if result.verdict in BAD:
-        say(f"{result.number:5d}  {result.kind}  {result.verdict}: {result.what}: {result.text}")
+        _show(result)
 
 
 def table(results: Sequence[Result]) -> str:
     """Returns a line for each kind: how many inputs, and how they ended."""
-    lines = [f"{'':28}{'inputs':>7}" + "".join(f"{name:>11}" for name in (*GOOD, *BAD))]
+    lines = [
+        f"{'':28}{'inputs':>7}"
+        + "".join(f"{name:>11}" for name in (*GOOD, *BAD))
+        + f"{'seconds':>10}"
+    ]
     for kind in [*sorted({result.kind for result in results}), "all"]:
         of_kind = [each for each in results if kind in (each.kind, "all")]
         count = Counter(each.verdict for each in of_kind)
         cells = "".join(f"{count[name]:11}" for name in (*GOOD, *BAD))
-        lines.append(f"{kind:28}{len(of_kind):7}{cells}")
+        mean = sum(each.seconds for each in of_kind) / len(of_kind)
+        lines.append(f"{kind:28}{len(of_kind):7}{cells}{mean:10.2f}")
     most = max(results, key=lambda each: each.peak)
     slow = max(results, key=lambda each: each.seconds)
     lines.append(f"most memory: {most.peak / 2**20:.0f} MiB, {most.kind} {most.number}")
@@ -97,6 +108,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0, help="of the inputs")
     parser.add_argument("--only", type=int, help="number of the one input to try")
     parser.add_argument("--kinds", default="", help="only kinds with this word in their name")
+    parser.add_argument("--all", action="store_true", help="show the good ones too")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="at the same time")
     parser.add_argument("--json", default="build/attack.json", help="where the results go")
     parser.add_argument("--folder", help="where to work; kept")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import shutil
 from datetime import date
 from functools import cached_property
 from pathlib import Path
@@ -84,7 +85,7 @@ class Ground:
 
     def make(self) -> None:
         """Makes all of them, and goes once through the doors, which import what they need."""
-        for name in ("npy", "tiff", "run", "datasets", "labelled", "series"):
+        for name in ("npy", "tiff", "run", "datasets", "remarks", "labelled", "series"):
             getattr(self, name)
         SeaMoBackbone.from_checkpoint(self.run)
 
@@ -153,6 +154,16 @@ class Ground:
         for kind, (write, _) in fuzzing.KINDS.items():
             write(folder / kind)
         return folder
+
+    @cached_property
+    def remarks(self) -> dict[str, set[Any]]:
+        """What packing says of each of these datasets while nothing is wrong."""
+        out = self.folder / "packed"
+        found = {}
+        for kind in fuzzing.SAYING:
+            found[kind] = set(fuzzing.KINDS[kind][1](self.datasets / kind, out))
+            shutil.rmtree(out)
+        return found
 
     @cached_property
     def labelled(self) -> Path:

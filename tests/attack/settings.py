@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -60,10 +61,17 @@ def pretraining(rng: np.random.Generator, ground: Ground, folder: Path) -> Attac
     found: list[PretrainConfig] = []
 
     def action(config: PretrainConfig, *, dry_run: bool) -> None:
-        plan_of(config)
+        _plan(config, ground)
         found.append(config)
 
     return _parsing(pretrain.COMMAND, action, found, text, what, folder)
+
+
+def _plan(config: PretrainConfig, ground: Ground) -> None:
+    """Does what `--dry_run` does, with small shards in place of the demo's, which take a minute."""
+    if config.data.path == "demo":
+        config = replace(config, data=replace(config.data, path=str(ground.npy)))
+    plan_of(config)
 
 
 def finetuning(rng: np.random.Generator, ground: Ground, folder: Path) -> Attack:
@@ -163,7 +171,7 @@ def words(rng: np.random.Generator, ground: Ground, folder: Path) -> Attack:
     found: list[PretrainConfig] = []
 
     def action(config: PretrainConfig, *, dry_run: bool) -> None:
-        plan_of(config)
+        _plan(config, ground)
         found.append(config)
 
     def door() -> PretrainConfig:

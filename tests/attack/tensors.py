@@ -14,7 +14,8 @@ from seamo_fast.modalities import MISSING_DATE
 from tests.attack.ground import TINY, Ground
 from tests.attack.isolate import Attack
 
-VALUES: Final = (float("nan"), float("inf"), -float("inf"), -3.4028235e38, 3.4e38, 1e30, -1e20)
+LEAST: Final = float(np.finfo(np.float32).min)  # the usual nodata of GDAL
+VALUES: Final = (float("nan"), float("inf"), -float("inf"), LEAST, -LEAST, 1e30, -1e20)
 DTYPES: Final = (
     *(torch.uint8, torch.int8, torch.int16, torch.uint16, torch.int32, torch.int64, torch.bool),
     *(torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.complex64),
@@ -166,7 +167,7 @@ def shapes(rng: np.random.Generator, ground: Ground, folder: Path) -> Attack:
         dtype = DTYPES[int(rng.integers(len(DTYPES)))]
         x[name], how = x[name].to(dtype), f"{name} as {dtype}"
         right = dtype in (torch.float32, torch.uint16, torch.int16, torch.float64, torch.int32)
-        right |= dtype in (torch.int64, torch.float16, torch.bfloat16)
+        right |= dtype in (torch.int64, torch.float16, torch.bfloat16, torch.uint8)
     elif how == "bands":
         x[name] = x[name][:, :, : int(rng.integers(bands))]
     elif how == "size":
