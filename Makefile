@@ -28,7 +28,7 @@ endef
 export check_python
 
 .DELETE_ON_ERROR:
-.PHONY: help pretrain test test-all test-sanitize mutants fuzz drill soak lint format clean
+.PHONY: help pretrain test test-all test-sanitize mutants fuzz attack drill soak lint format clean
 
 help:
 	@echo 'make pretrain   install, then pretrain on the embedded demo data (ARGS="--key value ...")'
@@ -37,6 +37,7 @@ help:
 	@echo 'make test-sanitize   the tests of the C++ kernels, compiled with address and undefined sanitizers'
 	@echo 'make mutants    put small faults into a copy of the code, which the tests must notice (SAMPLE=40 of them, SEED=12)'
 	@echo 'make fuzz       read damaged files in every way they can be read (CASES=10000 of sources and shards, and as many of readers)'
+	@echo 'make attack     put wrong and hostile inputs to every door (CASES=5000 of them, SEED=12)'
 	@echo 'make drill      kill and disturb pretraining runs, which must end with the same losses (DRILLS=40 of them)'
 	@echo 'make soak       watch memory, descriptors and step time of a long pretraining run (MINUTES=45)'
 	@echo 'make lint       format, lint and types alone'
@@ -80,6 +81,10 @@ fuzz: $(installed_dev)
 	SEAMO_FAST_FUZZ=$(CASES) $(python) -m pytest tests/data/packing/test_fuzz_sources.py \
 		tests/tasks/datasets/test_fuzz.py \
 		tests/tasks/datasets/test_fuzz_metadata.py --timeout 0 $(ARGS)
+
+attack: CASES = 5000
+attack: $(installed_dev) $(native)
+	OMP_NUM_THREADS=1 $(python) -m tests.attack --cases $(CASES) --seed $(SEED) $(ARGS)
 
 DRILLS ?= 40
 drill: $(native)

@@ -121,3 +121,21 @@ def test_empty_and_foreign_files(tmp_path: Path) -> None:
     (tmp_path / "b" / "data.mdb").write_bytes(bytes(10000))
     with pytest.raises(DataError, match="is no LMDB database of format 1"):
         open_source(tmp_path / "b")
+
+
+def test_four_workers_pack_what_one_packs(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    samples = [[rng.integers(1, 255, (4, 13, 8, 8)).astype(np.uint8)] for _ in range(40)]
+    write_lmdb(tmp_path / "a", samples)
+    for workers in (1, 4):
+        source = open_source(tmp_path / "a")
+        pack(source, tmp_path / f"{workers}", shard_size=3, workers=workers)
+    one, four = (ShardSet(tmp_path / f"{workers}") for workers in (1, 4))
+    assert four.verify() == []
+    assert len(one) == len(four) == 40
+    for number in range(40):
+        assert one.id(number) == four.id(number)
+        [a] = one.read(number).bands["s2l1c_uint8"]
+        [b] = four.read(number).bands["s2l1c_uint8"]
+        np.testing.assert_array_equal(a, b)
+    assert len(list((tmp_path / "4").glob("shard-*"))) == 14
