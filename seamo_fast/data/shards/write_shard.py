@@ -51,8 +51,8 @@ class ShardReport:
         statistics: Of the modalities that came without: name -> `BandStatistics.to_dict`.
         radiometry: How the tiles of Sentinel-2 were judged (`seamo_fast.data.packing.offsets`):
             name -> `JudgedTiles.to_dict`.
-        files: What the files of each item were (`seamo_fast.data.packing.sources.fingerprint`); empty in
-            shards of earlier versions.
+        files: What the files of each item were (`seamo_fast.data.packing.sources.fingerprint`);
+            empty in shards of earlier versions.
     """
 
     items: list[str] = field(default_factory=list)
