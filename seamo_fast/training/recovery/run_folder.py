@@ -5,19 +5,21 @@ from __future__ import annotations
 import fcntl
 import os
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from signal import Signals
 from typing import Any, Final
 
 from seamo_fast import checkpoint_files
 from seamo_fast.errors import CheckpointError, ConfigError
-from seamo_fast.files import brief
+from seamo_fast.files import brief, write_text
 from seamo_fast.training.config import differences
 
 CHECKPOINTS: Final = "checkpoints"
 METRICS: Final = "metrics.jsonl"
 WANDB: Final = "wandb"
 _LOCK: Final = ".lock"
+_STOPPED: Final = ".stopped"
 _SHOWN: Final = 4
 _CONTENTS: Final = (
     CHECKPOINTS, METRICS, WANDB, "config.yaml", "tensorboard", "loss.png", "reconstructions"
@@ -51,6 +53,21 @@ def locked(folder: Path) -> Iterator[None]:
         file.write(str(os.getpid()))
         file.flush()
         yield
+
+
+def note_stop(folder: Path, stopped: Signals | None) -> None:
+    """Notes which signal asked a run to stop, for processes that torchrun starts in its place."""
+    if stopped is None:
+        (folder / _STOPPED).unlink(missing_ok=True)
+    else:
+        write_text(folder / _STOPPED, stopped.name)
+
+
+def stopped_by(folder: Path) -> Signals | None:
+    """Returns what `note_stop` noted."""
+    with suppress(FileNotFoundError, KeyError):
+        return Signals[(folder / _STOPPED).read_text(encoding="utf-8")]
+    return None
 
 
 def find_start(folder: Path, resume: str, warn: Callable[[str], None]) -> Path | None:
