@@ -20,7 +20,7 @@ from seamo_fast.finetune import main
 from seamo_fast.modalities import get_modality
 from seamo_fast.model import PRESETS, SeaMo
 from seamo_fast.model.weights import model_metadata
-from seamo_fast.tasks import classify
+from seamo_fast.tasks import classify, full
 from seamo_fast.tasks.classifier import Classifier
 from seamo_fast.tasks.datasets.eurosat import EuroSAT, Kind
 from seamo_fast.tasks.probe import Probe
@@ -182,6 +182,19 @@ def test_a_checkpoint_without_optical_bands_is_refused(
     save_file(model.state_dict(), path, model_metadata(model.config, model.modalities))
     assert main(["--data", str(folders["eurosat_rgb"]), "--checkpoint", str(path)]) == 2
     assert "knows none of the bands B4, B3, B2" in capsys.readouterr().err
+
+
+def test_ctrl_c_ends_with_its_status(
+    folders: dict[Kind, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(full, "_step", lambda *_: signal.raise_signal(signal.SIGINT))
+    given = ["--data", str(folders["eurosat_rgb"]), "--method", "full", "--output", str(tmp_path)]
+    assert main(given) == 130
+    assert capsys.readouterr().err.endswith("interrupted\n")
+    assert not list(tmp_path.iterdir())
 
 
 def test_it_runs_as_a_module() -> None:

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from seamo_fast.errors import ConfigError
+from seamo_fast.errors import ConfigError, DataError
 from seamo_fast.randomness import generator
 from seamo_fast.tasks.classifier import Classifier, predict
 from seamo_fast.tasks.config import FinetuneConfig
@@ -55,20 +55,24 @@ def finetune(
 
     Raises:
         ConfigError: The loss is no longer finite.
+        DataError: There are no training or no validation images.
     """
+    if not len(train) or not len(val):
+        raise DataError(f"{len(train)} training and {len(val)} validation images; both need some")
     rates = OptimConfig(blr=config.blr, weight_decay=config.weight_decay)
     optimizer = torch.optim.AdamW(parameter_groups(model, config), lr=config.blr, fused=True)
     epochs: list[Epoch] = []
     best, best_state = None, {}
     steps_each = -(-len(train) // config.batch_size)
     for number in range(config.epochs):
-        start, losses = time.perf_counter(), []
+        start, total = time.perf_counter(), torch.zeros((), dtype=torch.float64)
         model.train()
         for step, (images, labels) in enumerate(batches(train, config, number)):
             at = number * steps_each + step
             rate = learning_rate(at, config.epochs * steps_each, rates, config.batch_size)
-            losses.append(_step(model, optimizer, images, labels, rate, config, dtype))
-        epoch = _judge(model, val, number + 1, torch.stack(losses).mean().item(), dtype)
+            loss = _step(model, optimizer, images, labels, rate, config, dtype)
+            total = total.to(loss.device) + len(labels) * loss  # the last batch may be smaller
+        epoch = _judge(model, val, number + 1, total.item() / len(train), dtype)
         epochs.append(epoch)
         if best is None or _merit(epoch) > _merit(best):
             best, best_state = epoch, copy.deepcopy(model.state_dict())

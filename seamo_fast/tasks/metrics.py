@@ -11,6 +11,8 @@ from statistics import NormalDist
 import torch
 from torch import Tensor
 
+from seamo_fast.errors import DataError
+
 
 @dataclass(frozen=True)
 class Evaluation:
@@ -30,7 +32,13 @@ class Evaluation:
 
 
 def evaluate(predicted: Tensor, labels: Tensor, classes: int) -> Evaluation:
-    """Compares predicted with true classes, both int64 [n], n at least 1."""
+    """Compares predicted with true classes, both int64 [n].
+
+    Raises:
+        DataError: There is nothing to compare: an accuracy of nothing is none.
+    """
+    if not len(labels):
+        raise DataError("there are no test images, and so no accuracy")
     pairs = labels.cpu() * classes + predicted.cpu()
     confusion = torch.bincount(pairs, minlength=classes**2).view(classes, classes)
     right, counts = confusion.diagonal().tolist(), confusion.sum(dim=1).tolist()

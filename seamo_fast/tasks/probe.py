@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from seamo_fast.errors import DataError
+
 PENALTIES: Final = (1.0, 1e-1, 1e-2, 1e-3, 1e-4, 1e-5)
 _ITERATIONS: Final = 300
 
@@ -39,7 +41,13 @@ def fit_probe(train: tuple[Tensor, Tensor], val: tuple[Tensor, Tensor], classes:
         train: Features [n, D] and labels int64 [n].
         val: The same of the validation part.
         classes: Number of classes.
+
+    Raises:
+        DataError: There are no training or no validation images.
     """
+    sizes = [len(labels) for _, labels in (train, val)]
+    if not all(sizes):
+        raise DataError(f"{sizes[0]} training and {sizes[1]} validation images; both need some")
     mean, std = train[0].double().mean(dim=0), train[0].double().std(dim=0)
     std = torch.where(std > 0, std, 1)
     features, held_out = ((part[0].double() - mean) / std for part in (train, val))

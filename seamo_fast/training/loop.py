@@ -46,7 +46,19 @@ def pretrain(config: PretrainConfig) -> signal.Signals | None:
         with ranks.raise_on_all():
             if ranks.is_main():
                 stack.enter_context(run_folder.locked(folder))
-        return run(RunState(config, folder))
+        # torchrun starts ranks again that end with another status than 0, also at their own wish
+        stopped = ranks.from_main(run_folder.stopped_by(folder)) if ranks.restarted() else None
+        if stopped is None:
+            _note_stop(folder, None)
+            stopped = run(RunState(config, folder))
+            _note_stop(folder, stopped)
+        return stopped
+
+
+def _note_stop(folder: Path, stopped: signal.Signals | None) -> None:
+    with ranks.raise_on_all():
+        if ranks.is_main():
+            run_folder.note_stop(folder, stopped)
 
 
 def run(state: RunState) -> signal.Signals | None:

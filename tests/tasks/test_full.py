@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from seamo_fast.errors import ConfigError
+from seamo_fast.errors import ConfigError, DataError
 from seamo_fast.model import PRESETS
 from seamo_fast.model.backbone import SeaMoBackbone
 from seamo_fast.tasks import full
@@ -160,3 +160,18 @@ def test_a_diverged_run_ends_with_advice() -> None:
         model.head.bias[0] = float("nan")
     with pytest.raises(ConfigError, match="not finite in epoch 1; lower blr"):
         finetune(model, make_samples(9, 0), make_samples(9, 1), CONFIG, torch.float32)
+
+
+def test_the_loss_of_an_epoch_is_the_mean_over_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    train, losses = make_samples(9, 0), iter([1.0, 4.0, 1.0, 4.0])
+    monkeypatch.setattr(full, "_step", lambda *_: torch.tensor(next(losses)))
+    config = replace(CONFIG, epochs=2)  # batches of 7 and 2
+    _, epochs = finetune(make_model(), train, make_samples(6, 1), config, torch.float32)
+    assert [epoch.loss for epoch in epochs] == [(7 * 1.0 + 2 * 4.0) / 9] * 2
+
+
+@pytest.mark.parametrize(("train", "val"), [(0, 6), (6, 0)])
+def test_without_images_there_is_no_accuracy(train: int, val: int) -> None:
+    message = f"{train} training and {val} validation images; both need some"
+    with pytest.raises(DataError, match=message):
+        finetune(make_model(), make_samples(train, 0), make_samples(val, 1), CONFIG, torch.float32)

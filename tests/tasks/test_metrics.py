@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from seamo_fast.errors import DataError
 from seamo_fast.tasks.metrics import evaluate, plot_confusion, wilson_interval
 
 
@@ -50,3 +51,9 @@ def test_the_confusion_matrix_is_drawn(tmp_path: Path) -> None:
     assert pixels.shape[0] > 300
     dark = (pixels[..., 2] - pixels[..., 0] > 0.3).mean()
     assert 0.05 < dark < 0.4  # one of four cells is full
+
+
+def test_nothing_has_no_accuracy() -> None:
+    nothing = torch.zeros(0, dtype=torch.int64)
+    with pytest.raises(DataError, match="no test images, and so no accuracy"):
+        evaluate(nothing, nothing, 3)

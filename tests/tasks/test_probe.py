@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from seamo_fast.errors import DataError
 from seamo_fast.tasks.probe import PENALTIES, Probe, fit_probe
 
 CLASSES = 3
@@ -78,3 +79,9 @@ def test_a_constant_feature_does_no_harm() -> None:
     probe = fit_probe(train, val, CLASSES)
     assert probe.accuracy == 1
     assert probe.weight.isfinite().all()
+
+
+@pytest.mark.parametrize(("train", "val"), [(0, 6), (6, 0)])
+def test_without_images_there_is_no_accuracy(train: int, val: int) -> None:
+    with pytest.raises(DataError, match=f"{train} training and {val} validation images"):
+        fit_probe(features(train, 0.1), features(val, 0.1), CLASSES)

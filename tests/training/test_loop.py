@@ -199,12 +199,46 @@ def test_a_signal_saves_and_ends_the_run(
     handler = signal.getsignal(number)
     with monkeypatch.context() as patch:
         before_step(patch, 5, lambda: os.kill(os.getpid(), number))
-        loop.pretrain(stopped)
+        assert loop.pretrain(stopped) is number
     assert signal.getsignal(number) is handler
     assert step_names(stopped.run.folder)[-1] == "step_00000006"
     assert f"stopped by {number.name} after step 6 of {TOTAL}" in caplog.text
     loop.pretrain(stopped)
     assert losses(stopped.run.folder) == losses(whole.run.folder)
+
+
+def test_torchrun_does_not_restart_what_was_asked_to_stop(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = settings()
+    with monkeypatch.context() as patch:
+        before_step(patch, 5, lambda: os.kill(os.getpid(), signal.SIGTERM))
+        assert loop.pretrain(config) is signal.SIGTERM
+    with monkeypatch.context() as patch:
+        patch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+        assert loop.pretrain(config) is signal.SIGTERM
+        assert max(losses(config.run.folder)) == 6
+    assert loop.pretrain(config) is None  # the command, given again
+    assert max(losses(config.run.folder)) == TOTAL
+    assert not list(Path(config.run.folder).glob(".stopped"))
+
+
+def test_broken_metrics_do_not_keep_a_run_from_resuming(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = settings()
+    with monkeypatch.context() as patch:
+        before_step(patch, 6, interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            loop.pretrain(config)
+    file = Path(config.run.folder) / "metrics.jsonl"
+    text = file.read_bytes().split(b"\n")
+    file.write_bytes(b"\n".join([text[0], bytes(9), *text[2:5], b'{"step": 6, "lo']))
+    loop.pretrain(config)
+    assert list(losses(config.run.folder)) == [1, 3, 4, *range(5, TOTAL + 1)]
+    said = [line for line in caplog.messages if "broken lines" in line]
+    assert len(said) == 1
+    assert "2 broken lines are removed, the first is line 2" in said[0]
 
 
 def test_a_signal_during_the_log_line_saves_too(

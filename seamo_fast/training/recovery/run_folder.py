@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
+from signal import Signals
 from typing import Any, Final
 
 from seamo_fast import checkpoint_files, files
 from seamo_fast.errors import CheckpointError, ConfigError
-from seamo_fast.files import brief
+from seamo_fast.files import brief, write_text
 from seamo_fast.training.config import differences
 
 CHECKPOINTS: Final = "checkpoints"
 METRICS: Final = "metrics.jsonl"
 WANDB: Final = "wandb"
+_STOPPED: Final = ".stopped"
 _SHOWN: Final = 4
 _CONTENTS: Final = (
     CHECKPOINTS, METRICS, WANDB, "config.yaml", "tensorboard", "loss.png", "reconstructions"
@@ -24,6 +26,21 @@ _CONTENTS: Final = (
 def locked(folder: Path) -> AbstractContextManager[None]:
     """Makes the run folder and keeps other processes out of it; see `files.locked`."""
     return files.locked(folder, "run.folder", "--run.folder")
+
+
+def note_stop(folder: Path, stopped: Signals | None) -> None:
+    """Notes which signal asked a run to stop, for processes that torchrun starts in its place."""
+    if stopped is None:
+        (folder / _STOPPED).unlink(missing_ok=True)
+    else:
+        write_text(folder / _STOPPED, stopped.name)
+
+
+def stopped_by(folder: Path) -> Signals | None:
+    """Returns what `note_stop` noted."""
+    with suppress(FileNotFoundError, KeyError):
+        return Signals[(folder / _STOPPED).read_text(encoding="utf-8")]
+    return None
 
 
 def find_start(folder: Path, resume: str, warn: Callable[[str], None]) -> Path | None:

@@ -125,6 +125,24 @@ def test_killed_packs_are_continued(tmp_path: Path) -> None:
     assert drill(tmp_path, count=12, dates=1, size=2, kills=3) > 0
 
 
+@pytest.mark.parametrize(
+    ("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, -signal.SIGTERM)]
+)
+def test_a_pack_stopped_by_a_signal_ends_with_its_status(
+    tmp_path: Path, number: signal.Signals, status: int
+) -> None:
+    write_locations(tmp_path / "source", count=24, dates=1)
+    process = start(tmp_path / "source", tmp_path / "out", size=1)
+    assert process.stdout is not None
+    next(line for line in process.stdout if b"shard-00000" in line)
+    process.send_signal(number)
+    output = process.communicate(timeout=60)[0].decode()
+    assert process.returncode == status, output  # a shell adds 128 to what ended it
+    assert not (tmp_path / "out" / "manifest.json").exists()
+    said = "interrupted; run the same command (without --overwrite) again to resume\n"
+    assert output.endswith(said) == (number == signal.SIGINT), output
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 def test_a_thousand_locations_and_ten_kills(tmp_path: Path) -> None:
