@@ -1,21 +1,26 @@
-"""Files: written whole or not at all, regular ones read, bounded JSON, the cache, a full disk."""
+"""Files: written whole or not at all, regular ones read, bounded JSON and YAML, a full disk."""
 
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import os
 import reprlib
 import shutil
 import stat
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from itertools import chain, count
 from pathlib import Path
-from typing import Any, BinaryIO, Final
+from typing import Any, BinaryIO, Final, TextIO
+
+import yaml
 
 from seamo_fast.errors import ConfigError, DataError
 
+_LOCK: Final = ".lock"
 CACHE: Final = "SEAMO_FAST_CACHE"
 _MOST_MEMORY: Final = 2**30  # bytes that the contents of a JSON file may take
 _VALUE: Final = 72  # bytes of the smallest list, in another list
@@ -61,6 +66,21 @@ def open_regular(path: Path) -> BinaryIO:
     """
     check_regular(path)
     return path.open("rb")
+
+
+def read_regular(path: Path, most: int) -> bytes:
+    """Returns the bytes of a file.
+
+    Raises:
+        OSError: As `open_regular`, or it has more than `most` bytes.
+    """
+    with open_regular(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > most:
+            raise OSError(
+                errno.EFBIG, f"it has {size:,} bytes; expected at most {most:,}", str(path)
+            )
+        return file.read(most)
 
 
 def check_regular(path: Path) -> None:
@@ -149,6 +169,132 @@ def brief(text: object) -> str:
 
 
 @contextmanager
+def locked(folder: Path, what: str, other: str) -> Iterator[None]:
+    """Makes the folder and keeps other processes out of it.
+
+    The operating system drops the lock with the process, so a killed one leaves none behind. A
+    folder that was made here and is left empty is removed.
+
+    Args:
+        folder: What only one process may write.
+        what: What messages call it.
+        other: Where they say what to do instead: what another folder is given as.
+
+    Raises:
+        ConfigError: Another process has it, or it cannot be made or locked.
+    """
+    made = not folder.exists()
+    try:
+        with _locked_file(folder, what, other) as file:
+            with suppress(OSError):  # on a full disk the lock holds, but names no process
+                os.ftruncate(file.fileno(), 0)
+                os.write(file.fileno(), str(os.getpid()).encode())
+            try:
+                yield
+            finally:
+                with suppress(OSError):
+                    (folder / _LOCK).unlink()
+    finally:
+        if made:
+            with suppress(OSError):  # it holds something
+                folder.rmdir()
+
+
+def _locked_file(folder: Path, what: str, other: str) -> TextIO:
+    path = folder / _LOCK
+    while True:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            file = path.open("a+", encoding="utf-8", errors="replace")
+        except OSError as error:
+            raise ConfigError(f"{what} {folder} cannot be written: {error.strerror}") from error
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):
+            file.seek(0)
+            process = file.read().strip()
+            file.close()
+            raise ConfigError(
+                f"{what} {folder} is in use by process {process}; wait for it, or choose another "
+                f"{other}"
+            ) from None
+        except OSError as error:
+            file.close()
+            raise ConfigError(f"{what} {folder} cannot be locked: {error.strerror}") from error
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                return file
+        file.close()  # the process that had it has removed it since
+
+
+def move_aside(folder: Path, names: Iterable[str]) -> Path | None:
+    """Moves what a folder has of an earlier run into a subfolder previous-1, previous-2 ...
+
+    Args:
+        folder: The folder.
+        names: What a run leaves in it.
+
+    Returns:
+        The subfolder, None if nothing was there.
+    """
+    present = [folder / name for name in names if (folder / name).exists()]
+    if not present:
+        return None
+    target = next(t for n in count(1) if not (t := folder / f"previous-{n}").exists())
+    target.mkdir()
+    for path in present:
+        path.rename(target / path.name)
+    return target
+
+
+@contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """Makes a folder that nobody had: `path`, else `path-2`, `path-3` ...; removed if left empty.
+
+    Raises:
+        OSError: It cannot be made.
+    """
+    for number in count(1):
+        folder = path if number == 1 else path.with_name(f"{path.name}-{number}")
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        break
+    try:
+        yield folder
+    finally:
+        with suppress(OSError):  # it holds something
+            folder.rmdir()
+
+
+@contextmanager
+def named_folder(named: str | None, path: Path) -> Iterator[Path]:
+    """Makes the folder that a user named, whatever it holds; without a name as `new_folder`.
+
+    Raises:
+        OSError: It cannot be made.
+    """
+    if named is None:
+        with new_folder(path) as folder:
+            yield folder
+    else:
+        Path(named).mkdir(parents=True, exist_ok=True)
+        yield Path(named)
+
+
+def new_name(path: Path) -> Path:
+    """Returns a name that is not taken: that of `path`, else one with -2, -3 ... at its end."""
+    others = (path.with_stem(f"{path.stem}-{number}") for number in count(2))
+    return next(each for each in chain([path], others) if not each.exists())
+
+
+_YAML_BYTES: Final = 2**20
+_YAML_VALUES: Final = 10_000  # after aliases
+_YAML_DEPTH: Final = 30
+
+
+@contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Gives the body a file to write, which takes the place of `path` when it is on the disk.
 
@@ -207,6 +353,57 @@ def write_json(path: Path, value: object, needed: int = 0) -> bytes:
     with writing(path, needed), replacing(path) as temporary:
         temporary.write_bytes(data)
     return data
+
+
+class _YamlLoader(yaml.SafeLoader):
+    """Refuses a key that is given twice, of which YAML would take the last."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node: yaml.MappingNode = super().compose_mapping_node(anchor)
+        seen: set[tuple[str, str]] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                if (key.tag, key.value) in seen:
+                    at = key.start_mark.line + 1
+                    raise yaml.YAMLError(f"the key {key.value!r} comes again in line {at}")
+                seen.add((key.tag, key.value))
+        return node
+
+
+def read_yaml(path: Path) -> Any:
+    """Returns what a YAML file holds; only plain values, none of them made by its tags.
+
+    Raises:
+        ValueError: It is no YAML in UTF-8, gives a key twice, or is larger or deeper than settings
+            are, also by its aliases.
+        OSError: It cannot be read.
+    """
+    with open_regular(path) as file:
+        data = file.read(_YAML_BYTES + 1)
+    if len(data) > _YAML_BYTES:
+        raise ValueError(f"it is larger than {_YAML_BYTES} bytes, and no file of settings")
+    try:
+        loader = _YamlLoader(data.decode())
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        if _yaml_values(node, {}, 0) > _YAML_VALUES:
+            raise ValueError(f"it holds more than {_YAML_VALUES} values, or they repeat themselves")
+        return loader.construct_document(node)
+    except (yaml.YAMLError, RecursionError) as error:
+        raise ValueError(" ".join(str(error).split())) from error
+
+
+def _yaml_values(node: yaml.Node, sizes: dict[int, int], depth: int) -> int:
+    """Returns how many values a node has with its aliases, and too many if it holds itself."""
+    if depth > _YAML_DEPTH:
+        raise ValueError(f"its values are nested more than {_YAML_DEPTH} deep")
+    if id(node) not in sizes:
+        sizes[id(node)] = _YAML_VALUES + 1
+        below = node.value if isinstance(node, yaml.CollectionNode) else []
+        parts = (each for item in below for each in (item if isinstance(item, tuple) else [item]))
+        sizes[id(node)] = 1 + sum(_yaml_values(part, sizes, depth + 1) for part in parts)
+    return sizes[id(node)]
 
 
 @contextmanager

@@ -412,8 +412,8 @@ class ReferenceSeaMo(nn.Module):
 
     def forward(
         self, batch: TileBatch, views: Views, fusion: bool = True
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Returns the loss, a scalar, and its summands by modality.
+    ) -> tuple[Tensor, dict[str, Tensor], Tensor]:
+        """Returns the loss, a scalar, its summands by modality, and their patches, int64 [M].
 
         Raises:
             ValueError: The views leave patches out, while all patches are decoded here.
@@ -441,14 +441,15 @@ class ReferenceSeaMo(nn.Module):
         if fusion and self.fusion is not None:
             z = self.fusion(z, valid)
 
-        losses = {}
+        losses, counts = {}, []
         for m, name in enumerate(batch.modalities):
             restore = ids_restore[:, :, m].flatten(0, 1)
             pred = self.decoders[name](z[:, :, m].flatten(0, 1), restore, self.decoder_positions)
             hidden = restore >= z.shape[3]
             weight = (weights[m] & hidden).to(targets[m].dtype)
+            counts.append(weight.sum().long())
             losses[name] = masked_loss(pred, targets[m], weight, self.config.norm_pix)
-        return torch.stack(list(losses.values())).sum(), losses
+        return torch.stack(list(losses.values())).sum(), losses, torch.stack(counts)
 
     def _embed(self, name: str, image: Tensor, dates: Tensor) -> Tensor:
         """Embeds all patches of images [B*T, C, S, S] of dates [B, T]: [B, T, N, D]."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import socket
 import tracemalloc
 from collections.abc import Callable, Iterator
@@ -18,6 +19,7 @@ from safetensors.torch import save_file
 from seamo_fast import files
 from seamo_fast.data import ShardWriter
 from seamo_fast.errors import DataError
+from seamo_fast.files import read_yaml
 from seamo_fast.modalities import Band, Modality
 from seamo_fast.training.recovery import checkpoint
 
@@ -207,3 +209,83 @@ def test_what_messages_repeat_of_a_file_is_short_and_on_one_line() -> None:
     assert len(files.shown(["x" * 10**6] * 10**6)) < 1000
     assert files.brief("a\nb\x00c") == "a b c"
     assert files.brief("x" * 10**6) == "x" * 1000 + " ..."
+
+
+def test_files_are_read_up_to_a_size(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"content")
+    assert files.read_regular(tmp_path / "file", 7) == b"content"
+    with pytest.raises(OSError, match=r"it has 7 bytes; expected at most 6: "):
+        files.read_regular(tmp_path / "file", 6)
+
+
+def test_a_new_folder_is_nobodys_else(tmp_path: Path) -> None:
+    wanted = tmp_path / "runs" / "a.b"
+    found = []
+    for _ in range(3):
+        with files.new_folder(wanted) as folder:
+            (folder / "results").touch()
+        found.append(folder.name)
+    assert found == ["a.b", "a.b-2", "a.b-3"]
+    with files.new_folder(wanted) as folder, files.new_folder(wanted) as other:
+        assert (folder.name, other.name) == ("a.b-4", "a.b-5")
+    assert not folder.exists()  # nothing came of it
+
+
+def test_a_named_folder_is_the_one_that_was_named(tmp_path: Path) -> None:
+    for _ in range(2):
+        with files.named_folder(str(tmp_path / "mine"), tmp_path / "runs") as folder:
+            (folder / "results").touch()
+        assert folder == tmp_path / "mine"
+    with files.named_folder(None, tmp_path / "runs") as folder:
+        (folder / "results").touch()
+    assert folder == tmp_path / "runs"
+
+
+def test_what_is_there_is_moved_aside(tmp_path: Path) -> None:
+    assert files.move_aside(tmp_path, ("a", "b")) is None
+    for number in (1, 2):
+        (tmp_path / "a").write_text(str(number))
+        assert files.move_aside(tmp_path, ("a", "b")) == tmp_path / f"previous-{number}"
+        assert (tmp_path / f"previous-{number}" / "a").read_text() == str(number)
+    assert not (tmp_path / "a").exists()
+
+
+BOMB = "a: &a [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"{name}: &{name} [{', '.join([f'*{before}'] * 10)}]\n"
+    for before, name in zip("abcdefgh", "bcdefghi", strict=True)
+)
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"a: {b: 1}\na: {c: 1}", "the key 'a' comes again in line 2"),
+        (b"a:\n  b: 1\n  c: 1\n  b: 1", "the key 'b' comes again in line 4"),
+        (b"a: caf\xe9", "'utf-8' codec can't decode byte 0xe9"),
+        (b"a: [1", "expected ',' or ']'"),
+        (b"a: !!python/object/apply:os.system [id]", "could not determine a constructor"),
+        (b"a: *b", "found undefined alias 'b'"),
+        (b"a: 1\n---\na: 1", "expected a single document"),
+        (b"a: " + 5000 * b"[", "maximum recursion depth exceeded"),
+        (b"a: " + 40 * b"[" + 40 * b"]", "nested more than 30 deep"),
+        (b"a: &a [*a]", "more than 10000 values, or they repeat themselves"),
+        (BOMB.encode(), "more than 10000 values, or they repeat themselves"),
+        (b"[" + 10_001 * b"1," + b"]", "more than 10000 values"),
+        (b"#" * 2**20 + b"\n", "larger than 1048576 bytes"),
+    ],
+)
+def test_yaml_that_is_no_settings_is_refused(tmp_path: Path, data: bytes, reason: str) -> None:
+    file = tmp_path / "x.yaml"
+    file.write_bytes(data)
+    with pytest.raises(ValueError, match=re.escape(reason)) as raised:
+        read_yaml(file)
+    assert "\n" not in str(raised.value)
+
+
+def test_yaml_may_use_aliases_and_merge_keys(tmp_path: Path) -> None:
+    file = tmp_path / "x.yaml"
+    file.write_text("a: &a {b: 1, c: 2}\nd: {<<: *a, c: 3}\ne: [*a, *a]\n")
+    inner = {"b": 1, "c": 2}
+    assert read_yaml(file) == {"a": inner, "d": {"b": 1, "c": 3}, "e": [inner, inner]}
+    file.write_text("")
+    assert read_yaml(file) is None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final, Literal, get_args
 
-from seamo_fast.errors import ConfigError
+from seamo_fast.errors import ConfigError, expect
 
 # no model needs more, and products of what is within them fit int64
 _MOST: Final = {
@@ -79,11 +79,13 @@ class ModelConfig:
                 f"model.image_size {self.image_size} must be a multiple of model.patch_size "
                 f"{self.patch_size}"
             )
+        window = self.fusion_window
+        expect(window is None or window >= 1, "model.fusion_window", "at least 1 or null", window)
         if not self.mlp_ratio <= _MOST_RATIO:
             raise ConfigError(
                 f"model.mlp_ratio must be at most {_MOST_RATIO}, but got {self.mlp_ratio}"
             )
-        if int(min(self.width, self.decoder_width) * self.mlp_ratio) < 1:
+        if not min(self.width, self.decoder_width) * self.mlp_ratio >= 1:
             raise ConfigError(f"model.mlp_ratio must be above 0, but got {self.mlp_ratio}")
         for width, heads in (("width", "heads"), ("decoder_width", "decoder_heads")):
             self._check_width(width, heads)

@@ -22,10 +22,17 @@ from seamo_fast.views import Views
 
 
 class Losses(NamedTuple):
-    """Reconstruction losses: their sum, and each modality's (1 is what patch means would get)."""
+    """Reconstruction losses (1 is what patch means would get).
+
+    Attributes:
+        total: Their sum over modalities, a scalar.
+        by_modality: Each modality's, a scalar; 0 if it has no target.
+        counts: int64 [M], over how many patches each is a mean.
+    """
 
     total: Tensor
     by_modality: dict[str, Tensor]
+    counts: Tensor
 
 
 class Reconstruction(NamedTuple):
@@ -116,13 +123,15 @@ class SeaMo(Embedder):
             views: Regions and visible and hidden patches of the batch.
             fusion: Run the TM fusion (the first pretraining stage goes without).
         """
+        results = self.reconstruct(batch, views, fusion)
         by_modality = {
             name: kernels.norm_pix_loss(
                 found.prediction, found.target, found.valid, normalize=self.config.norm_pix
             )
-            for name, found in self.reconstruct(batch, views, fusion).items()
+            for name, found in results.items()
         }
-        return Losses(torch.stack(list(by_modality.values())).sum(), by_modality)
+        counts = torch.stack([found.valid.sum() for found in results.values()])
+        return Losses(torch.stack(list(by_modality.values())).sum(), by_modality, counts)
 
     def reconstruct(
         self, batch: TileBatch, views: Views, fusion: bool = True

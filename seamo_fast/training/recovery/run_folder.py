@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Final
 
-from seamo_fast import checkpoint_files
+from seamo_fast import checkpoint_files, files
 from seamo_fast.errors import CheckpointError, ConfigError
 from seamo_fast.files import brief
 from seamo_fast.training.config import differences
@@ -17,40 +15,15 @@ from seamo_fast.training.config import differences
 CHECKPOINTS: Final = "checkpoints"
 METRICS: Final = "metrics.jsonl"
 WANDB: Final = "wandb"
-_LOCK: Final = ".lock"
 _SHOWN: Final = 4
 _CONTENTS: Final = (
     CHECKPOINTS, METRICS, WANDB, "config.yaml", "tensorboard", "loss.png", "reconstructions"
 )  # fmt: skip
 
 
-@contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Makes the folder and keeps other processes out of it.
-
-    The operating system drops the lock with the process, so a killed run leaves none behind.
-
-    Raises:
-        ConfigError: Another process writes this run folder, or it cannot be made.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        file = (folder / _LOCK).open("a+", encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(f"run.folder {folder} cannot be written: {error.strerror}") from error
-    with file:
-        try:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except (BlockingIOError, PermissionError):
-            file.seek(0)
-            raise ConfigError(
-                f"run.folder {folder} is in use by process {file.read().strip()}; "
-                "wait for it, or choose another --run.folder"
-            ) from None
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
-        yield
+def locked(folder: Path) -> AbstractContextManager[None]:
+    """Makes the run folder and keeps other processes out of it; see `files.locked`."""
+    return files.locked(folder, "run.folder", "--run.folder")
 
 
 def find_start(folder: Path, resume: str, warn: Callable[[str], None]) -> Path | None:
@@ -100,13 +73,6 @@ def check_same(start: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> N
 
 
 def _move_aside(folder: Path, warn: Callable[[str], None]) -> None:
-    present = [folder / name for name in _CONTENTS if (folder / name).exists()]
-    if not present:
-        return
-    number = 1
-    while (target := folder / f"previous-{number}").exists():
-        number += 1
-    target.mkdir()
-    for path in present:
-        path.rename(target / path.name)
-    warn(f"the earlier run was moved to {target}")
+    target = files.move_aside(folder, _CONTENTS)
+    if target is not None:
+        warn(f"the earlier run was moved to {target}")

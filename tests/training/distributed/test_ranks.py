@@ -25,6 +25,7 @@ from seamo_fast.training.distributed import ranks, sharding
 from seamo_fast.training.recovery import checkpoint
 from seamo_fast.training.recovery.run_state import RunState
 from seamo_fast.training.reporting.telemetry import read_metrics
+from tests.training.conftest import write_shards
 from tests.training.distributed.worker import before_step, run_ranks, terminate
 
 Settings = Callable[..., PretrainConfig]
@@ -80,6 +81,32 @@ def test_two_ranks_give_the_losses_of_one(uneven: Settings, way: str) -> None:
     assert run_ranks(two, 2) == [None, None]
     check_same_losses(two, one)
     assert lines(two)[-1]["samples_per_second"] > 0
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_a_modality_that_one_rank_lacks_counts_where_it_is(
+    settings: Settings, tmp_path: Path, strategy: str
+) -> None:
+    shards = write_shards(tmp_path / "shards", radar_of={5})
+    found = {}
+    for every, world in ((1, 1), (1, 2), (6, 2)):
+        config = settings(
+            data__path=str(shards),
+            optim__blr=1e-9,
+            distributed__strategy=strategy,
+            run__folder=str(tmp_path / f"{every}-{world}"),
+            run__log_every=every,
+            run__checkpoint_every=6,
+            run__steps_per_stage=6,
+            schedule__kind="direct",
+        )
+        assert run_ranks(config, world) == [None] * world
+        found[every, world] = [line["loss/radar"] for line in lines(config)]
+    seen = [loss is not None for loss in found[1, 1]]
+    assert 1 <= sum(seen) < 6 == len(seen)
+    assert [loss is not None for loss in found[1, 2]] == seen
+    once = [loss for loss in found[1, 1] if loss is not None]
+    assert found[6, 2] == pytest.approx([sum(once) / len(once)], rel=1e-5)
 
 
 @pytest.mark.slow

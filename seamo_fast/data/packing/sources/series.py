@@ -97,6 +97,12 @@ class Series:
         names = (str(file.relative_to(self.path)) for file in self.path.rglob("*"))
         return sorted(name for name in names if has_ending(name, ".nc") and not any_hidden(name))
 
+    def files(self, item: str) -> list[Path]:
+        """Returns the NetCDF file of a place, or the GeoTIFFs of a sample."""
+        if self._mapping.format == "geotiff":
+            return index_images(self.path, self._mapping.key)[item].files
+        return [self.path if self.path.is_file() else self.path / item]
+
     def estimate(self) -> int:
         """Returns the number of items times the windows of the first readable one."""
         items = self.items()

@@ -112,6 +112,12 @@ class SSL4EO:
         }
         return sorted(found)
 
+    def files(self, item: str) -> Iterator[Path]:
+        """Yields the files of a location."""
+        for modality in self.modalities:
+            for folder in list_folders(self.path / _FOLDERS[modality.name] / item):
+                yield from list_files(folder, _ENDINGS)
+
     def estimate(self) -> int:
         """Returns the number of locations."""
         return len(self.items())

@@ -92,6 +92,10 @@ class SSL4EOLmdb:
             keys = [key.decode(errors="backslashreplace") for key in file.keys()]  # noqa: SIM118
         return sorted(keys, key=lambda key: (len(key), key))
 
+    def files(self, item: str) -> list[Path]:
+        """Returns the one file of the database."""
+        return [self.path / "data.mdb" if self.path.is_dir() else self.path]
+
     def estimate(self) -> int:
         """Returns the number of keys."""
         with LmdbFile(self.path) as file:

@@ -103,6 +103,11 @@ class SSL4EOZarr:
         names = {each for modality in self.modalities for each in self._files(modality.name)}
         return sorted(names)
 
+    def files(self, item: str) -> list[Path]:
+        """Returns the file of each modality that has one."""
+        paths = [self._path(item, modality.name) for modality in self.modalities]
+        return [path for path in paths if path.is_file()]
+
     def estimate(self) -> int:
         """Returns the number of locations of the first readable file times that of the files."""
         items = self.items()
