@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mmap
+import os
 import resource
 from collections import OrderedDict
 from pathlib import Path
@@ -30,7 +31,7 @@ def check_npy(path: Path, spec: ArraySpec, samples: int) -> int:
             np.lib.format.read_magic(file)
             shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)
             offset = file.tell()
-        size = path.stat().st_size
+            size = os.fstat(file.fileno()).st_size
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror}); {remedy}") from error
     except Exception as error:  # a damaged header raises whatever its parser meets

@@ -232,6 +232,35 @@ def test_impossible_records(
     assert re.search(message, str(error.value)), error.value
 
 
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ('"id":"place-0"', '"id":"x","id":"place-0"'),
+        ('"id":"place-0","place":"place-0"', '"id":"place-0","id":"a\\u003a"'),
+        ('"id":"place-0","place":"place-0"', '"id":"x","id":"place-0"'),
+        ('"valid":{', '"valid":{"s1grd":[],'),
+    ],
+)
+def test_a_record_that_says_something_twice(
+    write_shards: Callable[..., Path], old: str, new: str
+) -> None:
+    path = write_shards(6)
+    where = path / "shard-00000" / "records.json"
+    where.write_text(where.read_text().replace(old, new, 1))
+    crc32 = zlib.crc32(where.read_bytes())
+    edit_manifest(path, lambda manifest: manifest["shards"][0].update(crc32=crc32))
+    with pytest.raises(
+        DataError, match=r"records.json is not as expected .*it has the key .* twice"
+    ):
+        ShardSet(path).groups(0)
+
+
+def test_names_with_colons_and_escapes_are_read(write_shards: Callable[..., Path]) -> None:
+    path = write_shards(6)
+    edit_records(path, lambda records: [r.update(id='a:"\\é', place="::") for r in records])
+    assert ShardSet(path).id(0) == 'a:"\\é'
+
+
 def test_twice_the_records_of_half_the_seasons(write_shards: Callable[..., Path]) -> None:
     """As many numbers as expected, in another shape."""
     path = write_shards(4)
