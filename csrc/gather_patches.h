@@ -25,6 +25,7 @@ struct GatherPatches {
   int64_t batch, seasons, wanted;
   int64_t image_height, image_width, patch;
   bool whole_pixel;    // nodata is a value unless it is in all channels of a pixel
+  float limit;         // larger floats are lost, as NaN; no integer of a grid is larger
   const float* boxes;  // [batch, seasons, 4]
   Index index;         // [batch, seasons, wanted]
   const float* shift;  // [channels], in the order of the output

@@ -12,8 +12,8 @@ torch, see _nvcc.py. Each is known by a fingerprint of its sources and of what i
 
 Environment: SEAMO_FAST_BUILD=auto|none|cpu|cuda (auto: the CPU kernels, and the CUDA kernels where
 nvcc, a torch with CUDA, and a GPU or TORCH_CUDA_ARCH_LIST are there), MAX_JOBS, CXX, CFLAGS,
-LDFLAGS, CUDA_HOME, SEAMO_FAST_CACHE. This file imports nothing of the package but _compile, _cxx
-and _nvcc: setup.py uses it.
+LDFLAGS, CUDA_HOME, SEAMO_FAST_CACHE. While it is imported, this file imports nothing of the
+package but its neighbours that import nothing of it themselves: setup.py uses it.
 """
 
 from __future__ import annotations
@@ -27,12 +27,11 @@ import platform
 import sys
 import sysconfig
 import tempfile
-from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from . import _cxx, _nvcc
+from . import _cxx, _nvcc, _trust
 from ._compile import CompileError, Report
 
 VARIABLE = "SEAMO_FAST_BUILD"
@@ -46,15 +45,21 @@ _FILES = {CPU: f"_C{sysconfig.get_config_var('EXT_SUFFIX')}", CUDA: "libseamo_cu
 
 
 class BuildError(RuntimeError):
-    """Native kernels that were asked for by name could not be compiled."""
+    """Native kernels could not be compiled that were asked for, or not be put where they belong."""
 
 
 def cache_folder(part: str) -> Path:
-    """Where ``python -m seamo_fast.build`` puts CPU or CUDA compiled from these sources."""
-    root = Path(os.environ.get("SEAMO_FAST_CACHE") or "~/.cache/seamo_fast")
-    with suppress(RuntimeError):  # a user without a home
-        root = root.expanduser()
-    return root / "native" / f"{part}-{fingerprint(part)}"
+    """Where ``python -m seamo_fast.build`` puts CPU or CUDA compiled from these sources.
+
+    Raises:
+        BuildError: the cache is in the home folder, and there is none.
+    """
+    from seamo_fast import errors, files
+
+    try:
+        return files.cache_folder() / "native" / f"{part}-{fingerprint(part)}"
+    except errors.ConfigError as error:
+        raise BuildError(str(error)) from error
 
 
 @functools.cache
@@ -76,17 +81,43 @@ def fingerprint(part: str) -> str:
 def find(part: str) -> Path | str:
     """The compiled file of a part, or why there is none."""
     reasons = []
-    for folder in (cache_folder(part), _HERE):
-        record = _read_record(folder, part)
-        if record is None:
-            continue
-        if record["fingerprint"] != fingerprint(part):
-            reasons.append(f"it was compiled from other sources or for another torch: {REMEDY}")
-        elif record["failure"]:
-            reasons.append(record["failure"])
-        else:
-            return folder / _FILES[part]
+    for path, reason in candidates(part):
+        if reason is None:
+            return path
+        reasons.append(reason)
     return reasons[0] if reasons else f"it is not compiled: {REMEDY}"
+
+
+def candidates(part: str) -> list[tuple[Path, str | None]]:
+    """Where a part may have been compiled, and why it is not loaded from there; None if it can be.
+
+    The best comes first. Places without a trace of it are left out.
+    """
+    found = []
+    try:
+        folder = cache_folder(part)
+        found.append((folder / _FILES[part], _refusal(folder, part, None)))
+    except BuildError as error:
+        found.append((Path(), str(error)))
+    found.append((_HERE / _FILES[part], _refusal(_HERE, part, Path(__file__))))
+    return [(path, reason or None) for path, reason in found if reason is not None]
+
+
+def _refusal(folder: Path, part: str, like: Path | None) -> str | None:
+    """Why a part is not loaded from a folder: empty if it can be, None if it was never there."""
+    record_file = folder / f"_{part}.json"
+    if not os.access(record_file, os.F_OK):
+        return None
+    for path in (record_file, folder / _FILES[part]):
+        reason = _trust.objection(path, like)
+        if reason is not None:
+            return f"it is not loaded from where others may write: {reason}, then {REMEDY}"
+    record = _read_record(record_file)
+    if record is None:
+        return None
+    if record["fingerprint"] != fingerprint(part):
+        return f"it was compiled from other sources or for another torch: {REMEDY}"
+    return record["failure"] or ""
 
 
 @functools.cache
@@ -106,13 +137,14 @@ def load() -> ModuleType | str:
     return module
 
 
-def _read_record(folder: Path, part: str) -> dict[str, Any] | None:
+def _read_record(path: Path) -> dict[str, Any] | None:
     try:
-        record = json.loads((folder / f"_{part}.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
         return None
-    complete = isinstance(record, dict) and {"fingerprint", "failure"} <= record.keys()
-    return record if complete else None
+    if not isinstance(record, dict) or not {"fingerprint", "failure"} <= record.keys():
+        return None
+    return record if isinstance(record["failure"], str | None) else None
 
 
 def _write_record(folder: Path, part: str, failure: str | None) -> None:
@@ -133,13 +165,14 @@ def build(report: Report) -> dict[str, str | None]:
         For each part the reason why it was not compiled, None if it was; empty for "none".
 
     Raises:
-        BuildError: SEAMO_FAST_BUILD names kernels that cannot be compiled.
+        BuildError: SEAMO_FAST_BUILD names kernels that cannot be compiled, or others than this user
+            and root may write the cache folder.
     """
     wanted = _wanted()
     if wanted == "none":
         return {}
     native = cache_folder(CPU).parent
-    native.mkdir(parents=True, exist_ok=True)
+    _make_own(native)
     with tempfile.TemporaryDirectory(dir=native) as name:
         folder = Path(name)
         failures = {CPU: _build_cpu(folder / _FILES[CPU], report)}
@@ -166,10 +199,27 @@ def _move(source: Path, target: Path, part: str) -> None:
     """
     if not (source / _FILES[part]).exists() and (target / _FILES[part]).exists():
         return
-    target.mkdir(parents=True, exist_ok=True)
+    _make_own(target)
     for name in (_FILES[part], f"_{part}.json"):
-        if (source / name).exists():
-            (source / name).replace(target / name)
+        made = source / name
+        if made.exists():
+            made.chmod(made.stat().st_mode & ~_trust.WRITABLE)
+            made.replace(target / name)
+
+
+def _make_own(folder: Path) -> None:
+    """Makes a folder that nobody else may write.
+
+    Raises:
+        BuildError: others may write it, or a folder above it.
+    """
+    reason = _trust.objection(folder)
+    if reason is not None:
+        raise BuildError(f"nothing is compiled to where others may write: {reason}, then {REMEDY}")
+    try:
+        _trust.make_folder(folder)
+    except OSError as error:
+        raise BuildError(f"{folder} cannot be made: {error.strerror}") from error
 
 
 def setup_arguments() -> dict[str, Any]:

@@ -10,6 +10,8 @@ import argparse
 import difflib
 import faulthandler
 import logging
+import reprlib
+import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass
@@ -17,13 +19,14 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Final, Generic, TypeVar, get_args, get_type_hints
 
-import yaml
 from jsonargparse import ArgumentParser, DefaultHelpFormatter
 from tqdm import tqdm
 
 from seamo_fast.errors import ConfigError, SeaMoError
+from seamo_fast.files import read_yaml
 
 Config = TypeVar("Config")
+STOPPED: Final = 128  # what a shell adds to the number of the signal that ended a process
 _TRUTH: Final = ("true", "false", "yes", "no")
 
 
@@ -60,30 +63,38 @@ class Command(Generic[Config]):
     flags: Mapping[str, str] = field(default_factory=dict)
     interrupted: str = ""
 
-    def run(self, action: Callable[..., object], arguments: Sequence[str] | None = None) -> int:
+    def run(self, action: Callable[..., int | None], arguments: Sequence[str] | None = None) -> int:
         """Parses the command line and acts on it.
 
         Args:
-            action: Takes the settings, and each flag by its name as a bool.
+            action: Takes the settings, and each flag by its name as a bool; may return an exit
+                status.
             arguments: What follows the command; those of this process if None.
 
         Returns:
-            The exit status: 0, 2 for a failure that the user can fix (one line on stderr), 130 for
-            Ctrl-C.
+            The exit status: that of the action or 0, 2 for a failure that the user can fix (one
+            line on stderr), 128 + the signal for what was stopped by one: 130 for Ctrl-C.
         """
         given = _own(arguments)
         logging.basicConfig(format="%(message)s", stream=sys.stdout)
         logging.getLogger("seamo_fast").setLevel(logging.INFO)
         try:
             settings, flags = self.parse(given)
-            action(settings, **{flag: flag in flags for flag in self.flags})
+            return action(settings, **{flag: flag in flags for flag in self.flags}) or 0
         except KeyboardInterrupt:
             sys.stderr.write(f"interrupted{self.interrupted and '; '}{self.interrupted}\n")
-            return 130
+            return STOPPED + signal.SIGINT
         except (SeaMoError, OSError) as error:
             sys.stderr.write(f"error: {error}\n")
             return 2
-        return 0
+        except (MemoryError, RuntimeError) as error:
+            if not _is_short_of_memory(error):
+                raise
+            reason = str(error).partition("\n")[0]
+            sys.stderr.write(
+                f"error: out of memory; take less at once, or a smaller model: {reason}\n"
+            )
+            return 2
 
     def parse(self, arguments: Sequence[str]) -> tuple[Config, set[str]]:
         """Reads the command line.
@@ -171,15 +182,20 @@ class Command(Generic[Config]):
             known = f"neither a preset ({', '.join(self.presets)}) nor" if self.presets else "not"
             raise ConfigError(f"--config {name} is {known} a file")
         try:
-            tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            reason = " ".join(str(error).split())
-            raise ConfigError(f"{path} is not a YAML file: {reason}") from error
-        if not isinstance(tree, Mapping):
-            example = next(iter(_names(self.kind)))
-            raise ConfigError(f"{path} must hold settings such as `{example}:`")
-        for key in _keys(tree):
+            tree = read_yaml(path)
+        except ValueError as error:
+            raise ConfigError(f"{path} is not a YAML file of settings: {error}") from error
+        except OSError as error:
+            raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
+        _check_group(self.kind, tree, str(path))
+        hints = dict(_settings(self.kind))
+        for key, value in _items(tree):
             self._check_key(key, f" in {path}")
+            hint = hints.get(key)
+            if is_dataclass(hint):
+                _check_group(hint, value, f"{key} in {path}")
+            elif value is None and type(None) not in get_args(hint):
+                raise ConfigError(f"{key} in {path} must have a value, but got null")
         return str(path)
 
     def _check_key(self, key: str, where: str = "") -> None:
@@ -257,13 +273,28 @@ def _required(kind: Any) -> list[str]:
     ]
 
 
-def _keys(tree: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+def _is_short_of_memory(error: Exception) -> bool:
+    """Whether Python, or torch on the CPU or a GPU, found no memory; torch is not imported here."""
+    of_torch = "can't allocate memory" in str(error) or type(error).__name__ == "OutOfMemoryError"
+    return of_torch or isinstance(error, MemoryError)
+
+
+def _check_group(kind: Any, value: object, where: str) -> None:
+    if not isinstance(value, Mapping):
+        raise ConfigError(
+            f"{where} must hold settings such as `{_names(kind)[0]}:`, but got "
+            f"{reprlib.repr(value)}"
+        )
+
+
+def _items(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yields key and value of each setting in a file; items of a list count as keys below it."""
     for key, value in tree.items():
-        yield f"{prefix}{key}"
-        items = value if isinstance(value, list) else [value]
-        for item in items:
+        yield f"{prefix}{key}", value
+        below = value if isinstance(value, list) else [value]
+        for item in below:
             if isinstance(item, Mapping):
-                yield from _keys(item, f"{prefix}{key}.")
+                yield from _items(item, f"{prefix}{key}.")
 
 
 def _settings(kind: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -18,8 +18,10 @@ import torch
 from seamo_fast import kernels
 from seamo_fast._version import __version__
 from seamo_fast.cli import Command, NoSettings, say
-from seamo_fast.data.demo.dataset import cache_folder
 from seamo_fast.data.shards.tiff import DALI_DTYPES
+from seamo_fast.errors import ConfigError
+from seamo_fast.files import cache_folder
+from seamo_fast.kernels import _native, _trust
 from seamo_fast.training.precision import choose_device, choose_dtype, cpu_facts
 
 COMMAND: Final = Command("info", NoSettings, __doc__)
@@ -35,10 +37,7 @@ def report() -> str:
         "versions": _versions(),
         "devices": _devices(),
         "data loaders": _loaders(),
-        "paths": [
-            ("package", str(Path(__file__).parent)),
-            ("cache", f"{cache_folder()} (SEAMO_FAST_CACHE moves it)"),
-        ],
+        "paths": _paths(),
     }
     text = [f"{title}\n{_table(rows)}" for title, rows in sections.items()]
     return "\n\n".join([*text, f"operations\n{_indent(kernels.explain_table())}"])
@@ -71,6 +70,20 @@ def _loaders() -> list[tuple[str, str]]:
         ("tiff through dali", f"pixel-interleaved {dtypes}, uncompressed, LZW or deflate"),
         ("tiff past dali", "planar, BigTIFF, other dtypes and compressions: by tifffile"),
     ]
+
+
+def _paths() -> list[tuple[str, str]]:
+    try:
+        cache = cache_folder()
+        said = f"{cache} (SEAMO_FAST_CACHE moves it): {_trust.describe(cache)}"
+    except ConfigError as error:
+        said = str(error)
+    rows = [("package", str(Path(__file__).parent)), ("cache", said)]
+    for part in (_native.CPU, _native.CUDA):
+        for path, reason in _native.candidates(part):
+            said = f"{path}: {_trust.describe(path)}" if path.is_file() else "none"
+            rows.append((f"{part} kernels", f"{said}; {reason}" if reason else said))
+    return rows
 
 
 def _devices() -> list[tuple[str, str]]:

@@ -8,15 +8,26 @@ and test takes its normalisation from `Modality.normalization`; there is no seco
 from __future__ import annotations
 
 import difflib
-import math
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
+from numbers import Real
 from typing import Any, Final, Literal, NamedTuple, get_args
 
 UNITS: Final = ("dn", "db", "reflectance", "uint8")
+# Magnitudes beyond what a unit can have, by orders of magnitude. Fill values are beyond: -9999 in
+# decibels, 1e30. Digital numbers in place of reflectance, or hundredths of decibels, are not: they
+# are values of another unit, which `seamo_fast.units` names.
+_LIMITS: Final = {"dn": 1e6, "db": 9e3, "reflectance": 9e3, "uint8": 9e3}
+_LIMIT_STDS: Final = 10  # that statistics may be away from 0 whatever the unit is called
+_LARGEST: Final = 3.4028234663852886e38  # finite float32
 NodataRule = Literal["band", "pixel"]
 NODATA_RULES: Final[tuple[NodataRule, ...]] = get_args(NodataRule)
+_MOST_BANDS: Final = 1024
+_LARGEST_FLOAT32: Final = 3.4028234663852886e38
 MISSING_DATE: Final = -(2**31)  # days since 1970-01-01 of a group whose date is unknown
+FIRST_DATE: Final = -25567  # 1900-01-01; no image of the Earth from above is older
+LAST_DATE: Final = 84006  # 2200-01-01; YYYYMMDD, seconds and other units of time are beyond
 
 
 @dataclass(frozen=True)
@@ -34,7 +45,21 @@ class Band:
     wavelength: float | None = None
 
     def __post_init__(self) -> None:
+        if not isinstance(self.name, str):
+            raise ValueError(f"a band's name must be text, but got {self.name!r}")
         object.__setattr__(self, "name", canonical_band(self.name))
+        for field in ("gsd", "wavelength"):
+            value = getattr(self, field)
+            if (value is not None or field == "gsd") and not (_is_number(value) and value > 0):
+                raise ValueError(
+                    f"{field} of band {self.name!r} must be a number above 0, but got {value!r}"
+                )
+
+
+def _is_number(value: object) -> bool:
+    """Whether a value is a finite number and no bool."""
+    number = isinstance(value, Real) and not isinstance(value, bool)
+    return number and abs(value) <= sys.float_info.max  # type: ignore[arg-type]
 
 
 class Grid(NamedTuple):
@@ -67,10 +92,10 @@ class Modality:
         std: Standard deviation of each band's stored values, or None if unknown.
         offset: Constant that the producer added; physical value = (stored - offset) / scale.
         scale: Stored steps per physical unit.
-        nodata: Stored value that means "not measured"; NaN always does.
+        nodata: Stored value that means "not measured"; NaN and what is beyond `limit` always do.
         nodata_rule: Where `nodata` does: "band" anywhere; "pixel" where each band holds it, or NaN
-            or infinity (of another grid the pixel at the centre counts), because a single band may
-            have it as a value.
+            or what is beyond `limit` (of another grid the pixel at the centre counts), because a
+            single band may have it as a value.
         release: Whose data the statistics describe.
         composite: Bands shown as red, green and blue.
     """
@@ -88,9 +113,16 @@ class Modality:
     nodata_rule: NodataRule = "band"
 
     def __post_init__(self) -> None:
+        for field in ("name", "release"):
+            if not isinstance(getattr(self, field), str):
+                raise ValueError(f"a modality's {field} must be text, but got {self.name!r}")
         names = self.band_names
         if not names:
             raise ValueError(f"modality {self.name!r} must have at least one band")
+        if len(names) > _MOST_BANDS:
+            raise ValueError(
+                f"modality {self.name!r} has {len(names)} bands; expected at most {_MOST_BANDS}"
+            )
         if len(set(names)) != len(names):
             raise ValueError(f"modality {self.name!r} names a band twice: {', '.join(names)}")
         if self.unit not in UNITS:
@@ -104,16 +136,34 @@ class Modality:
                     f"modality {self.name!r} has {len(names)} bands but {len(values)} values of "
                     f"{field}"
                 )
-        if self.nodata is not None and math.isnan(self.nodata):
-            raise ValueError(f"modality {self.name!r}: NaN is nodata always; leave nodata out")
+        self._check_numbers()
         if self.nodata_rule not in NODATA_RULES:
             raise ValueError(
                 f"modality {self.name!r} has nodata_rule {self.nodata_rule!r}; expected one of "
                 f"{', '.join(NODATA_RULES)}"
             )
+        self._channels(self.composite)
+
+    def _check_numbers(self) -> None:
+        if self.nodata is not None and self.nodata != self.nodata:
+            raise ValueError(f"modality {self.name!r}: NaN is nodata always; leave nodata out")
+        nodata = () if self.nodata is None else (self.nodata,)
+        scalars = {"offset": (self.offset,), "scale": (self.scale,), "nodata": nodata}
+        for field, values in {"mean": self.mean, "std": self.std, **scalars}.items():
+            for value in values or ():
+                if not _is_number(value):
+                    raise ValueError(
+                        f"modality {self.name!r}: {field} must be finite numbers, but got {value!r}"
+                    )
+        if self.scale == 0:
+            raise ValueError(f"modality {self.name!r} has scale 0; expected stored steps per unit")
         if self.std is not None and min(self.std) <= 0:
             raise ValueError(f"modality {self.name!r} has a standard deviation of 0 or less")
-        self._channels(self.composite)
+        for value in (*(self.mean or ()), *(1 / each for each in self.std or ())):
+            if abs(value) > _LARGEST_FLOAT32:
+                raise ValueError(
+                    f"modality {self.name!r}: {value:g}, of its mean or 1 / std, is beyond float32"
+                )
 
     @property
     def band_names(self) -> tuple[str, ...]:
@@ -134,6 +184,15 @@ class Modality:
         """Where each published channel stands when the grids are laid one after the other."""
         concatenated = [channel for grid in self.grids for channel in grid.bands]
         return tuple(concatenated.index(channel) for channel in range(len(self.bands)))
+
+    @property
+    def limit(self) -> float:
+        """The largest magnitude that a stored value can have; larger ones were not measured."""
+        described = [
+            abs(mean) + _LIMIT_STDS * std
+            for mean, std in zip(self.mean or (), self.std or (), strict=False)
+        ]
+        return min(max([_LIMITS[self.unit], *described]), _LARGEST)
 
     def normalization(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Returns (shift, scale) of each band: normalised = (stored - shift) * scale.
@@ -210,15 +269,17 @@ class Modality:
         Raises:
             ValueError: A field is missing or unknown, or describes an impossible modality.
         """
+        if not isinstance(data, dict):
+            raise ValueError(f"modality {data!r} is not described as expected: by its fields")
         fields = dict(data)
         try:
             fields["bands"] = tuple(Band(**band) for band in fields["bands"])
             for key in ("mean", "std"):
                 if fields.get(key) is not None:
-                    fields[key] = tuple(float(value) for value in fields[key])
+                    fields[key] = tuple(float(v) if _is_number(v) else v for v in fields[key])
             fields["composite"] = tuple(fields.get("composite") or ())
             return cls(**fields)
-        except (KeyError, TypeError) as error:
+        except (AttributeError, KeyError, TypeError) as error:
             raise ValueError(
                 f"modality {data.get('name')!r} is not described as expected: {error}"
             ) from error

@@ -22,14 +22,8 @@ from seamo_fast.cli import Command, progress_bar, say
 from seamo_fast.data.packing import check, report
 from seamo_fast.data.packing.disk_space import estimate
 from seamo_fast.data.packing.leaks.together import find_together
-from seamo_fast.data.packing.packer import (
-    OnBad,
-    OnMetadata,
-    Plan,
-    Shard,
-    pack_splits,
-    remove_shards,
-)
+from seamo_fast.data.packing.packer import pack_splits, remove_shards
+from seamo_fast.data.packing.shard_job import OnBad, OnMetadata, Plan, Shard
 from seamo_fast.data.packing.sources import Source, layout_names, open_source
 from seamo_fast.data.packing.splits import Splits
 from seamo_fast.data.packing.verify import verify
@@ -57,7 +51,8 @@ class PackSettings:
         shard_size: Items (locations or places) a shard.
         workers: Processes.
         on_bad: skip (and report) bad tiles, or stop at the first.
-        verify: Read everything back after writing and compare the checksums.
+        verify: Read everything back after writing and compare the checksums; read the source
+            of shards that are kept again too, and compare the pixels.
         overwrite: Delete the shards that OUT holds before packing.
         on_metadata: use the mapping where a file says something else of its numbers, and report
             it; or stop.
@@ -151,18 +146,24 @@ COMMAND: Final = Command(
 
 
 def _run(settings: PackSettings) -> None:
-    splits = _splits(settings)
     plan = Plan(
         settings.out,
         settings.shard_size,
         settings.on_bad,
         settings.format,
-        splits,
+        _splits(settings),
         settings.on_metadata,
         settings.strict,
         settings.fix_offset,
+        settings.verify,
     )
     source = _open(settings)
+    with plan.locked():
+        _pack(settings, source, plan)
+
+
+def _pack(settings: PackSettings, source: Source, plan: Plan) -> None:
+    splits, unknown = plan.splits, list[Shard]()
     if settings.overwrite:
         remove_shards(plan)
     room = estimate(source, plan)
@@ -179,7 +180,7 @@ def _run(settings: PackSettings) -> None:
             source,
             plan,
             workers=settings.workers,
-            progress=_shown(bar),
+            progress=_shown(bar, unknown),
             tick=bar.update,
             together=together,
         )
@@ -189,6 +190,11 @@ def _run(settings: PackSettings) -> None:
                 say(line)
         else:
             say(f"{split}: no sample fell into it, so it was not written")
+    if unknown:
+        say(
+            f"kept {len(unknown)} shards of an earlier version, which wrote down nothing of the "
+            "files that they were packed from; --verify compares them with the source"
+        )
     if settings.verify:
         _verify([ShardSet(plan.folders[split]) for split in manifests], settings.workers)
 
@@ -210,10 +216,15 @@ def _check(settings: CheckSettings) -> None:
         raise DataError(f"{len(found.skipped) + len(found.noted)} remarks, and strict allows none")
 
 
-def _shown(bar: tqdm[None]) -> Callable[[str, Shard], None]:
-    """Returns what reports a finished shard: a line where no terminal shows the bar."""
+def _shown(bar: tqdm[None], unknown: list[Shard]) -> Callable[[str, Shard], None]:
+    """Returns what reports a finished shard: a line where no terminal shows the bar.
+
+    Kept ones of which nobody knows what files they are from are added to `unknown`.
+    """
 
     def show(split: str, shard: Shard) -> None:
+        if shard.kept and not shard.report.files:
+            unknown.append(shard)
         if bar.disable:
             say(report.shard_line(split, shard))
 

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Sequence
 from typing import Final
 
-from seamo_fast.cli import Command, say
+from seamo_fast.cli import STOPPED, Command, say
 from seamo_fast.training import allocator
 from seamo_fast.training.config import PretrainConfig
 from seamo_fast.training.dry_run import dry_run as plan_of
@@ -30,12 +30,13 @@ COMMAND: Final = Command(
 )
 
 
-def _run(config: PretrainConfig, *, dry_run: bool) -> None:
+def _run(config: PretrainConfig, *, dry_run: bool) -> int:
     if dry_run:
         say(plan_of(config))
-    else:
-        allocator.keep_freed_memory()
-        pretrain(config)
+        return 0
+    allocator.keep_freed_memory()
+    stopped = pretrain(config)
+    return 0 if stopped is None else STOPPED + stopped
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -75,6 +75,7 @@ class RegionReader(nn.Module):
         self.image_size = image_size
         self.nodata = math.nan if modality.nodata is None else modality.nodata
         self.whole_pixel = modality.nodata_rule == "pixel"
+        self.limit = modality.limit
         self.order = list(modality.order)
         shift, scale = modality.normalization()
         self.register_buffer("shift", torch.tensor(shift)[:, None, None], persistent=False)
@@ -99,14 +100,15 @@ class RegionReader(nn.Module):
 
     def _lost(self, tiles: Sequence[Tensor]) -> list[Tensor]:
         """Returns the mask of what was not measured in each grid [B*T, Cg, Hg, Wg]."""
-        lost = [~tile.isfinite() | (tile == self.nodata) for tile in tiles]
+        never = [~(tile.double().abs() <= self.limit) for tile in tiles]  # NaN too
+        lost = [mask | (tile == self.nodata) for tile, mask in zip(tiles, never, strict=True)]
         if not self.whole_pixel:
             return lost
         nowhere = [mask.all(dim=1, keepdim=True) for mask in lost]
         found = []
-        for tile, mask in zip(tiles, lost, strict=True):
-            hole = torch.stack([_nearest(each, tile.shape[2:]) for each in nowhere]).all(dim=0)
-            found.append(mask & (hole | ~tile.isfinite()))
+        for mask, absurd in zip(lost, never, strict=True):
+            hole = torch.stack([_nearest(each, mask.shape[2:]) for each in nowhere]).all(dim=0)
+            found.append(mask & (hole | absurd))
         return found
 
     def _sample(self, tile: Tensor, lost: Tensor, where: Tensor) -> tuple[Tensor, Tensor]:
@@ -412,8 +414,8 @@ class ReferenceSeaMo(nn.Module):
 
     def forward(
         self, batch: TileBatch, views: Views, fusion: bool = True
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Returns the loss, a scalar, and its summands by modality.
+    ) -> tuple[Tensor, dict[str, Tensor], Tensor]:
+        """Returns the loss, a scalar, its summands by modality, and their patches, int64 [M].
 
         Raises:
             ValueError: The views leave patches out, while all patches are decoded here.
@@ -441,14 +443,15 @@ class ReferenceSeaMo(nn.Module):
         if fusion and self.fusion is not None:
             z = self.fusion(z, valid)
 
-        losses = {}
+        losses, counts = {}, []
         for m, name in enumerate(batch.modalities):
             restore = ids_restore[:, :, m].flatten(0, 1)
             pred = self.decoders[name](z[:, :, m].flatten(0, 1), restore, self.decoder_positions)
             hidden = restore >= z.shape[3]
             weight = (weights[m] & hidden).to(targets[m].dtype)
+            counts.append(weight.sum().long())
             losses[name] = masked_loss(pred, targets[m], weight, self.config.norm_pix)
-        return torch.stack(list(losses.values())).sum(), losses
+        return torch.stack(list(losses.values())).sum(), losses, torch.stack(counts)
 
     def _embed(self, name: str, image: Tensor, dates: Tensor) -> Tensor:
         """Embeds all patches of images [B*T, C, S, S] of dates [B, T]: [B, T, N, D]."""

@@ -14,6 +14,8 @@ import numpy as np
 from seamo_fast.modalities import Modality
 
 _MOST: Final = 0.8  # share of the bands that must fit: B10 is 0 once it is scaled to bytes
+_FEW: Final = 0.01  # share of the values that may be beyond what the unit can have
+_HUGE: Final = 1e12  # no unit has such values
 _BYTE: Final = 255
 
 
@@ -29,6 +31,7 @@ class Look:
         std: [C], of the population.
         whole: Whether all are whole numbers.
         lost: How many values are NaN or infinite.
+        absurd: How many others were left out, being beyond what the unit can have.
     """
 
     count: np.ndarray
@@ -38,6 +41,7 @@ class Look:
     std: np.ndarray
     whole: bool = False
     lost: int = 0
+    absurd: int = 0
 
     @property
     def measured(self) -> np.ndarray:
@@ -112,9 +116,17 @@ _NOT_BYTES: Final = Doubt("do not fit", "", "give numbers from 0 to 255")
 _LOST: Final = Doubt("are NaN or infinite", "", "look at how they are read and divided")
 
 
-def _no(numbers: str) -> Doubt:
+_NUMBERS: Final = {
+    "dn": "digital numbers",
+    "db": "decibels",
+    "reflectance": "reflectance",
+    "uint8": "numbers from 0 to 255",
+}
+
+
+def _no(modality: Modality) -> Doubt:
     return Doubt(
-        f"are no {numbers}",
+        f"are no {_NUMBERS[modality.unit]}",
         "is a nodata value missing?",
         "give the modality its nodata value, or make such pixels NaN",
     )
@@ -130,7 +142,10 @@ def doubt_unit(modality: Modality, look: Look) -> Doubt | None:
     if not look.count.any():
         return _LOST if look.lost else None
     judge = {"dn": _digital, "db": _decibels, "reflectance": _reflectance, "uint8": _bytes}
-    return judge[modality.unit](modality, look)
+    low, high, _ = look.span
+    if max(-low, high) > _HUGE:
+        return _no(modality)
+    return judge[modality.unit](modality, look) or _absurd(modality, look)
 
 
 def doubt_values(modality: Modality, look: Look) -> Doubt | None:
@@ -139,8 +154,9 @@ def doubt_values(modality: Modality, look: Look) -> Doubt | None:
     As `doubt_unit`, but values that the modality's own statistics describe are right whatever the
     unit is called, and those that say nothing (nodata, one number in each band) are not judged.
     """
+    absurd = _absurd(modality, look)
     found = doubt_unit(modality, look) if look.says_something else None
-    return None if found is not _WHOLE and _fits(modality, look) else found
+    return found if found is _WHOLE or (found and not _fits(modality, look)) else absurd
 
 
 def complaint(modality: Modality, look: Look, doubt: Doubt) -> str:
@@ -156,10 +172,21 @@ def complaint(modality: Modality, look: Look, doubt: Doubt) -> str:
     )
 
 
+def _absurd(modality: Modality, look: Look) -> Doubt | None:
+    """Whether values are beyond what the unit can have: those looked at, or many left out."""
+    doubt, total = _no(modality), look.count.sum() + look.absurd
+    if look.absurd > _FEW * total:
+        return doubt._replace(looks=f"leave out {look.absurd} of {total:.0f} that {doubt.looks}")
+    if not look.count.any():
+        return None
+    low, high, _ = look.span
+    return doubt if max(-low, high) > modality.limit else None
+
+
 def _digital(modality: Modality, look: Look) -> Doubt | None:
     low, high, mean = look.span
     if low < -200 and mean < 0:
-        return _no("digital numbers")
+        return _no(modality)
     if _normalised(look):
         return _NORMALISED
     if low < -1 and mean < 0:
@@ -183,18 +210,18 @@ def _decibels(modality: Modality, look: Look) -> Doubt | None:
     if low >= -9000 and _fits(modality, look, 0.01, 3):
         return _HUNDREDFOLD
     if low < -200 or high > 100:
-        return _no("decibels")
+        return _no(modality)
     if _normalised(look) and (np.abs(look.mean[look.measured]) < 1).all():
         return _NORMALISED
     return _WHOLE if look.whole and high - low >= 4 else None
 
 
-def _reflectance(_: Modality, look: Look) -> Doubt | None:
+def _reflectance(modality: Modality, look: Look) -> Doubt | None:
     low, _high, mean = look.span
     if mean > 4:
         return _DIGITAL
     if low < -200 and mean < 0:
-        return _no("reflectance")
+        return _no(modality)
     if _normalised(look):
         return _NORMALISED
     return _DECIBELS if low < -1 and mean < -1 else None

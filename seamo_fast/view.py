@@ -17,8 +17,8 @@ from seamo_fast.cli import Command, say
 from seamo_fast.data.checks.contact_sheet import draw, source_samples, stored_samples
 from seamo_fast.data.checks.opening import open_data
 from seamo_fast.data.shards import ShardSet
-from seamo_fast.errors import ConfigError, DataError
-from seamo_fast.files import replacing, writing
+from seamo_fast.errors import ConfigError, DataError, expect, expect_once
+from seamo_fast.files import new_name, replacing, writing
 
 _PICTURES: Final = (".png", ".jpg", ".pdf", ".svg")
 
@@ -29,7 +29,7 @@ class ViewSettings:
 
     Attributes:
         source: Folder of shards, or a dataset that `python -m seamo_fast.pack` reads.
-        out: Picture to write.
+        out: Picture to write; null for view.png, or view-2.png ... where there is one.
         samples: How many samples, the first ones.
         numbers: Which samples of a folder of shards instead.
         layout: As for pack.
@@ -39,7 +39,7 @@ class ViewSettings:
     """
 
     source: Path
-    out: Path = Path("view.png")
+    out: Path | None = None
     samples: int = 3
     numbers: list[int] | None = None
     layout: str = "auto"
@@ -48,9 +48,9 @@ class ViewSettings:
     modalities: list[str] | None = None
 
     def __post_init__(self) -> None:
-        if self.samples < 1:
-            raise ConfigError(f"samples must be at least 1, but got {self.samples}")
-        if self.out.suffix.lower() not in _PICTURES:
+        expect(self.samples >= 1, "samples", "at least 1", self.samples)
+        expect_once("modalities", self.modalities)
+        if self.out is not None and self.out.suffix.lower() not in _PICTURES:
             raise ConfigError(f"out must end in one of {', '.join(_PICTURES)}, but got {self.out}")
 
 
@@ -76,9 +76,10 @@ def _run(settings: ViewSettings) -> None:
     if not found:
         raise DataError(f"{settings.source} holds no sample that can be shown")
     figure = draw(modalities, found, f"{settings.source.name}: {len(found)} samples")
-    with writing(settings.out), replacing(settings.out) as temporary:
-        figure.savefig(temporary, format=settings.out.suffix[1:].lower())
-    say(f"{settings.out}: {', '.join(each.id for each in found)}")
+    out = settings.out or new_name(Path("view.png"))
+    with writing(out), replacing(out) as temporary:
+        figure.savefig(temporary, format=out.suffix[1:].lower())
+    say(f"{out}: {', '.join(each.id for each in found)}")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import random
+import stat
 import subprocess
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +29,7 @@ settings.register_profile(
 )
 settings.load_profile("repeatable")
 
+Shut = Callable[[Path], AbstractContextManager[None]]
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 
@@ -85,6 +88,32 @@ def small_disk(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
     yield mount
     if disk.is_mount():
         subprocess.run(["umount", str(disk)], check=True)
+
+
+@pytest.fixture
+def shut() -> Shut:
+    """A function that shuts a file or folder to this process for a body, also if it is root's."""
+    root = os.geteuid() == 0
+
+    @contextmanager
+    def shut(path: Path) -> Iterator[None]:
+        mode = path.stat().st_mode
+        path.chmod(0)
+        changed = [each for each in path.parents if root and not each.stat().st_mode & 1]
+        for each in changed:
+            each.chmod(each.stat().st_mode | 0o055)  # pytest keeps its folders to itself
+        if root:
+            os.seteuid(65534)
+        try:
+            yield
+        finally:
+            if root:
+                os.seteuid(0)
+            path.chmod(stat.S_IMODE(mode))
+            for each in changed:
+                each.chmod(each.stat().st_mode & ~0o055)
+
+    return shut
 
 
 @pytest.fixture

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import ast
+import importlib
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -15,7 +18,9 @@ MOST = 12  # modules in a folder, besides its subfolders
 # a part imports from itself and from rows above its own
 ROWS = [
     {"_version", "errors"},
-    {"modalities", "randomness", "files", "checkpoint_files", "cli"},
+    {"files"},
+    {"modalities", "randomness"},
+    {"checkpoint_files", "cli"},
     {"tiles", "views", "pictures", "units"},
     {"kernels", "data"},
     {"model"},
@@ -25,6 +30,13 @@ ROWS = [
 ]
 DATA_ROWS = [{"shards"}, {"packing", "loading", "demo"}, {"checks"}]
 STRANGE_TO_DATA = {"views", "checkpoint_files", "cli"}  # of the rows above it
+MOVED = {  # names that modules had before: nothing but a warning and what has moved
+    "checkpoints": "checkpoint_files",
+    "data.loader": "data.loading.loader",
+    "data.pack": "pack",
+    "data.stats": "stats",
+    "data.view": "view",
+}
 GIVEN_OUT = {"_version", "errors", "modalities", "tiles", "views", "model"}  # by the package itself
 
 Name = tuple[str, ...]  # of a module below the package: ("data", "shards", "tiff")
@@ -35,6 +47,8 @@ def modules() -> dict[Name, Path]:
     for folder, prefix in (("seamo_fast", ()), ("kernels", ("kernels",))):
         for path in (REPOSITORY / folder).rglob("*.py"):
             parts = (*prefix, *path.relative_to(REPOSITORY / folder).with_suffix("").parts)
+            if ".".join(parts) in MOVED:
+                continue
             found[parts[:-1] if parts[-1] == "__init__" else parts] = path
     return found
 
@@ -128,6 +142,30 @@ def test_no_folder_is_too_full(folder: str) -> None:
     kept = [
         path.name
         for path in (REPOSITORY / folder).glob("*.py")
-        if not path.name.startswith("__") and not (folder == "seamo_fast" and path in doors)
+        if not path.name.startswith("__")
+        and path in MODULES.values()
+        and not (folder == "seamo_fast" and path in doors)
     ]
     assert len(kept) <= MOST, ", ".join(sorted(kept))
+
+
+@pytest.mark.parametrize("old", MOVED)
+def test_names_that_modules_had_give_what_has_moved_and_warn(old: str) -> None:
+    new = importlib.import_module(f"seamo_fast.{MOVED[old]}")
+    sys.modules.pop(f"seamo_fast.{old}", None)
+    message = rf"^seamo_fast\.{old} has moved to {new.__name__}$"
+    with pytest.warns(DeprecationWarning, match=message):
+        module = importlib.import_module(f"seamo_fast.{old}")
+    assert module.__all__
+    assert all(getattr(module, name) is getattr(new, name) for name in module.__all__)
+
+
+@pytest.mark.parametrize("old", ["data.pack", "data.stats", "data.view"])
+def test_commands_that_have_moved_run_and_say_so(old: str) -> None:
+    command = [sys.executable, "-m", f"seamo_fast.{old}", "--nosuch"]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ended.returncode == 2
+    assert f"DeprecationWarning: seamo_fast.{old} has moved to seamo_fast.{MOVED[old]}\n" in (
+        ended.stderr
+    )
+    assert ended.stderr.splitlines()[-1].startswith("error: unknown setting 'nosuch'")

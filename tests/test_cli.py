@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import re
 import subprocess
 import sys
 from contextlib import suppress
@@ -15,6 +16,7 @@ import pytest
 from seamo_fast.__main__ import COMMANDS, main
 from seamo_fast.cli import Command
 from seamo_fast.errors import ConfigError, DataError
+from tests.conftest import Shut
 
 USAGES = {
     "pack": "python -m seamo_fast.pack SOURCE OUT [--SETTING VALUE ...]",
@@ -145,12 +147,76 @@ def test_arguments_become_settings(tmp_path: Path) -> None:
     assert BY_PLACE.parse(["--config", str(file), "there"])[0] == Settings(SOURCE, 5, really=True)
 
 
+NO_MEMORY = "error: out of memory; take less at once, or a smaller model: "
+
+
+def test_a_file_of_another_user_is_one_line(tmp_path: Path, shut: Shut) -> None:
+    file = tmp_path / "x.yaml"
+    file.write_text("number: 1")
+    message = f"{file} cannot be read: Permission denied"
+    with shut(file), pytest.raises(ConfigError, match=message):
+        BY_PLACE.parse(["--config", str(file), "there"])
+
+
+GROUP = "must hold settings such as `sure:`, but got"
+REPEATED = "x.yaml is not a YAML file of settings: the key 'number' comes again in line 2"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "x.yaml must hold settings such as `source:`, but got None"),
+        ("- number: 1", "x.yaml must hold settings such as `source:`, but got [{'number': 1}]"),
+        ("inner:", f"inner in x.yaml {GROUP} None"),
+        ("inner: [sure]", f"inner in x.yaml {GROUP} ['sure']"),
+        ("inner: 5", f"inner in x.yaml {GROUP} 5"),
+        ("inner: {sure: {a: 1}}", "unknown setting 'inner.sure.a' in x.yaml"),
+        ("number: [1]", "Expected a <class 'int'>. Got value: [1]"),
+        ("number:", "number in x.yaml must have a value, but got null"),
+        ("inner: {sure: }", "inner.sure in x.yaml must have a value, but got null"),
+        ("inner.sure: ", "inner.sure in x.yaml must have a value, but got null"),
+        ("number: 1\nnumber: 2", REPEATED),
+        ("number: &a [*a]", "x.yaml is not a YAML file of settings: it holds more than"),
+        ("1: 2", "unknown setting '1' in x.yaml"),
+    ],
+)
+def test_a_file_of_another_shape_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("x.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=re.escape(message)) as raised:
+        BY_PLACE.parse(["--config", "x.yaml", "there"])
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("name", ["pack", "stats", "view", "pretrain", "finetune", "profile step"])
+def test_every_command_refuses_a_broken_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    file = tmp_path / "x.yaml"
+    given = {"pack": ["a", "b"], "stats": ["a"], "view": ["a"], "finetune": ["--data", "a"]}
+    for data in (b"", b"- 1", b"seed: 1\nseed: 1", b"\xff", b"a: &a [*a]", b"a: " + 999 * b"["):
+        file.write_bytes(data)
+        command = [*name.split(), "--config", str(file), *given.get(name, [])]
+        assert main(command) == 2
+        error = capsys.readouterr().err
+        assert error.startswith(f"error: {file} ")
+        assert error.count("\n") == 1
+
+
 @pytest.mark.parametrize(
     ("failure", "status", "line"),
     [
         (DataError("bad data"), 2, "error: bad data\n"),
         (ConfigError("bad settings"), 2, "error: bad settings\n"),
         (FileNotFoundError(2, "No such file", "x"), 2, "error: [Errno 2] No such file: 'x'\n"),
+        (MemoryError("no room"), 2, f"{NO_MEMORY}no room\n"),
+        (
+            RuntimeError("CPU: can't allocate memory: 3 GB\nstack"),
+            2,
+            f"{NO_MEMORY}CPU: can't allocate memory: 3 GB\n",
+        ),
         (KeyboardInterrupt(), 130, "interrupted; run it again\n"),
     ],
 )

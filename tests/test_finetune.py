@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +15,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from seamo_fast import files
 from seamo_fast.finetune import main
 from seamo_fast.modalities import get_modality
 from seamo_fast.model import PRESETS, SeaMo
@@ -187,3 +191,67 @@ def test_it_runs_as_a_module() -> None:
     assert done.stderr == (
         "error: unknown setting 'date'; the nearest known is 'data' (--help lists all)\n"
     )
+
+
+def test_results_do_not_overwrite_one_another(
+    folders: dict[Kind, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    data = ["--data", str(folders["eurosat_rgb"])]
+    for seed in ("1", "2"):
+        assert main([*data, "--seed", seed]) == 0
+    first, second = sorted((tmp_path / "runs").iterdir())
+    assert (first.name, second.name) == (
+        "eurosat_rgb-linear-random",
+        "eurosat_rgb-linear-random-2",
+    )
+    assert [results(each)["config"]["seed"] for each in (first, second)] == [1, 2]
+    assert main([*data, "--seed", "3", "--output", str(first)]) == 0
+    assert results(first)["config"]["seed"] == 3
+    assert results(first / "previous-1")["config"]["seed"] == 1
+    assert {each.name for each in (first / "previous-1").iterdir()} == {
+        *("results.json", "confusion.png", "model.safetensors")
+    }
+    assert f"the earlier results were moved to {first / 'previous-1'}" in caplog.text
+
+
+def test_an_output_folder_has_one_run_at_a_time(
+    folders: dict[Kind, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    process = os.fork()
+    if process == 0:
+        with files.locked(tmp_path / "out", "output", "--output"):
+            time.sleep(60)
+        os._exit(0)
+    try:
+        while not (tmp_path / "out" / ".lock").exists():
+            time.sleep(0.01)
+        time.sleep(0.2)
+        arguments = ["--data", str(folders["eurosat_rgb"]), "--output", str(tmp_path / "out")]
+        assert main(arguments) == 2
+        assert f"out is in use by process {process}; wait for it" in capsys.readouterr().err
+    finally:
+        os.kill(process, signal.SIGKILL)
+        os.waitpid(process, 0)
+    assert main(arguments) == 0
+
+
+@pytest.mark.parametrize("how", ["none", "cut", "header"])
+def test_a_class_without_a_readable_image_is_named(
+    how: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It would be missing from the accuracy, which then reads as perfect."""
+    data = make_eurosat(tmp_path / "data", "eurosat_rgb", images=5)
+    for path in (data / "River").iterdir():
+        image = path.read_bytes()
+        at = image.index(b"\xff\xc0") + 5
+        claimed = image[:at] + b"\xff\xdc\xff\xdc" + image[at + 4 :]
+        path.write_bytes({"none": b"", "cut": image[:100], "header": claimed}[how])
+    assert main(["--data", str(data), "--output", str(tmp_path / "out")]) == 2
+    error = capsys.readouterr().err
+    assert f"error: {data}: no training image of River can be read (River_" in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "out").exists()

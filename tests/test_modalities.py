@@ -162,3 +162,31 @@ def test_user_defined_modality_is_registered_once() -> None:
     register_modality(mine)
     with pytest.raises(ValueError, match="'mine' of release 'test' is registered already"):
         register_modality(replace(mine, mean=(3.0,)))
+
+
+@pytest.mark.parametrize(
+    ("unit", "limit", "possible", "absurd"),
+    [
+        ("dn", 1e6, [65535, -32768], [1e30, -3.4028234663852886e38, 9.969209968386869e36]),
+        ("db", 9e3, [-50, 30, -3000], [-9999, -32768, 1e30]),
+        ("reflectance", 9e3, [1.6, -0.1, 4000], [-9999, 1e20]),
+        ("uint8", 9e3, [255], [-9999, 1e20]),
+    ],
+)
+def test_the_limit_is_beyond_what_a_unit_can_have(
+    unit: str, limit: float, possible: list[float], absurd: list[float]
+) -> None:
+    modality = Modality("x", (Band("A", 10),), unit)
+    assert modality.limit == limit
+    assert max(map(abs, possible)) <= limit < min(map(abs, absurd))
+
+
+def test_what_statistics_describe_is_within_the_limit() -> None:
+    for name in ("s2l2a", "s2l1c", "s1grd"):
+        known = get_modality(name)
+        assert known.limit == Modality("x", (Band("A", 10),), known.unit).limit
+    bands = (Band("A", 10), Band("B", 10))
+    amplitudes = Modality("x", bands, "db", mean=(100.0, -2e4), std=(50.0, 300.0))
+    assert amplitudes.limit == 2e4 + 10 * 300
+    assert replace(amplitudes, mean=(1e38, 0.0), std=(1e38, 1.0)).limit == np.finfo(np.float32).max
+    assert "limit" not in amplitudes.to_dict()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -18,6 +19,7 @@ from seamo_fast.pretrain import COMMAND, main
 from seamo_fast.training import batches, dry_run, model_setup
 from seamo_fast.training.step import step_flops
 from tests.kernels.backends import forget
+from tests.training.distributed.worker import before_step
 
 TINY = """\
 data: {{path: {shards}, batch_size: 2}}
@@ -127,6 +129,38 @@ def test_an_interrupt_before_the_first_step_is_one_line(
     monkeypatch.setattr(batches, "open_shards", interrupted)
     assert main(["--config", str(config)]) == 130
     assert capsys.readouterr().err == "interrupted\n"
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_run_stopped_by_a_signal_ends_with_its_status(
+    config: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals, status: int
+) -> None:
+    with monkeypatch.context() as patch:
+        before_step(patch, 0, lambda: os.kill(os.getpid(), number))
+        assert main(["--config", str(config)]) == status
+    with monkeypatch.context() as patch:  # after its last step there is nothing left to stop
+        before_step(patch, 1, lambda: os.kill(os.getpid(), number))
+        assert main(["--config", str(config)]) == 0
+    assert main(["--config", str(config)]) == 0
+
+
+def test_what_follows_a_stopped_run_does_not_begin(config: Path, tmp_path: Path) -> None:
+    long = "--run.steps_per_stage=100000 --schedule.single_season.epochs=300000 --run.log_every=1"
+    command = f"{sys.executable} -m seamo_fast.pretrain --config {config} {long}"
+    with subprocess.Popen(
+        ["bash", "-c", f"{command} && echo finetune; echo status $?"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        text=True,
+    ) as shell:
+        assert shell.stdout is not None
+        next(line for line in shell.stdout if "  3/" in line)
+        lock = tmp_path / "run" / ".lock"
+        os.kill(int(lock.read_text()), signal.SIGINT)
+        said = shell.stdout.read().splitlines()
+    assert said[-1] == "status 130"
+    assert "stopped by SIGINT after step" in said[-2]
 
 
 def test_a_dry_run_tells_what_a_run_takes(

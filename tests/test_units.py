@@ -192,3 +192,33 @@ def test_the_complaint_is_one_line_with_the_fix() -> None:
         "s2l2a: all 48 values looked at are NaN or infinite, but the modality says unit dn, "
         "offset 0. Look at how they are read and divided; or describe"
     )
+
+
+BEYOND = {"dn": "digital numbers", "db": "decibels", "reflectance": "reflectance",
+          "uint8": "numbers from 0 to 255"}  # fmt: skip
+
+
+@pytest.mark.parametrize("fill", [-3.4028235e38, 9.97e36, 1e30])
+@pytest.mark.parametrize("modality", ALL.values(), ids=ALL)
+def test_values_that_no_unit_can_have_are_named(modality: Modality, fill: float) -> None:
+    values = stored(modality)
+    values[:, ::2] = fill
+    for found in (
+        doubt_unit(modality, look(values)),
+        doubt_values(modality, look(values * 0 + fill)),
+    ):
+        assert found is not None
+        assert found.looks == f"are no {BEYOND[modality.unit]}"
+        assert found.advice == "is a nodata value missing?"
+
+
+@pytest.mark.parametrize("modality", ALL.values(), ids=ALL)
+def test_few_that_were_left_out_are_none_of_the_judgement(modality: Modality) -> None:
+    seen = look(stored(modality))
+    total = int(seen.count.sum())
+    assert doubt_values(modality, replace(seen, absurd=total // 100)) is None
+    found = doubt_values(modality, replace(seen, absurd=total // 50))
+    assert found is not None
+    assert found.looks == (
+        f"leave out {total // 50} of {total + total // 50} that are no {BEYOND[modality.unit]}"
+    )

@@ -193,7 +193,7 @@ def arguments(x: Inputs) -> op.Arguments:
         PATCH,
         x.nodata,
         x.whole_pixel,
-        x.dtype,
+        dtype=x.dtype,
     )
 
 

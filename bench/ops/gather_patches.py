@@ -18,6 +18,7 @@ from seamo_fast.kernels._dtypes import accumulation
 FUNCTION = gather_patches
 OUTPUTS = ("patches", "valid")
 GRADIENTS = ()
+LARGEST = torch.finfo(torch.float32).max
 DTYPES = (
     torch.uint16,
     torch.int16,
@@ -41,6 +42,7 @@ class Arguments(NamedTuple):
     patch_size: int
     nodata: float | None = None
     whole_pixel: bool = False
+    limit: float = LARGEST
     dtype: torch.dtype = torch.float32
 
 
@@ -55,6 +57,7 @@ def make(
     patches: tuple[int, int] = (3, 4),
     nodata: float | None = None,
     whole_pixel: bool = False,
+    limit: float = LARGEST,
     dtype: torch.dtype = torch.float32,
 ) -> Arguments:
     """Random arguments: grids (channels, height, width), an image of patches[0] x patches[1]."""
@@ -71,6 +74,7 @@ def make(
         patch_size=p,
         nodata=nodata,
         whole_pixel=whole_pixel,
+        limit=limit,
         dtype=dtype,
     )
 
@@ -102,16 +106,19 @@ def formula(
     patch_size: int = 1,
     nodata: float | None = None,
     whole_pixel: bool = False,
+    limit: float = LARGEST,
     dtype: torch.dtype = torch.float64,
 ) -> tuple[Tensor, Tensor]:
     """``F.grid_sample`` of whole images, then the wanted patches; in float64 whatever ``dtype``."""
     images, holes = [], []
     for number, band in enumerate(bands):
         stored = band.double()
-        lost = ~stored.isfinite()
+        lost = ~(stored.abs() <= limit)
         if nodata is not None:
             empty = stored == nodata
-            lost |= empty & _measured_nowhere(bands, number, nodata) if whole_pixel else empty
+            if whole_pixel:
+                empty &= _measured_nowhere(bands, number, nodata, limit)
+            lost |= empty
         images.append(_sampled_image(stored.masked_fill(lost, 0), boxes, image_size))
         holes.append(_sampled_image(lost.double(), boxes, image_size))
     image, hole = torch.cat(images, 2), torch.cat(holes, 2) > 0
@@ -122,11 +129,12 @@ def formula(
     return patchified(image, index, patch_size), ~patchified(hole, index, patch_size).any(-1)
 
 
-def _measured_nowhere(bands: Sequence[Tensor], number: int, nodata: float) -> Tensor:
+def _measured_nowhere(bands: Sequence[Tensor], number: int, nodata: float, limit: float) -> Tensor:
     """Which pixels of a grid no channel of any has measured, [B, T, 1, H, W]."""
     nowhere = torch.ones_like(bands[number][:, :, :1], dtype=torch.bool)
     for other in bands:
-        measured = (other.double().isfinite() & (other.double() != nodata)).any(2, keepdim=True)
+        stored = other.double()
+        measured = ((stored.abs() <= limit) & (stored != nodata)).any(2, keepdim=True)
         for axis in (3, 4):
             own, count = bands[number].shape[axis], other.shape[axis]
             nearest = [int(Fraction(2 * i + 1, 2 * own) * count) for i in range(own)]
@@ -212,8 +220,10 @@ def dtypes(x: Arguments) -> dict[str, torch.dtype]:
 
 def terms(x: Arguments, grad: None) -> dict[str, float]:
     """The largest value that may come out: float32 positions move by a part of a pixel."""
-    bands = [band.double().nan_to_num(0, 0, 0).abs() for band in x.bands if band.numel()]
-    stored = max((float(band.max()) for band in bands), default=1.0)
+    bands = [band.double().abs() for band in x.bands]
+    stored = max(
+        (float(band.where(band <= x.limit, 0).max()) for band in bands if band.numel()), default=1.0
+    )
     return {"patches": max(1.0, stored * float(x.scale.abs().max()))}
 
 

@@ -1,6 +1,7 @@
 #include "../gather_patches.h"
 
 #include <cmath>
+#include <limits>
 
 #include "exported.h"
 
@@ -23,6 +24,20 @@ std::optional<Pixel> pixel_of(at::ScalarType dtype) {
       return Pixel::f32;
     default:
       return std::nullopt;
+  }
+}
+
+// The largest magnitude of an integer.
+double most_of(Pixel pixel) {
+  switch (pixel) {
+    case Pixel::u8:
+      return 255;
+    case Pixel::u16:
+      return 65535;
+    case Pixel::i16:
+      return 32768;
+    default:
+      return 0;
   }
 }
 
@@ -62,15 +77,20 @@ struct Grids {
 
   // Returns whether the band is one that the kernels read.
   bool add(const at::Tensor& band, const at::Tensor& index, const std::vector<int64_t>& places,
-           const std::optional<double>& nodata) {
-    const std::optional<Pixel> pixel = pixel_of(band.scalar_type());
+           const std::optional<double>& nodata, double limit) {
+    std::optional<Pixel> pixel = pixel_of(band.scalar_type());
     const bool good = pixel && is_plain(band) && are_constant(band) && band.dim() == 5 &&
                       has_sizes(band, index, 1, {band.size(2), band.size(3), band.size(4)}) &&
                       band.size(3) > 0 && band.size(4) > 0 && band.size(3) <= kMostPixels &&
                       band.size(4) <= kMostPixels &&
                       channels + band.size(2) <= static_cast<int64_t>(places.size());
     if (!good) return false;
-    kept.push_back(band.stride(4) == 1 ? band : band.contiguous());
+    at::Tensor read = band;
+    if (most_of(*pixel) > limit) {  // kernels compare floats alone with it
+      read = band.to(at::kFloat);
+      pixel = Pixel::f32;
+    }
+    kept.push_back(read.stride(4) == 1 ? read : read.contiguous());
     grids.push_back(grid_of(kept.back(), *pixel, nodata));
     grids.back().out_channels = places.data() + channels;
     channels += band.size(2);
@@ -84,27 +104,32 @@ bool is_per_channel(const at::Tensor& x, const std::vector<int64_t>& order) {
 
 bool are_good(const at::Tensor& boxes, const at::Tensor& index, const at::Tensor& shift,
               const at::Tensor& scale, const std::vector<int64_t>& order,
-              const std::vector<int64_t>& image_size, int64_t patch_size, at::ScalarType dtype) {
+              const std::vector<int64_t>& image_size, int64_t patch_size, double limit,
+              at::ScalarType dtype) {
   return is_index(index) && index.dim() == 3 && are_plain(boxes, shift, scale) &&
          are_constant(boxes, shift, scale) && has_sizes(boxes, index, 1, {4}) &&
          boxes.is_floating_point() && is_per_channel(shift, order) &&
          is_per_channel(scale, order) && image_size.size() == 2 && patch_size > 0 &&
          image_size[0] > 0 && image_size[1] > 0 && image_size[0] % patch_size == 0 &&
-         image_size[1] % patch_size == 0 && at::isFloatingType(dtype) && dtype != at::kDouble;
+         image_size[1] % patch_size == 0 && limit > 0 &&
+         limit <= std::numeric_limits<float>::max() && at::isFloatingType(dtype) &&
+         dtype != at::kDouble;
 }
 
 // `image_size` is (height, width); `order` says which channel of the grids each output channel is.
 Tensors forward(const Tensors& bands, const at::Tensor& boxes, const at::Tensor& index,
                 const at::Tensor& shift, const at::Tensor& scale, const std::vector<int64_t>& order,
                 const std::vector<int64_t>& image_size, int64_t patch_size,
-                const std::optional<double>& nodata, bool whole_pixel, at::ScalarType dtype) {
+                const std::optional<double>& nodata, bool whole_pixel, double limit,
+                at::ScalarType dtype) {
   const auto places = places_of(order);
-  if (!places || !are_good(boxes, index, shift, scale, order, image_size, patch_size, dtype)) {
+  if (!places ||
+      !are_good(boxes, index, shift, scale, order, image_size, patch_size, limit, dtype)) {
     return {};
   }
   Grids grids;
   for (const at::Tensor& band : bands) {
-    if (!grids.add(band, index, *places, nodata)) return {};
+    if (!grids.add(band, index, *places, nodata, limit)) return {};
   }
   const int64_t channels = order.size();
   if (grids.channels != channels || bands.empty()) return {};
@@ -122,6 +147,7 @@ Tensors forward(const Tensors& bands, const at::Tensor& boxes, const at::Tensor&
   x.image_width = image_size[1];
   x.patch = patch_size;
   x.whole_pixel = whole_pixel && nodata;
+  x.limit = static_cast<float>(limit);
   x.boxes = floats(regions);
   x.index = index_of(numbers, (image_size[0] / patch_size) * (image_size[1] / patch_size));
   x.shift = floats(shifts);

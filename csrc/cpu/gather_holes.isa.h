@@ -97,8 +97,8 @@ class Holes {
       left = 0;
       for (int i = 0; i < count_; ++i) {
         const float value = value_of(from[columns[i]]);
-        const bool finite = std::is_integral_v<Stored> || std::isfinite(value);
-        marks[i] &= -static_cast<int32_t>(!finite | (value == grid.nodata));
+        const bool within = std::is_integral_v<Stored> || std::fabs(value) <= x_.limit;
+        marks[i] &= -static_cast<int32_t>(!within | (value == grid.nodata));
         left |= marks[i];
       }
     }
@@ -120,13 +120,13 @@ class Holes {
 
 // Where values of a row of line r are lost; they are those from `first` on that `holes` marks.
 template <typename Values>
-inline auto lost_in(const Values& values, float nodata, Holes& holes, int64_t r, bool high,
+inline auto lost_in(const Values& values, Losses losses, Holes& holes, int64_t r, bool high,
                     int first) {
-  auto lost = lost_in(values, nodata);
+  auto lost = lost_in(values, losses);
   if (holes.matter() && any(lost)) {
     decltype(lost) marks;
     std::memcpy(&marks, holes.marks(r, high) + first, sizeof(marks));
-    lost &= marks | not_finite(values);
+    lost &= marks | beyond(values, losses.limit);
   }
   return lost;
 }

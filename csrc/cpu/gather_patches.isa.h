@@ -2,12 +2,12 @@
 
 // kWindow pixels, each mixed with the one below it.
 template <int kWindow, bool kChecked, typename Pixel>
-inline void mix_rows(const Pixel* row, const Pixel* below, float fraction, float nodata,
+inline void mix_rows(const Pixel* row, const Pixel* below, float fraction, Losses losses,
                      float* mixed, Found& lost) {
   for (int i = 0; i < kWindow; i += kLanes) {
     const Floats upper = floats_at(row + i), lower = floats_at(below + i);
     if constexpr (kChecked) {
-      lost |= lost_among<Pixel>(upper, nodata) | lost_among<Pixel>(lower, nodata);
+      lost |= lost_among<Pixel>(upper, losses) | lost_among<Pixel>(lower, losses);
     }
     store(mixed + i, upper * (1 - fraction) + lower * fraction);
   }
@@ -15,12 +15,12 @@ inline void mix_rows(const Pixel* row, const Pixel* below, float fraction, float
 
 // The same with lost pixels as zeros, and in `marks` what is not 0 where one was mixed in.
 template <int kWindow>
-inline void mix_rows_with_losses(const auto* row, const auto* below, float fraction, float nodata,
+inline void mix_rows_with_losses(const auto* row, const auto* below, float fraction, Losses losses,
                                  Holes& holes, int64_t r, float* mixed, float* marks) {
   for (int i = 0; i < kWindow; i += kLanes) {
     const Floats upper = floats_at(row + i), lower = floats_at(below + i);
-    const Ints bad_upper = lost_in(upper, nodata, holes, r, false, i);
-    const Ints bad_lower = lost_in(lower, nodata, holes, r, true, i);
+    const Ints bad_upper = lost_in(upper, losses, holes, r, false, i);
+    const Ints bad_lower = lost_in(lower, losses, holes, r, true, i);
     const Floats values = bad_upper ? Floats{} : upper, values_below = bad_lower ? Floats{} : lower;
     store(mixed + i, values * (1 - fraction) + values_below * fraction);
     store(marks + i, (Floats)(fraction != 0 ? bad_upper | bad_lower : bad_upper));
@@ -90,7 +90,7 @@ inline void write_all(bf16* to, const Eight& values) {
 // handle.
 template <int kWindow, bool kChecked, typename Pixel, typename Out>
 bool gather_channel(const Pixel* plane, const Place& place, const Pixel* next_plane,
-                    const Place& next, int64_t patch, float nodata, float shift, float scale,
+                    const Place& next, int64_t patch, Losses losses, float shift, float scale,
                     Out* to) {
   const Columns columns = *place.columns;
   plane += columns.first;
@@ -99,7 +99,7 @@ bool gather_channel(const Pixel* plane, const Place& place, const Pixel* next_pl
     const Line& line = place.lines[r];
     prefetch(next_plane, next.lines[r], *next.columns);
     alignas(64) float mixed[kWindow];
-    mix_rows<kWindow, kChecked>(plane + line.low, plane + line.high, line.fraction, nodata, mixed,
+    mix_rows<kWindow, kChecked>(plane + line.low, plane + line.high, line.fraction, losses, mixed,
                                 lost);
     Eight low, high;
     pick<kWindow>(mixed, columns.order, low, high);
@@ -110,15 +110,15 @@ bool gather_channel(const Pixel* plane, const Place& place, const Pixel* next_pl
 
 // The same where pixels are lost; returns whether a value was.
 template <int kWindow, typename Pixel, typename Out>
-bool gather_channel_with_losses(const Pixel* plane, const Place& place, int64_t patch, float nodata,
-                                float shift, float scale, Out* to) {
+bool gather_channel_with_losses(const Pixel* plane, const Place& place, int64_t patch,
+                                Losses losses, float shift, float scale, Out* to) {
   const Columns columns = *place.columns;
   plane += columns.first;
   Mask any_lost = {};
   for (int64_t r = 0; r < patch; ++r, to += patch) {
     const Line& line = place.lines[r];
     alignas(64) float mixed[kWindow], marks[kWindow];
-    mix_rows_with_losses<kWindow>(plane + line.low, plane + line.high, line.fraction, nodata,
+    mix_rows_with_losses<kWindow>(plane + line.low, plane + line.high, line.fraction, losses,
                                   *place.holes, r, mixed, marks);
     Eight low, high, low_marks, high_marks;
     pick<kWindow>(mixed, columns.order, low, high);
@@ -134,7 +134,7 @@ bool gather_channel_with_losses(const Pixel* plane, const Place& place, int64_t 
 // The same for any columns and pixels.
 template <typename Pixel, typename Out>
 __attribute__((noinline)) bool gather_with_losses(const Pixel* plane, const Place& place,
-                                                  int64_t patch, float nodata, float shift,
+                                                  int64_t patch, Losses losses, float shift,
                                                   float scale, Out* to) {
   const Columns& columns = *place.columns;
   Holes& holes = *place.holes;
@@ -144,10 +144,10 @@ __attribute__((noinline)) bool gather_with_losses(const Pixel* plane, const Plac
     Eight low, high, below_low, below_high;
     read_neighbours(plane + line.low, columns, low, high);
     read_neighbours(plane + line.high, columns, below_low, below_high);
-    const Mask bad[] = {lost_in(low, nodata, holes, r, false, 0),
-                        lost_in(high, nodata, holes, r, false, kColumns),
-                        lost_in(below_low, nodata, holes, r, true, 0),
-                        lost_in(below_high, nodata, holes, r, true, kColumns)};
+    const Mask bad[] = {lost_in(low, losses, holes, r, false, 0),
+                        lost_in(high, losses, holes, r, false, kColumns),
+                        lost_in(below_low, losses, holes, r, true, 0),
+                        lost_in(below_high, losses, holes, r, true, kColumns)};
     Mask lost = bad[0] | (bad[1] & columns.high_used);
     if (line.fraction != 0) lost |= bad[2] | (bad[3] & columns.high_used);
     low = bad[0] ? Eight{} : low;
@@ -168,6 +168,7 @@ template <bool kChecked, typename Pixel, typename Out>
 bool gather_columns(const GatherPatches& x, const Grid& grid, const Place& place, const Place& next,
                     Out* out) {
   const Pixel* pixels = static_cast<const Pixel*>(grid.data);
+  const Losses losses{grid.nodata, x.limit};
   bool any_lost = false;
   for (int64_t channel = 0; channel < grid.channels; ++channel) {
     const Pixel* plane = pixels + place.tile + channel * grid.channel;
@@ -179,9 +180,9 @@ bool gather_columns(const GatherPatches& x, const Grid& grid, const Place& place
       // what one channel lost the next one most often lost too
       const bool done =
           !any_lost && gather_channel<kWindow, kChecked>(plane, place, next_plane, next, x.patch,
-                                                         grid.nodata, shift, scale, to);
-      any_lost |= !done && gather_channel_with_losses<kWindow>(plane, place, x.patch, grid.nodata,
-                                                               shift, scale, to);
+                                                         losses, shift, scale, to);
+      any_lost |= !done && gather_channel_with_losses<kWindow>(plane, place, x.patch, losses, shift,
+                                                               scale, to);
     };
     switch (place.columns->window) {
       case kNear:
@@ -191,7 +192,7 @@ bool gather_columns(const GatherPatches& x, const Grid& grid, const Place& place
         gather_in.template operator()<kFar>();
         break;
       default:
-        any_lost |= gather_with_losses(plane, place, x.patch, grid.nodata, shift, scale, to);
+        any_lost |= gather_with_losses(plane, place, x.patch, losses, shift, scale, to);
     }
   }
   return any_lost;

@@ -1,4 +1,4 @@
-// Where pixels are sampled, their values as floats, and which of them are nodata, NaN or infinite.
+// Where pixels are sampled, their values as floats, and which of them are lost.
 
 typedef float Eight __attribute__((vector_size(32)));
 typedef int32_t Mask __attribute__((vector_size(32)));
@@ -124,18 +124,23 @@ inline Floats floats_at(const Pixel* from) {
 }
 #endif
 
-// Where values are NaN or infinite.
+// What is no measurement: nodata, what is larger than the limit, and NaN.
+struct Losses {
+  float nodata, limit;
+};
+
+// Where values are NaN or larger than the limit.
 template <typename Values>
-inline auto not_finite(const Values& values) {
+inline auto beyond(const Values& values, float limit) {
   typedef decltype(values == values) Result;
-  const Result exponent = (Result)values & 0x7f800000;
-  return exponent == 0x7f800000;
+  const Values magnitude = (Values)((Result)values & 0x7fffffff);
+  return ~(magnitude <= limit);
 }
 
-// Where values are nodata, NaN or infinite.
+// Where values are lost.
 template <typename Values>
-inline auto lost_in(const Values& values, float nodata) {
-  return not_finite(values) | (values == nodata);
+inline auto lost_in(const Values& values, Losses losses) {
+  return beyond(values, losses.limit) | (values == losses.nodata);
 }
 
 template <typename Values>
@@ -146,7 +151,7 @@ inline bool any(const Values& mask) {
   return all != 0;
 }
 
-// Whether a value of many is lost: `found |= lost_among<Pixel>(values, nodata)`, then any(found).
+// Whether a value of many is lost: `found |= lost_among<Pixel>(values, losses)`, then any(found).
 #if SEAMO_AVX512
 typedef __mmask16 Found;
 inline bool any(Found found) { return found != 0; }
@@ -155,13 +160,14 @@ typedef Ints Found;
 #endif
 
 template <typename Pixel>
-inline Found lost_among(Floats values, float nodata) {
+inline Found lost_among(Floats values, Losses losses) {
 #if SEAMO_AVX512
-  constexpr int kNanOrInfinite = 0x99;
-  const __m512 all = (__m512)values;
-  const Found equal = _mm512_cmpeq_ps_mask(all, _mm512_set1_ps(nodata));
-  return std::is_integral_v<Pixel> ? equal : equal | _mm512_fpclass_ps_mask(all, kNanOrInfinite);
+  const __m512 all = (__m512)values, limit = _mm512_set1_ps(losses.limit);
+  const Found equal = _mm512_cmpeq_ps_mask(all, _mm512_set1_ps(losses.nodata));
+  if constexpr (std::is_integral_v<Pixel>) return equal;
+  return equal | _mm512_cmp_ps_mask(_mm512_abs_ps(all), limit, _CMP_NLE_UQ);
 #else
-  return std::is_integral_v<Pixel> ? (Found)(values == nodata) : lost_in(values, nodata);
+  if constexpr (std::is_integral_v<Pixel>) return (Found)(values == losses.nodata);
+  return lost_in(values, losses);
 #endif
 }

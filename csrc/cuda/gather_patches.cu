@@ -14,7 +14,8 @@ SEAMO_PARAMS(StoredGrid, const void* band; int64_t storage;
 // becomes 1 where a value of the patch was lost.
 // With `suspects`, of the same shape, only those patches are sampled, again, and nodata is a value
 // unless it is in all channels of a pixel: of the first grid_count of `grids`.
-SEAMO_PARAMS(GatherPatches, StoredGrid grid; const int32_t* place; int64_t has_nodata;
+// Floats beyond `limit` are lost, as NaN; no integer of a grid is.
+SEAMO_PARAMS(GatherPatches, StoredGrid grid; const int32_t* place; int64_t has_nodata; float limit;
              const int32_t* suspects; StoredGrid grids[8]; int64_t grid_count;
              const float* boxes; const void* index; int64_t index_is_long;
              const float* shift; const float* scale; int64_t images, seasons, wanted, all_channels;
@@ -53,7 +54,8 @@ __device__ inline Tap tap_of(int pixel, float start, float extent, int64_t image
 // `hole`: whether nodata counts.
 template <typename Pixel>
 __device__ inline bool is_lost(float value, bool hole, const GatherPatches& x) {
-  return (hole && x.has_nodata && value == x.grid.nodata) || (kIsFloat<Pixel> && !isfinite(value));
+  return (hole && x.has_nodata && value == x.grid.nodata) ||
+         (kIsFloat<Pixel> && !(fabsf(value) <= x.limit));
 }
 
 // Adds a neighbour; one that is no measurement counts as 0 and marks the value as lost.
@@ -264,7 +266,7 @@ __device__ inline bool is_hole(const GatherPatches& x, int64_t image, int row, i
                     at_centre(col, x.grid.width, grid.width) * grid.col_stride;
     for (int c = 0; c < grid.channels; ++c, place += grid.channel_stride) {
       const float value = value_at(grid, place);
-      if (isfinite(value) && value != grid.nodata) return false;
+      if (fabsf(value) <= x.limit && value != grid.nodata) return false;
     }
   }
   return true;

@@ -11,6 +11,7 @@ from .. import _checks
 from .._registry import define, implement
 
 _MOST_PIXELS = 2**24  # of a side
+_MOST = torch.finfo(torch.float32).max
 _BAND_DTYPES = (
     torch.uint16,
     torch.int16,
@@ -32,6 +33,7 @@ def _fake(
     patch_size: int,
     nodata: float | None,
     whole_pixel: bool,
+    limit: float,
     dtype: torch.dtype,
 ) -> tuple[Tensor, Tensor]:
     patch = len(order) * patch_size * patch_size
@@ -51,10 +53,15 @@ def _check(
     patch_size: int,
     nodata: float | None,
     whole_pixel: bool,
+    limit: float,
     dtype: torch.dtype,
 ) -> None:
     channels = _check_tensors(bands, boxes, index, shift, scale)
     _check_sizes(image_size, patch_size, dtype)
+    if not 0 < limit <= _MOST:
+        raise ValueError(
+            f"limit must be positive and at most {_MOST:.9g}, as float32 is, but got {limit}"
+        )
     if sorted(order) != list(range(channels)):
         raise ValueError(f"order must be a permutation of 0..{channels - 1}, but got {order}")
 
@@ -112,7 +119,7 @@ _forward = define(
     "forward",
     "gather_patches(Tensor[] bands, Tensor boxes, Tensor index, Tensor shift, Tensor scale, "
     "int[] order, int[2] image_size, int patch_size, float? nodata, bool whole_pixel, "
-    "ScalarType dtype) -> (Tensor, Tensor)",
+    "float limit, ScalarType dtype) -> (Tensor, Tensor)",
     _fake,
     check=_check,
 )
@@ -131,6 +138,7 @@ def gather_patches(
     patch_size: int,
     nodata: float | None = None,
     whole_pixel: bool = False,
+    limit: float = _MOST,
     dtype: torch.dtype = torch.float32,
 ) -> tuple[Tensor, Tensor]:
     """Crops, resamples, normalises and cuts into patches; only wanted patches are computed.
@@ -144,12 +152,12 @@ def gather_patches(
     values are computed in float32, in float64 if a band or ``dtype`` is float64. A full box over a
     grid of the image's size gives the stored values unchanged.
 
-    A value is lost if a neighbour of non-zero weight is ``nodata``, NaN or infinite. Lost values
-    become 0, the mean of the band, and their patch is not valid. No gradient is given. Autocast
-    changes nothing.
+    A value is lost if a neighbour of non-zero weight is ``nodata``, NaN, or larger than ``limit``
+    in magnitude. Lost values become 0, the mean of the band, and their patch is not valid. No
+    gradient is given. Autocast changes nothing.
 
-    With ``whole_pixel`` a neighbour that is ``nodata`` is lost only where its pixel is in every
-    channel ``nodata``, NaN or infinite. Of a grid of H' pixels, row y of one of H pixels then means
+    With ``whole_pixel`` a neighbour that is ``nodata`` is lost only where its pixel is ``nodata``,
+    NaN or too large in every channel. Of a grid of H' pixels, row y of one of H pixels then means
     row (2 y + 1) H' // (2 H), where its centre is; columns likewise.
 
     Equivalent to (without nodata and negative extents, all bands on one grid)::
@@ -174,6 +182,9 @@ def gather_patches(
         nodata: stored value that means "no measurement"; for floating-point bands it is rounded to
             their dtype.
         whole_pixel: whether ``nodata`` in some channels alone is a value like others.
+        limit: the largest magnitude of a measurement, compared in float32 (float64 for float64
+            bands); by default only NaN and infinity are none. Bands of integers that can be larger
+            are read as float32, which takes a copy of them.
         dtype: dtype of the patches.
 
     Returns:
@@ -181,12 +192,13 @@ def gather_patches(
         valid: bool [B, T, K], False where a value of the patch was lost.
 
     Raises:
-        ValueError: wrong shape, order, size or device, or a band requires grad.
+        ValueError: wrong shape, order, size, limit or device, or a band requires grad.
         TypeError: wrong dtype.
         IndexError: a patch number outside the image (on the CPU; elsewhere undefined).
     """
     size = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
     order = tuple(range(shift.numel()) if order is None else order)
     return _forward(
-        list(bands), boxes, index, shift, scale, order, size, patch_size, nodata, whole_pixel, dtype
-    )
+        list(bands), boxes, index, shift, scale, order, size, patch_size, nodata, whole_pixel,
+        limit, dtype,
+    )  # fmt: skip

@@ -26,6 +26,7 @@ def forward(
     patch_size: int,
     nodata: float | None,
     whole_pixel: bool,
+    limit: float,
     dtype: torch.dtype,
 ) -> tuple[Tensor, Tensor] | None:
     """One launch a grid; one more by pixel, for the patches that lost something in the first."""
@@ -41,9 +42,11 @@ def forward(
     if patches.numel() == 0:
         return patches, lost == 0
     places = reference.output_channels(tuple(order), index.device)
+    bands = reference.as_read(bands, limit)  # until the launches
     grids = [_grid(band, reference.as_stored(nodata, band.dtype)) for band in bands]
     shared: dict[str, Any] = {
         "has_nodata": nodata is not None,
+        "limit": limit,
         "grids": tuple(grids) if whole_pixel else (),
         "grid_count": len(grids),
         "boxes": _cuda.floats(boxes),

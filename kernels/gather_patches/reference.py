@@ -33,6 +33,7 @@ def forward(
     patch_size: int,
     nodata: float | None,
     whole_pixel: bool,
+    limit: float,
     dtype: torch.dtype,
 ) -> tuple[Tensor, Tensor]:
     """Four gathers a grid, of wanted pixels only."""
@@ -46,16 +47,17 @@ def forward(
     cols = (index % columns * patch_size)[..., None] + inside
     top, left, tall, wide = boxes.to(exact)[..., None, None].unbind(2)
 
+    bands = as_read(bands, limit)
     stored = [as_stored(nodata, band.dtype) for band in bands]
     holes: Sequence[Tensor | None] = [None] * len(bands)
     if whole_pixel and nodata is not None:
-        holes = _holes(bands, stored, exact)
+        holes = _holes(bands, stored, limit, exact)
     values: list[Tensor] = []  # one [B, T, K, p * p] a channel
     losses: list[Tensor] = []
     for band, empty, hole in zip(bands, stored, holes, strict=True):
         y = _taps(rows, top, tall, height, band.shape[3])
         x = _taps(cols, left, wide, width, band.shape[4])
-        value, lost = _sample(band, y, x, empty, hole, exact)
+        value, lost = _sample(band, y, x, empty, hole, limit, exact)
         values += value.unflatten(3, (-1, patch_size**2)).unbind(2)
         losses += lost.unflatten(3, (-1, patch_size**2)).unbind(2)
 
@@ -75,16 +77,20 @@ def _taps(pixels: Tensor, start: Tensor, extent: Tensor, image: int, grid: int) 
 
 
 def _holes(
-    bands: Sequence[Tensor], nodata: Sequence[float | None], exact: torch.dtype
+    bands: Sequence[Tensor], nodata: Sequence[float | None], limit: float, exact: torch.dtype
 ) -> list[Tensor]:
     """Which pixels of each grid were measured in no channel of any, [B, T, 1, Hg, Wg]."""
     empty = []
     for band, value in zip(bands, nodata, strict=True):
         stored = band.to(exact)
-        empty.append((~stored.isfinite() | (stored == value)).all(2, keepdim=True))
+        empty.append((_beyond(stored, limit) | (stored == value)).all(2, keepdim=True))
     return [
         torch.stack([_at_centres(each, band.shape[3:]) for each in empty]).all(0) for band in bands
     ]
+
+
+def _beyond(values: Tensor, limit: float) -> Tensor:
+    return ~(values.abs() <= limit)  # NaN too
 
 
 def _at_centres(grid: Tensor, size: Sequence[int]) -> Tensor:
@@ -102,6 +108,7 @@ def _sample(
     x: _Taps,
     nodata: float | None,
     hole: Tensor | None,
+    limit: float,
     exact: torch.dtype,
 ) -> tuple[Tensor, Tensor]:
     """Bilinear values and which of them are lost, both [B, T, Cg, K * p * p].
@@ -122,7 +129,7 @@ def _sample(
             weight = (row_weight[..., :, None] * col_weight[..., None, :]).flatten(2)[:, :, None]
             tap = raw.gather(3, place.expand(-1, -1, channels, -1)).view(band.dtype).to(exact)
             if may_lose:
-                bad = ~tap.isfinite()
+                bad = _beyond(tap, limit)
                 if nodata is not None:
                     empty = tap == nodata
                     bad |= empty if hole is None else empty & hole.flatten(3).gather(3, place)
@@ -137,6 +144,21 @@ def output_channels(order: tuple[int, ...], device: torch.device) -> Tensor:
     """Where each channel of the concatenated grids goes, int32; copied to the device once."""
     places = sorted(range(len(order)), key=order.__getitem__)
     return torch.tensor(places, dtype=torch.int32).to(device, copy=True)
+
+
+def as_read(bands: Sequence[Tensor], limit: float) -> list[Tensor]:
+    """The bands, those of integers that can be beyond the limit as float32.
+
+    Kernels compare floating-point numbers with it, and have no more to do for integers.
+    """
+    return [band.float() if _most(band.dtype) > limit else band for band in bands]
+
+
+def _most(dtype: torch.dtype) -> int:
+    if dtype.is_floating_point:
+        return 0
+    limits = torch.iinfo(dtype)
+    return max(limits.max, -limits.min)
 
 
 def as_stored(nodata: float | None, dtype: torch.dtype) -> float | None:

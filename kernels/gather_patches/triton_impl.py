@@ -42,12 +42,13 @@ def _taps(pixel, start, extent, IMAGE, GRID):
 
 @triton.jit
 def _add(
-    value, lost, place, weight, inside, hole, nodata, NODATA: tl.constexpr, FLOAT: tl.constexpr
+    value, lost, place, weight, inside, hole, nodata, limit,
+    NODATA: tl.constexpr, FLOAT: tl.constexpr,
 ):  # fmt: skip
     """Adds one weighted neighbour; one that is no measurement counts as 0 and marks the value."""
     tap = tl.load(place, mask=inside, other=0).to(tl.float32)
     if FLOAT:
-        bad = (tap != tap) | (tl.abs(tap) == float("inf"))
+        bad = ~(tl.abs(tap) <= limit)  # NaN too
         if NODATA:
             bad |= (tap == nodata) & hole
         lost |= bad & (weight != 0)
@@ -61,8 +62,8 @@ def _add(
 
 @triton.jit
 def _channels(
-    band, band_c, first, last, offsets, weights, inside, holes, nodata, channel, shift, scale,
-    patches, first_channel, place,
+    band, band_c, first, last, offsets, weights, inside, holes, nodata, limit, channel,
+    shift, scale, patches, first_channel, place,
     NODATA: tl.constexpr, FLOAT: tl.constexpr, AREA: tl.constexpr, BLOCK_PIXELS: tl.constexpr,
 ):  # fmt: skip
     """Samples and stores channels of a grid; returns which pixels lost a value in one of them.
@@ -75,8 +76,9 @@ def _channels(
         gone = tl.zeros([BLOCK_PIXELS], tl.int1)
         for i in tl.static_range(4):
             value, gone = _add(
-                value, gone, band + offsets[i], weights[i], inside, holes[i], nodata, NODATA, FLOAT
-            )
+                value, gone, band + offsets[i], weights[i], inside, holes[i], nodata, limit,
+                NODATA, FLOAT,
+            )  # fmt: skip
         own = tl.load(channel + c)
         value = (value - tl.load(shift + own).to(tl.float32)) * tl.load(scale + own).to(tl.float32)
         value = tl.where(gone, 0.0, value)
@@ -88,7 +90,7 @@ def _channels(
 
 
 @triton.jit
-def _holes(wanted, image, T, row, col, HEIGHT, WIDTH, grids):
+def _holes(wanted, image, T, row, col, HEIGHT, WIDTH, limit, grids):
     """Which of the wanted pixels of a grid were measured in no channel of any grid."""
     row = row.to(tl.int64) * 2 + 1
     col = col.to(tl.int64) * 2 + 1
@@ -99,7 +101,7 @@ def _holes(wanted, image, T, row, col, HEIGHT, WIDTH, grids):
         place += image // T * band_b + image % T * band_t
         for _ in range(channels):
             value = tl.load(band + place, mask=wanted, other=0).to(tl.float32)
-            wanted &= (value == nodata) | (value != value) | (tl.abs(value) == float("inf"))
+            wanted &= (value == nodata) | ~(tl.abs(value) <= limit)
             place += band_c
     return wanted
 
@@ -134,7 +136,7 @@ def _neighbours(y, y_next, y_weight, x, x_next, x_weight, band_y, band_x):
 
 @triton.jit
 def _forward_kernel(
-    band, boxes, index, shift, scale, channel, patches, valid, nodata,
+    band, boxes, index, shift, scale, channel, patches, valid, nodata, limit,
     band_b, band_t, band_c, band_y, band_x,
     T, K, CHANNELS, OUTPUT_CHANNELS, GRID_HEIGHT, GRID_WIDTH, HEIGHT, WIDTH,
     PATCH: tl.constexpr, NODATA: tl.constexpr, FLOAT: tl.constexpr,
@@ -151,7 +153,7 @@ def _forward_kernel(
     band += image // T * band_b + image % T * band_t + first.to(tl.int64) * band_c
     lost = _channels(
         band, band_c, first, tl.minimum(first + BLOCK_CHANNELS, CHANNELS), offsets, weights,
-        inside, (inside, inside, inside, inside), nodata, channel, shift, scale,
+        inside, (inside, inside, inside, inside), nodata, limit, channel, shift, scale,
         patches, patch * OUTPUT_CHANNELS, place, NODATA, FLOAT, AREA, BLOCK_PIXELS,
     )  # fmt: skip
     if NODATA or FLOAT:
@@ -161,7 +163,7 @@ def _forward_kernel(
 
 @triton.jit
 def _again_kernel(
-    band, boxes, index, shift, scale, channel, patches, valid, nodata, before, grids,
+    band, boxes, index, shift, scale, channel, patches, valid, nodata, limit, before, grids,
     band_b, band_t, band_c, band_y, band_x,
     T, K, CHANNELS, OUTPUT_CHANNELS, GRID_HEIGHT, GRID_WIDTH, HEIGHT, WIDTH,
     PATCH: tl.constexpr, FLOAT: tl.constexpr,
@@ -176,17 +178,17 @@ def _again_kernel(
         y, y_next, y_weight = _taps(row, box, box + 2, HEIGHT, GRID_HEIGHT)
         x, x_next, x_weight = _taps(col, box + 1, box + 3, WIDTH, GRID_WIDTH)
         holes = (
-            _holes(wanted, image, T, y, x, GRID_HEIGHT, GRID_WIDTH, grids),
-            _holes(wanted, image, T, y, x_next, GRID_HEIGHT, GRID_WIDTH, grids),
-            _holes(wanted, image, T, y_next, x, GRID_HEIGHT, GRID_WIDTH, grids),
-            _holes(wanted, image, T, y_next, x_next, GRID_HEIGHT, GRID_WIDTH, grids),
+            _holes(wanted, image, T, y, x, GRID_HEIGHT, GRID_WIDTH, limit, grids),
+            _holes(wanted, image, T, y, x_next, GRID_HEIGHT, GRID_WIDTH, limit, grids),
+            _holes(wanted, image, T, y_next, x, GRID_HEIGHT, GRID_WIDTH, limit, grids),
+            _holes(wanted, image, T, y_next, x_next, GRID_HEIGHT, GRID_WIDTH, limit, grids),
         )
         offsets, weights = _neighbours(y, y_next, y_weight, x, x_next, x_weight, band_y, band_x)
         first = tl.program_id(1) * BLOCK_CHANNELS
         band += image // T * band_b + image % T * band_t + first.to(tl.int64) * band_c
         lost = _channels(
             band, band_c, first, tl.minimum(first + BLOCK_CHANNELS, CHANNELS), offsets, weights,
-            wanted, holes, nodata, channel, shift, scale,
+            wanted, holes, nodata, limit, channel, shift, scale,
             patches, patch * OUTPUT_CHANNELS, place, True, FLOAT, AREA, BLOCK_PIXELS,
         )  # fmt: skip
         tl.store(valid + patch, tl.zeros([BLOCK_PIXELS], tl.int1), mask=wanted & lost)
@@ -203,6 +205,7 @@ def forward(
     patch_size: int,
     nodata: float | None,
     whole_pixel: bool,
+    limit: float,
     dtype: torch.dtype,
 ) -> tuple[Tensor, Tensor] | None:
     """One launch a grid; one more by pixel, for the patches that lost something in the first."""
@@ -216,13 +219,14 @@ def forward(
         return patches, valid
     channel = reference.output_channels(tuple(order), index.device)
     shared = [x.contiguous() for x in (boxes, index, shift, scale)]
+    bands = reference.as_read(bands, limit)
     stored = [reference.as_stored(nodata, band.dtype) for band in bands]
 
     def sample(kernel: Any, *more: Any, **options: Any) -> None:
         first = 0
         for band, value in zip(bands, stored, strict=True):
             kernel[_grid(batch * seasons, wanted * patch_size**2, band.shape[2])](
-                band, *shared, channel[first:], patches, valid, value or 0.0, *more,
+                band, *shared, channel[first:], patches, valid, value or 0.0, limit, *more,
                 *band.stride(), seasons, wanted, band.shape[2], len(order), *band.shape[3:],
                 *image_size, PATCH=patch_size, FLOAT=band.is_floating_point(),
                 enable_fp_fusion=False, **options,

@@ -38,8 +38,9 @@ class SeaMoBackbone(Embedder):
     """SeaMo's encoder and TM fusion over all patches of any subset of its modalities.
 
     Takes stored values as they are on disk, all bands of a modality on one grid, and normalises
-    them by the modality's statistics. Gradients flow to the parameters, not to the pixels. TM
-    fusion runs where there is more than one group.
+    them by the modality's statistics. Gradients flow to the parameters, not to the pixels. What a
+    place gives depends on its valid groups alone, not on padding or on the rest of the batch: TM
+    fusion runs as in pretraining, and a group with no other to attend to attends to nothing.
 
     The first two batches of each modality are compared with its unit and statistics. Where they
     look like another unit, `UnitWarning` says which; nothing else changes. What is compiled or
@@ -104,6 +105,7 @@ class SeaMoBackbone(Embedder):
                 unknown or of another shape.
         """
         weights = checkpoint if isinstance(checkpoint, Weights) else read_weights(checkpoint)
+        weights.check_fit()
         backbone = cls(weights.config, weights.choose(modalities), output, strict)
         weights.load_into(backbone)
         return backbone
@@ -139,26 +141,28 @@ class SeaMoBackbone(Embedder):
         Args:
             x: Stored values of each modality, [B, T, C, H, W] or [B, C, H, W] (T = 1). B, T, H
                 and W must agree; H and W must be multiples of the patch size.
-            dates: [B, T] or [B, T, M], days since 1970-01-01, `MISSING_DATE` where unknown.
+            dates: int32 or int64 [B, T] or [B, T, M], days since 1970-01-01, `MISSING_DATE` where
+                unknown.
             valid: bool [B, T, M], groups that exist, in the order of `x`; None if all do.
 
         Returns:
-            `tokens` [B, T, M, N, D] in the order of `x`; `map` [B, D, H / p, W / p], the mean over
-            valid groups; `pooled` [B, D], the mean over their patches. Without any valid group,
-            `map` and `pooled` are 0.
+            `tokens` [B, T, M, N, D] in the order of `x`, 0 where a group is not valid; `map`
+            [B, D, H / p, W / p], the mean over valid groups; `pooled` [B, D], the mean over their
+            patches. Without any valid group, `map` and `pooled` are 0.
 
         Raises:
-            ValueError: The model has no such modality, or a shape is wrong.
+            ValueError: The model has no such modality, a shape or dtype is wrong, or a date is
+                before 1900 or after 2200.
             UnitError: Values look like another unit, and `strict` is set. A ValueError too.
         """
         tokens, grid = self._embed(x, dates, valid)
         z = self.encoder(tokens, valid)
-        if self.fusion is not None and z.shape[1] * z.shape[2] > 1:
+        if self.fusion is not None:
             z = self.fusion(
                 z, z.new_ones(z.shape[:3], dtype=torch.bool) if valid is None else valid
             )
         if self.output == "tokens":
-            return z
+            return z if valid is None else torch.where(valid[..., None, None], z, 0)
         features = mean_over_groups(z, valid)
         if self.output == "pooled":
             return features.mean(dim=1)

@@ -5,7 +5,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final, Literal, get_args
 
-from seamo_fast.errors import ConfigError
+from seamo_fast.errors import ConfigError, expect
+
+# no model needs more, and products of what is within them fit int64
+_MOST: Final = {
+    **dict.fromkeys(("width", "heads", "decoder_width", "decoder_heads"), 2**16),
+    **dict.fromkeys(("depth", "decoder_depth", "fusion_depth"), 2**10),
+    **dict.fromkeys(("image_size", "patch_size"), 2**15),
+}
+_MOST_RATIO: Final = 2**10
+_TYPES: Final[dict[str, tuple[type, ...]]] = {
+    **dict.fromkeys(_MOST, (int,)),
+    **dict.fromkeys(("date_embedding", "norm_pix"), (bool,)),
+    "mlp_ratio": (float, int),
+    "fusion_window": (int, type(None)),
+}
 
 FusionMode = Literal["tm", "cascade", "concat", "temporal", "modal", "none"]
 
@@ -30,7 +44,7 @@ class ModelConfig:
             the previous season along; `none` no fusion.
         fusion_depth: Fusion blocks.
         fusion_window: Largest distance |t - t'| of seasons that attend to one another
-            (None: all).
+            (None: all). Missing seasons between them count.
         date_embedding: Add a day-of-year embedding to every group that has a date.
         norm_pix: Predict pixels normalised within their patch, as MAE does.
     """
@@ -51,16 +65,27 @@ class ModelConfig:
     norm_pix: bool = True
 
     def __post_init__(self) -> None:
-        for name in ("width", "depth", "heads", "image_size", "patch_size", "decoder_width",
-                     "decoder_depth", "decoder_heads", "fusion_depth"):  # fmt: skip
-            if getattr(self, name) < 1:
-                raise ConfigError(f"model.{name} must be at least 1, but got {getattr(self, name)}")
+        self._check_types()
+        for name, most in _MOST.items():
+            if not 1 <= getattr(self, name) <= most:
+                least = "at least 1" if getattr(self, name) < 1 else f"at most {most}"
+                raise ConfigError(f"model.{name} must be {least}, but got {getattr(self, name)}")
+        if self.fusion_window is not None and self.fusion_window < 0:
+            raise ConfigError(
+                f"model.fusion_window must be at least 0, but got {self.fusion_window}"
+            )
         if self.image_size % self.patch_size:
             raise ConfigError(
                 f"model.image_size {self.image_size} must be a multiple of model.patch_size "
                 f"{self.patch_size}"
             )
-        if int(min(self.width, self.decoder_width) * self.mlp_ratio) < 1:
+        window = self.fusion_window
+        expect(window is None or window >= 1, "model.fusion_window", "at least 1 or null", window)
+        if not self.mlp_ratio <= _MOST_RATIO:
+            raise ConfigError(
+                f"model.mlp_ratio must be at most {_MOST_RATIO}, but got {self.mlp_ratio}"
+            )
+        if not min(self.width, self.decoder_width) * self.mlp_ratio >= 1:
             raise ConfigError(f"model.mlp_ratio must be above 0, but got {self.mlp_ratio}")
         for width, heads in (("width", "heads"), ("decoder_width", "decoder_heads")):
             self._check_width(width, heads)
@@ -69,6 +94,14 @@ class ModelConfig:
                 f"model.fusion must be one of {', '.join(get_args(FusionMode))}, "
                 f"but got {self.fusion!r}"
             )
+
+    def _check_types(self) -> None:
+        """Raises ConfigError for types that settings cannot have, but the JSON of weights can."""
+        for name, kinds in _TYPES.items():
+            value = getattr(self, name)
+            if type(value) not in kinds:
+                expected = " or ".join(kind.__name__ for kind in kinds)
+                raise ConfigError(f"model.{name} must be {expected}, but got {value!r}")
 
     def _check_width(self, width: str, heads: str) -> None:
         size, count = getattr(self, width), getattr(self, heads)

@@ -30,6 +30,7 @@ class PatchEmbed(nn.Module):
         self.channels = [len(grid.bands) for grid in modality.grids]
         self.nodata = modality.nodata
         self.whole_pixel = modality.nodata_rule == "pixel"
+        self.limit = modality.limit
         self.patch_size = patch_size
         self.weight = nn.Parameter(torch.empty(width, channels, patch_size, patch_size))
         self.bias = nn.Parameter(torch.zeros(width))
@@ -77,6 +78,7 @@ class PatchEmbed(nn.Module):
             patch_size=self.patch_size,
             nodata=self.nodata,
             whole_pixel=self.whole_pixel,
+            limit=self.limit,
             dtype=dtype or compute_dtype(boxes.device, self.weight.dtype),
         )
 
@@ -108,12 +110,28 @@ class DateEmbedding(nn.Module):
         return (harmonics * (dates != MISSING_DATE)[..., None]) @ self.weight.t()
 
 
+def check_date_dtype(dates: Tensor) -> None:
+    """Raises ValueError unless dates are int32 or int64: others overflow, or may be no days."""
+    if dates.dtype not in (torch.int32, torch.int64):
+        raise ValueError(
+            f"dates must be int32 or int64, days since 1970-01-01, but got {dates.dtype}; "
+            "give whole days, and MISSING_DATE where there is none"
+        )
+
+
 def day_of_year(dates: Tensor) -> Tensor:
     """Returns the day of the year, 1 to 366, of days since 1970-01-01 (1 where missing).
 
     Integer arithmetic of the Gregorian calendar, so that it runs on the device: years are counted
     from 1 March, which puts the leap day last.
+
+    Args:
+        dates: int32 or int64, of any shape.
+
+    Raises:
+        ValueError: Another dtype.
     """
+    check_date_dtype(dates)
     days = torch.where(dates == MISSING_DATE, 0, dates) + 719468
     day = days % 146097
     year = (day - day // 1460 + day // 36524 - day // 146096) // 365

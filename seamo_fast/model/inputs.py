@@ -9,8 +9,9 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from seamo_fast.modalities import Modality
-from seamo_fast.model.embedding import PatchEmbed
+from seamo_fast import kernels
+from seamo_fast.modalities import FIRST_DATE, LAST_DATE, MISSING_DATE, Modality
+from seamo_fast.model.embedding import PatchEmbed, check_date_dtype
 
 SAME_BAND: Final = 30.0  # nm; the two Sentinel-2 satellites differ by up to 17
 
@@ -51,18 +52,42 @@ def check_images(
 def check_groups(dates: Tensor | None, valid: Tensor | None, groups: tuple[int, int, int]) -> None:
     """Raises ValueError unless dates are [B, T] or [B, T, M], and valid is bool [B, T, M].
 
+    Dates must be whole days from `FIRST_DATE` to `LAST_DATE`, or `MISSING_DATE`; those of groups
+    that do not exist may be anything. Compiled programs do not look at their numbers, and a GPU is
+    not waited for: it stops at its assertion.
+
     Args:
         dates: As in `SeaMoBackbone.forward`.
         valid: As in `SeaMoBackbone.forward`.
         groups: B, T, M.
     """
-    if dates is not None and tuple(dates.shape) not in (groups, groups[:2]):
-        raise ValueError(
-            f"dates must be {list(groups[:2])} or {list(groups)}, but got {list(dates.shape)}"
-        )
     if valid is not None and (tuple(valid.shape) != groups or valid.dtype != torch.bool):
         raise ValueError(
             f"valid must be bool {list(groups)}, but got {valid.dtype} {list(valid.shape)}"
+        )
+    if dates is None:
+        return
+    if tuple(dates.shape) not in (groups, groups[:2]):
+        raise ValueError(
+            f"dates must be {list(groups[:2])} or {list(groups)}, but got {list(dates.shape)}"
+        )
+    check_date_dtype(dates)
+    given = [tensor for tensor in (dates, valid) if tensor is not None]
+    if not torch.compiler.is_compiling() and all(map(kernels.has_numbers, given)):
+        _check_range(dates, valid)
+
+
+def _check_range(dates: Tensor, valid: Tensor | None) -> None:
+    wrong = (dates != MISSING_DATE) & ((dates < FIRST_DATE) | (dates > LAST_DATE))
+    if valid is not None:
+        wrong = wrong & (valid if dates.ndim == 3 else valid.any(dim=2))
+    if wrong.is_cuda:
+        torch._assert_async(~wrong.any(), "dates must be days since 1970-01-01, 1900 to 2200")
+    elif wrong.any():
+        raise ValueError(
+            f"dates must be days since 1970-01-01, {FIRST_DATE} (1900-01-01) to {LAST_DATE} "
+            f"(2200-01-01), or MISSING_DATE, but got {dates[wrong][0].item()}; "
+            "datetime.date.toordinal() - 719163 gives them"
         )
 
 

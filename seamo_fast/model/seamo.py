@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from seamo_fast import kernels
+from seamo_fast.errors import ConfigError
 from seamo_fast.modalities import Modality
 from seamo_fast.model.config import ModelConfig
 from seamo_fast.model.decoder import Decoder
@@ -21,10 +22,17 @@ from seamo_fast.views import Views
 
 
 class Losses(NamedTuple):
-    """Reconstruction losses: their sum, and each modality's (1 is what patch means would get)."""
+    """Reconstruction losses (1 is what patch means would get).
+
+    Attributes:
+        total: Their sum over modalities, a scalar.
+        by_modality: Each modality's, a scalar; 0 if it has no target.
+        counts: int64 [M], over how many patches each is a mean.
+    """
 
     total: Tensor
     by_modality: dict[str, Tensor]
+    counts: Tensor
 
 
 class Reconstruction(NamedTuple):
@@ -48,6 +56,12 @@ class Embedder(nn.Module):
         names = [modality.name for modality in modalities]
         if not names or len(set(names)) != len(names):
             raise ValueError(f"modalities must be named once each and not empty, but got {names}")
+        words = {"", *dir(nn.ModuleDict()), *dir(nn.ParameterDict())}
+        for name in names:
+            if "." in name or name in words:
+                raise ConfigError(
+                    f"no modality can be named {name!r}, as a part of PyTorch is; give it another"
+                )
         self.config = config
         self.modalities = tuple(modalities)
         self.patch_embed = nn.ModuleDict(
@@ -109,13 +123,15 @@ class SeaMo(Embedder):
             views: Regions and visible and hidden patches of the batch.
             fusion: Run the TM fusion (the first pretraining stage goes without).
         """
+        results = self.reconstruct(batch, views, fusion)
         by_modality = {
             name: kernels.norm_pix_loss(
                 found.prediction, found.target, found.valid, normalize=self.config.norm_pix
             )
-            for name, found in self.reconstruct(batch, views, fusion).items()
+            for name, found in results.items()
         }
-        return Losses(torch.stack(list(by_modality.values())).sum(), by_modality)
+        counts = torch.stack([found.valid.sum() for found in results.values()])
+        return Losses(torch.stack(list(by_modality.values())).sum(), by_modality, counts)
 
     def reconstruct(
         self, batch: TileBatch, views: Views, fusion: bool = True

@@ -66,15 +66,16 @@ class UnitCheck:
             self._judge(modality, copy.values)
             if self._patience[name] <= 0:
                 return
-        found = _measure(images.detach(), valid, modality.nodata)
+        found = _measure(images.detach(), valid, modality.nodata, modality.limit)
         if self.strict or not _is_asynchronous(images):
             self._judge(modality, found.cpu())
         else:
             self._coming[name] = _Copy(found)
 
     def _judge(self, modality: Modality, values: Tensor) -> None:
-        count, low, high, mean, std, whole, lost = values.double().numpy()
-        look = Look(count, low, high, mean, std, bool(whole.all()), int(lost.sum()))
+        count, low, high, mean, std, whole, *rest = values.double().numpy()
+        lost, absurd = (int(each.sum()) for each in rest)
+        look = Look(count, low, high, mean, std, bool(whole.all()), lost, absurd)
         doubt = doubt_values(modality, look)
         left = self._patience.get(modality.name, _PATIENCE)
         self._patience[modality.name] = left - (4 if look.says_something else 1)
@@ -111,8 +112,11 @@ def _can_be_read(images: Tensor) -> bool:
 
 
 @torch.no_grad()
-def _measure(images: Tensor, valid: Tensor | None, nodata: float | None) -> Tensor:
-    """Returns [7, C], float32 on the images' device: what `Look` names, in its order."""
+def _measure(images: Tensor, valid: Tensor | None, nodata: float | None, limit: float) -> Tensor:
+    """Returns [8, C], float32 on the images' device: what `Look` names, in its order.
+
+    Values beyond `limit` are left out, unless most are: they then show which unit it is.
+    """
     B, T, _, H, W = images.shape
     places, seasons = -(-B // _PLACES), -(-T // _SEASONS)
     rows, columns = -(-H // _PIXELS), -(-W // _PIXELS)
@@ -122,6 +126,9 @@ def _measure(images: Tensor, valid: Tensor | None, nodata: float | None) -> Tens
         there &= valid[::places, ::seasons, None, None, None]
     finite = some.isfinite()
     measured = there & finite if nodata is None else there & finite & (some != nodata)
+    absurd = measured & (some.abs() > limit)
+    absurd &= 2 * absurd.sum() <= measured.sum()
+    measured &= ~absurd
     axes = (0, 1, 3, 4)
     kept = torch.where(measured, some, 0)
     count = measured.sum(axes)
@@ -132,7 +139,8 @@ def _measure(images: Tensor, valid: Tensor | None, nodata: float | None) -> Tens
     high = torch.where(measured, some, -torch.inf).amax(axes)
     whole = (kept == kept.round()).flatten(3).all(-1).all(0).all(0)
     lost = (there & ~finite).sum(axes)
-    return torch.stack([count.float(), low, high, mean, std, whole.float(), lost.float()])
+    found = [count, low, high, mean, std, whole, lost, absurd.sum(axes)]
+    return torch.stack([each.float() for each in found])
 
 
 def _levels_to_the_user() -> int:

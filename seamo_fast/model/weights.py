@@ -7,21 +7,23 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from os import PathLike
 from pathlib import Path
 
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from seamo_fast import checkpoint_files
 from seamo_fast._version import __version__
 from seamo_fast.errors import CheckpointError, ConfigError
+from seamo_fast.files import brief, parse_json
 from seamo_fast.modalities import Modality
 from seamo_fast.model.config import PRESETS, ModelConfig
 
 _log = logging.getLogger(__name__)
+_MOST_MODALITIES = 64
+_MOST_PATCHES = 2**16  # of an image: the table of positions is in no file
 _SIZES = ("width", "depth", "heads", "mlp_ratio")
 
 
@@ -67,6 +69,30 @@ class Weights:
                 f"checkpoint has {_sizes(came)}"
             )
 
+    def check_fit(self) -> None:
+        """Compares the config with the parameters of the file, before memory follows from it.
+
+        Raises:
+            CheckpointError: The config asks for more blocks or patches than there can be, or
+                parameters are missing, unknown, or of another shape.
+        """
+        config = self.config
+        if config.num_patches > _MOST_PATCHES:
+            raise CheckpointError(
+                f"{self.path}: image_size {config.image_size} makes {config.num_patches} patches "
+                f"of {config.patch_size} pixels; at most {_MOST_PATCHES} are taken from a file"
+            )
+        decoders = [m for m in self.modalities if self._blocks(f"decoders.{m.name}")]
+        sizes = {"encoder": config.depth, "fusion": config.fusion_depth}
+        sizes |= {f"decoders.{m.name}": config.decoder_depth for m in decoders}
+        for part, depth in sizes.items():
+            if depth > self._blocks(part) and not (part == "fusion" and config.fusion == "none"):
+                raise CheckpointError(
+                    f"{self.path} does not fit its own config: {part} has {depth} blocks there, "
+                    f"but the file holds {self._blocks(part)}"
+                )
+        self._compare(parameter_shapes(config, self.modalities, decoders))
+
     def load_into(self, model: nn.Module) -> None:
         """Fills all parameters of a model that has a subset of the parts.
 
@@ -77,26 +103,35 @@ class Weights:
             CheckpointError: Parameters are missing, unknown, or of another shape.
         """
         expected = model.state_dict()
+        self._compare({name: tuple(tensor.shape) for name, tensor in expected.items()})
+        model.load_state_dict({name: self.state[name] for name in expected})
+
+    def _compare(self, expected: Mapping[str, tuple[int, ...]]) -> None:
+        """Raises CheckpointError unless the file holds the parameters, by name and shape."""
         missing = sorted(expected.keys() - self.state.keys())
-        parts = {_part(name) for name in expected}
+        parts, optional = {_part(name) for name in expected}, self._optional_parts()
         unknown = sorted(
             name
             for name in self.state.keys() - expected.keys()
-            if _part(name) in parts or _part(name) not in self._optional_parts()
+            if _part(name) in parts or _part(name) not in optional
         )
         if unknown or missing:
             raise CheckpointError(
                 f"{self.path} does not fit its own config: {_few(missing, 'missing')}; "
                 f"{_few(unknown, 'unknown')}"
             )
-        state = {name: self.state[name] for name in expected}
-        for name, tensor in state.items():
-            if tensor.shape != expected[name].shape:
+        for name, shape in expected.items():
+            if shape != self.state[name].shape:
                 raise CheckpointError(
-                    f"{self.path}: {name} must be {list(expected[name].shape)}, but is "
-                    f"{list(tensor.shape)}"
+                    f"{self.path}: {name} must be {list(shape)}, but is "
+                    f"{list(self.state[name].shape)}"
                 )
-        model.load_state_dict(state)
+
+    def _blocks(self, part: str) -> int:
+        """Returns how many blocks the file has of an encoder, a fusion or a decoder."""
+        start = f"{part}.blocks."
+        found = (name.removeprefix(start) for name in self.state if name.startswith(start))
+        return len({name.partition(".")[0] for name in found})
 
     def _optional_parts(self) -> set[str]:
         of_modalities = {
@@ -115,24 +150,86 @@ def read_weights(path: str | PathLike[str]) -> Weights:
             folder, whose newest undamaged checkpoint is taken.
 
     Raises:
-        CheckpointError: There are no weights, they are damaged, or this package did not write them.
+        CheckpointError: There are no weights, they are damaged, or this package did not write them:
+            see `checkpoint_files.read_tensors`. Whether they fit, `Weights.check_fit` says.
     """
-    file = _locate(Path(path))
+    with checkpoint_files.reading(Path(path)):
+        file = _locate(Path(path))
+    state, metadata = checkpoint_files.read_tensors(file)
     try:
-        with safe_open(file, framework="pt") as opened:
-            metadata = opened.metadata() or {}
-            state = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{file} is damaged or no safetensors file: {error}") from error
-    try:
-        config = ModelConfig(**json.loads(metadata["config"]))
-        modalities = tuple(Modality.from_dict(m) for m in json.loads(metadata["modalities"]))
+        config = ModelConfig(**parse_json(metadata["config"]))
+        described = parse_json(metadata["modalities"])
+        if len(described) > _MOST_MODALITIES:
+            raise ValueError(f"{len(described)} modalities; expected at most {_MOST_MODALITIES}")
+        modalities = tuple(Modality.from_dict(each) for each in described)
+        if len({modality.name for modality in modalities}) < len(modalities):
+            raise ValueError("a modality is named twice")
+        for modality in modalities:
+            modality.normalization()
     except (KeyError, TypeError, ValueError, ConfigError) as error:
         raise CheckpointError(
             f"{file} does not say which model it belongs to, as weights of seamo_fast do "
-            f"(config and modalities in its metadata): {error!r}"
+            f"(config and modalities in its metadata): {brief(repr(error))}"
         ) from error
     return Weights(file, config, modalities, state, metadata)
+
+
+def parameter_shapes(
+    config: ModelConfig, modalities: Sequence[Modality], decoders: Sequence[Modality]
+) -> dict[str, tuple[int, ...]]:
+    """Returns the shape of each parameter of a model, by name, without building it.
+
+    Args:
+        config: Sizes and switches.
+        modalities: What the model takes.
+        decoders: Those of them that have a decoder; none in a backbone.
+    """
+    width, inner, side = config.width, config.decoder_width, config.patch_size
+    shapes: dict[str, tuple[int, ...]] = {}
+    for m in modalities:
+        shapes[f"patch_embed.{m.name}.weight"] = (width, len(m.bands), side, side)
+        shapes[f"patch_embed.{m.name}.bias"] = shapes[f"modality_embed.{m.name}"] = (width,)
+    if config.date_embedding:
+        shapes["date_embed.weight"] = (width, 4)
+    for number in range(config.depth):
+        shapes |= _block(f"encoder.blocks.{number}", width, config.mlp_ratio, {"qkv": 3})
+    shapes |= _norm("encoder.norm", width)
+    if config.fusion != "none":
+        for number in range(config.fusion_depth):
+            name = f"fusion.blocks.{number}"
+            shapes |= _block(name, width, config.mlp_ratio, {"q": 1, "kv": 2})
+            if config.fusion == "cascade":
+                shapes |= _linear(f"{name}.carry", width, 2 * width)
+        shapes |= _norm("fusion.norm", width)
+    for m in decoders:
+        part = f"decoders.{m.name}"
+        shapes[f"{part}.mask_token"] = (inner,)
+        shapes |= _linear(f"{part}.embed", inner, width)
+        for number in range(config.decoder_depth):
+            shapes |= _block(f"{part}.blocks.{number}", inner, config.mlp_ratio, {"qkv": 3})
+        shapes |= _norm(f"{part}.norm", inner)
+        shapes |= _linear(f"{part}.head", len(m.bands) * side**2, inner)
+    return shapes
+
+
+def _block(
+    name: str, width: int, ratio: float, projections: Mapping[str, int]
+) -> dict[str, tuple[int, ...]]:
+    """Shapes of a transformer block; the width of each input projection, over the block's."""
+    shapes = _norm(f"{name}.norm1", width) | _norm(f"{name}.norm2", width)
+    for projection, times in {**projections, "proj": 1}.items():
+        shapes |= _linear(f"{name}.attn.{projection}", times * width, width)
+    hidden = int(width * ratio)
+    mlp = _linear(f"{name}.mlp.fc1", hidden, width) | _linear(f"{name}.mlp.fc2", width, hidden)
+    return shapes | mlp
+
+
+def _linear(name: str, rows: int, columns: int) -> dict[str, tuple[int, ...]]:
+    return {f"{name}.weight": (rows, columns), f"{name}.bias": (rows,)}
+
+
+def _norm(name: str, width: int) -> dict[str, tuple[int, ...]]:
+    return {f"{name}.weight": (width,), f"{name}.bias": (width,)}
 
 
 def model_metadata(config: ModelConfig, modalities: Sequence[Modality]) -> dict[str, str]:
@@ -179,4 +276,4 @@ def _sizes(values: dict[str, object]) -> str:
 
 
 def _few(names: list[str], what: str) -> str:
-    return f"{len(names)} {what}" + (f" ({', '.join(names[:3])})" if names else "")
+    return f"{len(names)} {what}" + (f" ({brief(', '.join(names[:3]))})" if names else "")

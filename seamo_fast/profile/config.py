@@ -24,13 +24,14 @@ class StepOptions:
     """How a step is profiled.
 
     Attributes:
-        folder: Where the tables, the trace and the plot go.
+        folder: Where the tables, the trace and the plot go; null for runs/profile, with -2, -3 ...
+            at its end where there is one.
         warmup: Steps that come first and do not count.
         steps: Steps whose phases are timed.
         traced: Steps that torch.profiler records afterwards, for the operators and the trace.
     """
 
-    folder: str = "runs/profile"
+    folder: str | None = None
     warmup: int = 3
     steps: int = 10
     traced: int = 3
@@ -53,7 +54,8 @@ class ParityOptions:
     """How losses are compared.
 
     Attributes:
-        folder: Where the curves, the verdict and the plot go.
+        folder: Where the curves, the verdict and the plot go; null for runs/parity, with -2, -3 ...
+            at its end where there is one.
         steps: Steps of each variant; the learning rate falls over them.
         seeds: Runs of the fast model with other seeds, the first included; their spread is what a
             difference is held against.
@@ -61,7 +63,7 @@ class ParityOptions:
         jobs: Variants that train at the same time.
     """
 
-    folder: str = "runs/parity"
+    folder: str | None = None
     steps: int = 5000
     seeds: int = 3
     compiled: bool = True

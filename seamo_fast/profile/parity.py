@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 from seamo_fast.errors import SeaMoError
-from seamo_fast.files import write_text
+from seamo_fast.files import named_folder, write_text
 from seamo_fast.kernels import _registry
 from seamo_fast.profile.config import ParityConfig
 from seamo_fast.profile.tables import as_text, write_csv
@@ -73,7 +73,11 @@ def compare(config: ParityConfig) -> str:
     Raises:
         SeaMoError: A variant failed; the message says which and where its output is.
     """
-    folder = Path(config.parity.folder)
+    with named_folder(config.parity.folder, Path("runs/parity")) as folder:
+        return _compare(config, folder)
+
+
+def _compare(config: ParityConfig, folder: Path) -> str:
     (folder / "losses").mkdir(parents=True, exist_ok=True)
     common = replace(config, run=replace(config.run, compile="off"))
     write_text(folder / "config.yaml", to_yaml(common))

@@ -11,7 +11,7 @@ import torch
 from torch._C._autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
-from seamo_fast.files import write_text
+from seamo_fast.files import named_folder, write_text
 from seamo_fast.model.seamo import SeaMo
 from seamo_fast.profile.config import StepConfig
 from seamo_fast.profile.phases import Phases
@@ -52,8 +52,12 @@ def profile_step(config: StepConfig) -> str:
     Raises:
         SeaMoError: The run could not start with these settings.
     """
+    with named_folder(config.profile.folder, Path("runs/profile")) as folder:
+        return _profile_step(config, folder)
+
+
+def _profile_step(config: StepConfig, folder: Path) -> str:
     begin = Compilations.now()
-    folder = Path(config.profile.folder)
     device = precision.choose_device(config.run.device)
     phases = Phases(device)
     steps = ProfiledSteps(config, _total(config), phase=phases.time)
@@ -69,7 +73,6 @@ def profile_step(config: StepConfig) -> str:
     by_phase = _phase_rows(phases.seconds(), seconds, config.profile.steps)
     compiled, late = Compilations.now().since(begin), Compilations.now().since(warm)
     memory = peak_memory(device)
-    folder.mkdir(parents=True, exist_ok=True)
     by_operator = _operator_rows(_trace(steps, config.profile.traced, folder), config)
     how = model_setup.choose_compile(config.run.compile, device)
     lines = [
@@ -85,6 +88,7 @@ def profile_step(config: StepConfig) -> str:
             "\n".join(lines),
             as_text(_PHASES, by_phase),
             as_text(_OPERATORS, by_operator[:_SHOWN]),
+            f"written to {folder}",
         ]
     )
     write_csv(folder / "phases.csv", _PHASES, by_phase)

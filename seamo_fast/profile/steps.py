@@ -65,7 +65,7 @@ class ProfiledSteps:
         self._number += 1
         with self._phase("data"):
             batch, views = next(self._batches)
-        losses, _ = self._train(
+        found = self._train(
             self.model, batch, views, fusion=self.stage.fusion, lr=lr, phase=self._phase
         )
-        return losses.sum()
+        return found.losses.sum()

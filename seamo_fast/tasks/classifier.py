@@ -12,9 +12,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from seamo_fast.errors import CheckpointError
-from seamo_fast.files import replacing
+from seamo_fast.files import brief, parse_json, replacing, shown
 from seamo_fast.model.backbone import SeaMoBackbone
-from seamo_fast.model.weights import model_metadata, read_weights
+from seamo_fast.model.weights import Weights, model_metadata, read_weights
 from seamo_fast.training.precision import autocast
 
 _EVALUATED_AT_ONCE = 128
@@ -77,14 +77,40 @@ class Classifier(nn.Module):
             CheckpointError: The file is damaged, or holds no classifier.
         """
         weights = read_weights(path)
-        if "classes" not in weights.metadata:
-            raise CheckpointError(f"{path} holds no classifier; `save` writes one")
+        classes = _classes(weights)
         backbone = SeaMoBackbone.from_checkpoint(weights, output="pooled")
-        model = cls(backbone, json.loads(weights.metadata["classes"]))
+        try:
+            model = cls(backbone, classes)
+        except ValueError as error:
+            raise CheckpointError(f"{path}: {error}") from error
         model.head.load_state_dict(
             {name: weights.state[f"head.{name}"] for name in ("weight", "bias")}
         )
         return model
+
+
+def _classes(weights: Weights) -> list[str]:
+    """Returns the names of the classes that a file's head has.
+
+    Raises:
+        CheckpointError: There are none, or the head is not one of so many classes.
+    """
+    path = weights.path
+    if "classes" not in weights.metadata:
+        raise CheckpointError(f"{path} holds no classifier; `save` writes one")
+    try:
+        classes = parse_json(weights.metadata["classes"])
+    except ValueError as error:
+        raise CheckpointError(f"{path}: its classes are damaged ({brief(error)})") from error
+    if not (isinstance(classes, list) and all(isinstance(name, str) for name in classes)):
+        raise CheckpointError(f"{path}: its classes are {shown(classes)}; expected names")
+    expected = {"head.weight": (len(classes), weights.config.width), "head.bias": (len(classes),)}
+    for name, shape in expected.items():
+        found = weights.state.get(name)
+        if found is None or found.shape != shape:
+            came = "missing" if found is None else f"of shape {list(found.shape)}"
+            raise CheckpointError(f"{path}: {name} is {came}; expected {list(shape)}")
+    return classes
 
 
 def predict(model: Classifier, images: Tensor, dtype: torch.dtype, head: bool = True) -> Tensor:

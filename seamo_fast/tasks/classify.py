@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,7 +15,7 @@ import torch
 
 from seamo_fast._version import __version__
 from seamo_fast.errors import ConfigError, DataError
-from seamo_fast.files import write_text
+from seamo_fast.files import locked, move_aside, new_folder, write_text
 from seamo_fast.modalities import Modality
 from seamo_fast.model.backbone import SeaMoBackbone
 from seamo_fast.model.config import PRESETS
@@ -30,6 +32,8 @@ from seamo_fast.tasks.samples import Samples, load_samples, measure
 from seamo_fast.training.precision import choose_device, choose_dtype
 
 RESULTS = "results.json"
+_CONFUSION = "confusion.png"
+_MODEL = "model.safetensors"
 _LOG = logging.getLogger(__name__)
 
 
@@ -46,7 +50,8 @@ class _Parts(NamedTuple):
 def classify(config: FinetuneConfig) -> dict[str, Any]:
     """Trains a classifier, evaluates it once on the test part, and writes the results.
 
-    The output folder gets `results.json`, `confusion.png` and `model.safetensors`.
+    The output folder gets `results.json`, `confusion.png` and `model.safetensors`. What it has of
+    an earlier run is moved into a subfolder.
 
     Args:
         config: Settings.
@@ -55,7 +60,8 @@ def classify(config: FinetuneConfig) -> dict[str, Any]:
         What `results.json` holds.
 
     Raises:
-        ConfigError: Settings that contradict the data or the checkpoint.
+        ConfigError: Settings that contradict the data or the checkpoint, or an output folder that
+            is in use.
         DataError: The images cannot be used.
         CheckpointError: The checkpoint cannot be used.
     """
@@ -66,35 +72,48 @@ def classify(config: FinetuneConfig) -> dict[str, Any]:
     weights = None if config.checkpoint == "none" else read_weights(config.checkpoint)
     dataset, known = _open(config, weights)
     start_name = "random" if weights is None else Path(config.checkpoint).stem
-    output = Path(config.output or f"runs/{dataset.kind}-{config.method}-{start_name}")
-    output.mkdir(parents=True, exist_ok=True)
-    parts = _load(dataset, config)
-    release = f"{dataset.kind} training split"
-    modality = measure(dataset.modality, parts.train.images, release, config.strict)
-    for part in parts[1:]:
-        UnitCheck(config.strict)(modality, part.images[:, None])
-    model = Classifier(_backbone(config, weights, known, modality), dataset.classes).to(device)
-    chosen = _train(model, parts, config, dtype)
-    predicted = predict(model, parts.test.images, dtype).argmax(dim=1)
-    found = evaluate(predicted, parts.test.labels, len(dataset.classes))
-    results = {
-        "dataset": dataset.kind,
-        "bands": dataset.modality.band_names,
-        "images": {name: len(part) for name, part in parts._asdict().items()},
-        "skipped": parts.skipped,
-        "weights": str(weights.path) if weights else "random",
-        **chosen,
-        **_summary(found, dataset.classes),
-        "seconds": round(time.perf_counter() - start, 1),
-        "config": asdict(config),
-        "versions": {"seamo_fast": __version__, "torch": torch.__version__},
-    }
-    model.save(output / "model.safetensors")
-    title = f"{dataset.kind}, {config.method}, test accuracy {found.accuracy:.1%}"
-    plot_confusion(found.confusion, dataset.classes, title, output / "confusion.png")
-    write_text(output / RESULTS, json.dumps(results, indent=1) + "\n")
-    _LOG.info(_report(results, output))
+    with _output(config, f"{dataset.kind}-{config.method}-{start_name}") as output:
+        parts = _load(dataset, config)
+        release = f"{dataset.kind} training split"
+        modality = measure(dataset.modality, parts.train.images, release, config.strict)
+        for part in parts[1:]:
+            UnitCheck(config.strict)(modality, part.images[:, None])
+        model = Classifier(_backbone(config, weights, known, modality), dataset.classes).to(device)
+        chosen = _train(model, parts, config, dtype)
+        predicted = predict(model, parts.test.images, dtype).argmax(dim=1)
+        found = evaluate(predicted, parts.test.labels, len(dataset.classes))
+        results = {
+            "dataset": dataset.kind,
+            "bands": dataset.modality.band_names,
+            "images": {name: len(part) for name, part in parts._asdict().items()},
+            "skipped": parts.skipped,
+            "weights": str(weights.path) if weights else "random",
+            **chosen,
+            **_summary(found, dataset.classes),
+            "seconds": round(time.perf_counter() - start, 1),
+            "config": asdict(config),
+            "versions": {"seamo_fast": __version__, "torch": torch.__version__},
+        }
+        earlier = move_aside(output, (RESULTS, _CONFUSION, _MODEL))
+        if earlier:
+            _LOG.warning(f"the earlier results were moved to {earlier}")
+        model.save(output / _MODEL)
+        title = f"{dataset.kind}, {config.method}, test accuracy {found.accuracy:.1%}"
+        plot_confusion(found.confusion, dataset.classes, title, output / _CONFUSION)
+        write_text(output / RESULTS, json.dumps(results, indent=1) + "\n")
+        _LOG.info(_report(results, output))
     return results
+
+
+@contextmanager
+def _output(config: FinetuneConfig, name: str) -> Iterator[Path]:
+    """Makes the output folder; a run that fails leaves none behind that is empty."""
+    if config.output is None:
+        with new_folder(Path("runs") / name) as folder:
+            yield folder
+        return
+    with locked(Path(config.output), "output", "--output"):
+        yield Path(config.output)
 
 
 def _open(config: FinetuneConfig, weights: Weights | None) -> tuple[EuroSAT, Modality]:
@@ -115,7 +134,8 @@ def _open(config: FinetuneConfig, weights: Weights | None) -> tuple[EuroSAT, Mod
 
 
 def _load(dataset: EuroSAT, config: FinetuneConfig) -> _Parts:
-    parts = _Parts(*(load_samples(dataset, part, config.on_bad) for part in dataset.split()))
+    split = dataset.split()
+    parts = _Parts(*(load_samples(dataset, part, config.on_bad) for part in split))
     train, val, test = (len(part) for part in parts)
     _LOG.info(
         f"{dataset.kind}: {len(dataset.classes)} classes; images: {train} training, {val} "
@@ -125,6 +145,13 @@ def _load(dataset: EuroSAT, config: FinetuneConfig) -> _Parts:
         _LOG.warning(f"skipped: {reason}")
     if parts.skipped:
         _LOG.warning(f"skipped {len(parts.skipped)} images; {RESULTS} names each")
+    lost = sorted({dataset.labels[n] for n in split.train} - set(parts.train.labels.tolist()))
+    if lost:
+        names = ", ".join(dataset.classes[n] for n in lost)
+        raise DataError(
+            f"{config.data}: no training image of {names} can be read "
+            f"({parts.train.skipped[0]}); restore the images, or remove the class"
+        )
     if len(parts.train.labels.unique()) < 2:
         raise DataError(f"{config.data} must hold at least two classes")
     return parts
@@ -184,6 +211,6 @@ def _report(results: dict[str, Any], output: Path) -> str:
         f"test accuracy {results['test_accuracy']:.4f} (95 % confidence {low:.4f} to {high:.4f}, "
         f"{results['images']['test']} images), weights: {results['weights']}, "
         f"{results['seconds']:.0f} s",
-        f"written to {output}: {RESULTS}, confusion.png, model.safetensors",
+        f"written to {output}: {RESULTS}, {_CONFUSION}, {_MODEL}",
     ]
     return "\n".join(lines)

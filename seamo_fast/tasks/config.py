@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
-from seamo_fast.errors import ConfigError
+from seamo_fast.errors import expect, expect_seed
 from seamo_fast.tasks.datasets.reading.base import OnBad
 
 Method = Literal["linear", "full"]
@@ -22,7 +23,8 @@ class FinetuneConfig:
             `none` for random weights.
         model: Size of the model; null for the checkpoint's, or tiny without one.
         method: `linear` trains a linear probe on frozen features, `full` all parameters.
-        output: Folder of the results; null for runs/<dataset>-<method>-<checkpoint>.
+        output: Folder of the results; null for runs/<dataset>-<method>-<checkpoint>, with -2, -3
+            ... at its end where there is one.
         epochs: Passes over the training images (`full`); validation chooses one.
         batch_size: Images a step.
         blr: Base learning rate (`full`); the peak is blr * batch_size / 256, at the defaults that
@@ -61,11 +63,11 @@ class FinetuneConfig:
         ranges = {
             "epochs": (self.epochs >= 1, "at least 1"),
             "batch_size": (self.batch_size >= 1, "at least 1"),
-            "blr": (self.blr > 0, "above 0"),
-            "weight_decay": (self.weight_decay >= 0, "at least 0"),
+            "blr": (0 < self.blr < math.inf, "above 0 and finite"),
+            "weight_decay": (0 <= self.weight_decay < math.inf, "at least 0 and finite"),
             "layer_decay": (0 < self.layer_decay <= 1, "in (0, 1]"),
             "label_smoothing": (0 <= self.label_smoothing < 1, "in [0, 1)"),
         }
         for key, (holds, expected) in ranges.items():
-            if not holds:
-                raise ConfigError(f"{key} must be {expected}, but got {getattr(self, key)}")
+            expect(holds, key, expected, getattr(self, key))
+        expect_seed("seed", self.seed)

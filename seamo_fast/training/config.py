@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import reprlib
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
@@ -9,7 +10,7 @@ from typing import Any, Final, Literal
 
 import yaml
 
-from seamo_fast.errors import ConfigError
+from seamo_fast.errors import expect, expect_once, expect_seed
 from seamo_fast.model.config import ModelConfig
 from seamo_fast.views import ViewConfig
 
@@ -19,9 +20,7 @@ Recompute = Literal["none", "blocks"]
 Strategy = Literal["ddp", "fsdp"]
 
 
-def _expect(condition: bool, key: str, expected: str, came: object) -> None:
-    if not condition:
-        raise ConfigError(f"{key} must be {expected}, but got {came!r}")
+_MOST: Final = 2**31 - 1  # of numbers that nobody means, and that would overflow others
 
 
 @dataclass(frozen=True)
@@ -48,8 +47,9 @@ class DataConfig:
     verify: bool = True
 
     def __post_init__(self) -> None:
-        _expect(self.batch_size > 0, "data.batch_size", "at least 1", self.batch_size)
-        _expect(self.workers >= 0, "data.workers", "at least 0", self.workers)
+        expect(self.batch_size > 0, "data.batch_size", "at least 1", self.batch_size)
+        expect(self.batch_size <= _MOST, "data.batch_size", f"at most {_MOST}", self.batch_size)
+        expect(0 <= self.workers <= 1000, "data.workers", "in [0, 1000]", self.workers)
 
 
 @dataclass(frozen=True)
@@ -77,14 +77,17 @@ class OptimConfig:
     accumulate: int = 1
 
     def __post_init__(self) -> None:
-        _expect(self.blr > 0, "optim.blr", "above 0", self.blr)
-        _expect(self.min_lr >= 0, "optim.min_lr", "at least 0", self.min_lr)
+        expect(0 < self.blr < math.inf, "optim.blr", "above 0 and finite", self.blr)
+        expect(0 <= self.min_lr < math.inf, "optim.min_lr", "at least 0 and finite", self.min_lr)
         fraction = self.warmup_fraction
-        _expect(0 <= fraction <= 1, "optim.warmup_fraction", "in [0, 1]", fraction)
-        _expect(self.weight_decay >= 0, "optim.weight_decay", "at least 0", self.weight_decay)
-        _expect(all(0 <= b < 1 for b in self.betas), "optim.betas", "in [0, 1)", self.betas)
-        _expect(self.accumulate > 0, "optim.accumulate", "at least 1", self.accumulate)
-        _expect(self.clip is None or self.clip > 0, "optim.clip", "above 0 or null", self.clip)
+        expect(0 <= fraction <= 1, "optim.warmup_fraction", "in [0, 1]", fraction)
+        decay = self.weight_decay
+        expect(0 <= decay < math.inf, "optim.weight_decay", "at least 0 and finite", decay)
+        expect(all(0 <= b < 1 for b in self.betas), "optim.betas", "in [0, 1)", self.betas)
+        expect(self.accumulate > 0, "optim.accumulate", "at least 1", self.accumulate)
+        clip = self.clip
+        finite = clip is None or 0 < clip < math.inf
+        expect(finite, "optim.clip", "above 0 and finite, or null for none", clip)
 
 
 @dataclass(frozen=True)
@@ -100,9 +103,10 @@ class StageLength:
     data_fraction: float = 1.0
 
     def __post_init__(self) -> None:
-        _expect(self.epochs > 0, "epochs of a stage", "above 0", self.epochs)
+        epochs = self.epochs
+        expect(0 < epochs <= _MOST, "epochs of a stage", f"above 0 and at most {_MOST}", epochs)
         fraction = self.data_fraction
-        _expect(0 < fraction <= 1, "data_fraction of a stage", "in (0, 1]", fraction)
+        expect(0 < fraction <= 1, "data_fraction of a stage", "in (0, 1]", fraction)
 
 
 @dataclass(frozen=True)
@@ -127,6 +131,7 @@ class StageConfig:
 
     def __post_init__(self) -> None:
         StageLength(self.epochs, self.data_fraction)
+        expect_once("modalities of a stage", self.modalities)
 
 
 @dataclass(frozen=True)
@@ -152,6 +157,9 @@ class ScheduleConfig:
     single_season: StageLength = StageLength(20, 0.25)
     multi_season: StageLength = StageLength(200, 1.0)
     stages: tuple[StageConfig, ...] = ()
+
+    def __post_init__(self) -> None:
+        expect_once("schedule.modalities", self.modalities)
 
 
 @dataclass(frozen=True)
@@ -205,12 +213,15 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         for key in ("checkpoint_every", "keep", "log_every", "max_nonfinite", "figure_samples"):
-            _expect(getattr(self, key) > 0, f"run.{key}", "at least 1", getattr(self, key))
+            expect(getattr(self, key) > 0, f"run.{key}", "at least 1", getattr(self, key))
         for key in ("figures_every", "steps_per_stage"):
             value = getattr(self, key)
-            _expect(value is None or value > 0, f"run.{key}", "at least 1 or null", value)
+            expect(value is None or value > 0, f"run.{key}", "at least 1 or null", value)
         stall = self.stall_seconds
-        _expect(stall is None or stall > 0, "run.stall_seconds", "above 0 or null", stall)
+        waits = stall is None or 0 < stall <= _MOST  # threads cannot wait for longer
+        expect(waits, "run.stall_seconds", f"above 0 and at most {_MOST}, or null", stall)
+        expect_seed("run.seed", self.seed)
+        expect(bool(self.folder), "run.folder", "the name of a folder", self.folder)
 
 
 @dataclass(frozen=True)

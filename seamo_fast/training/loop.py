@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from seamo_fast.files import write_text
 from seamo_fast.tiles import TileBatch
@@ -28,10 +29,13 @@ from seamo_fast.training.step import step_flops
 from seamo_fast.views import Views
 
 
-def pretrain(config: PretrainConfig) -> None:
+def pretrain(config: PretrainConfig) -> signal.Signals | None:
     """Pretrains SeaMo in `config.run.folder`, or resumes the run that is there.
 
     Started by `torchrun`, all ranks call this, and share the work of one run.
+
+    Returns:
+        The signal that stopped the run before its last step, None if it is finished.
 
     Raises:
         SeaMoError: Settings, data, checkpoints or the disk prevent the run; the message says how
@@ -42,18 +46,29 @@ def pretrain(config: PretrainConfig) -> None:
         with ranks.raise_on_all():
             if ranks.is_main():
                 stack.enter_context(run_folder.locked(folder))
-        run(RunState(config, folder))
+        return run(RunState(config, folder))
 
 
-def run(state: RunState) -> None:
-    """Trains the steps that are left, with checkpoints, metrics and figures."""
+def run(state: RunState) -> signal.Signals | None:
+    """Trains the steps that are left, with checkpoints, metrics and figures.
+
+    Returns:
+        The signal that stopped the run before its last step, None if it is finished.
+
+    Raises:
+        DataError: No sample has anything to predict.
+    """
     figures = Figures(state.config, state.folder, state.shards, state.plan)
     if state.finished:
         figures.draw_missed(state.model, state.step, state.dtype)
         LOG.info(messages.already_finished(state))
-        return
+        return None
+    remarks: list[str] = []
+    with ranks.raise_on_all():
+        if ranks.is_main():
+            remarks = targets.without_targets(state.config, state.shards, state.plan)
     with _telemetry(state) as telemetry, state.writer:
-        Trainer(state, figures, telemetry).train()
+        return Trainer(state, figures, telemetry).train(remarks)
 
 
 @contextmanager
@@ -85,26 +100,31 @@ class Trainer:
         self.telemetry = telemetry
         self.watchdog = Watchdog(state.folder, state.config.run.stall_seconds, state.step)
         self.stop = StopRequest()
-        self.signal: str | None = None
+        self.signal: signal.Signals | None = None
         rate = precision.matmul_rate(state.device, state.dtype)
         self.rate = ranks.total(torch.tensor(rate)).item()
 
-    def train(self) -> None:
-        """Runs the steps that are left, or up to a signal that asks to stop."""
+    def train(self, remarks: Sequence[str]) -> signal.Signals | None:
+        """Runs the steps that are left, or up to a signal that asks to stop.
+
+        Args:
+            remarks: What to say of the data before the first step.
+
+        Returns:
+            The signal that stopped the run before its last step.
+        """
         state = self.state
-        for line in messages.introduction(state, self.rate):
+        for line in (*messages.introduction(state, self.rate), *remarks):
             self._say(line)
-        with ranks.raise_on_all():
-            if self.telemetry is not None:
-                for line in targets.without_targets(self.config, state.shards, state.plan):
-                    self.telemetry.say(line)
         self.figures.draw_missed(state.model, state.step, state.dtype)
         with self.watchdog, self.stop:
             while not state.finished and not self.signal:
                 self._train_stage()
         with ranks.raise_on_all():
             state.writer.wait()
-        self._say(messages.conclusion(state, self.signal))
+        stopped = None if state.finished else self.signal
+        self._say(messages.conclusion(state, stopped))
+        return stopped
 
     def _train_stage(self) -> None:
         state, config = self.state, self.config
@@ -112,7 +132,8 @@ class Trainer:
         steps = state.plan.steps[stage.number]
         loader = batches.make_loader(config, state.shards, stage, start=first)
         module = sharding.replicate(state.model, stage)
-        meter = Meter(step_flops(config, state.shards, stage), self.rate, state.device)
+        flops = step_flops(config, state.shards, stage)
+        meter = Meter(stage.modalities, flops, self.rate, state.device)
         source = batches.with_views(config, loader, stage.number)
         for number in range(first, steps):
             lr = schedule.learning_rate(number, steps, config.optim, config.data.batch_size)
@@ -139,12 +160,10 @@ class Trainer:
         with meter.time("data"), ranks.raise_on_all():
             state.writer.check()
             batch, views = next(source)
-        losses, norm = state.train(
-            module, batch, views, fusion=stage.fusion, lr=lr, phase=meter.time
-        )
+        found = state.train(module, batch, views, fusion=stage.fusion, lr=lr, phase=meter.time)
         state.step += 1
-        state.guard.add(state.step, norm, batch.ids)
-        meter.add(_named(stage, losses), norm, len(batch.ids) * ranks.world())
+        state.guard.add(state.step, found.norm, batch.ids)
+        meter.add(found, len(batch.ids) * ranks.world())
         self.watchdog.beat(state.step)
         if self.telemetry is not None:
             self.telemetry.advance()
@@ -203,8 +222,3 @@ class Trainer:
     def _say(self, message: str) -> None:
         if self.telemetry is not None:
             self.telemetry.say(message)
-
-
-def _named(stage: Stage, losses: Tensor) -> dict[str, Tensor]:
-    names = (f"loss/{name}" for name in stage.modalities)
-    return {"loss": losses.sum(), **dict(zip(names, losses, strict=True))}

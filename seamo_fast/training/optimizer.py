@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from seamo_fast.errors import CheckpointError
+from seamo_fast.files import brief
 from seamo_fast.training.config import OptimConfig
 from seamo_fast.training.distributed import sharding
 
@@ -59,17 +60,15 @@ def set_state(model: nn.Module, optimizer: torch.optim.AdamW, state: dict[str, T
         moments = {m: left.pop(f"{name}.{m}") for m in _MOMENTS if f"{name}.{m}" in left}
         if not moments:
             continue
-        wrong = [
-            m for m in _MOMENTS[:2] if getattr(moments.get(m), "shape", None) != parameter.shape
-        ]
-        if wrong or "step" not in moments:
+        shapes = {m: tensor.shape for m, tensor in moments.items()}
+        if shapes != {**dict.fromkeys(_MOMENTS[:2], parameter.shape), "step": torch.Size()}:
             raise CheckpointError(f"the optimiser state of {name} does not fit the parameter")
         optimizer.state[parameter] = {
             moment: sharding.spread(tensor, parameter) for moment, tensor in moments.items()
         }
     if left:
         raise CheckpointError(
-            f"the optimiser state names {next(iter(left))}, which the model lacks"
+            f"the optimiser state names {brief(next(iter(left)))}, which the model lacks"
         )
 
 

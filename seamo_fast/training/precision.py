@@ -32,8 +32,8 @@ def choose_device(name: str) -> torch.device:
         name = f"cuda:{local_rank}"
     try:
         device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
+        torch.zeros((), device=device).item()  # "meta" has no values
+    except (RuntimeError, AssertionError, ImportError) as error:
         reason = str(error).splitlines()[0]
         raise ConfigError(f"run.device {name!r} cannot be used here: {reason}") from error
     return device

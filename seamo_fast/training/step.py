@@ -25,10 +25,12 @@ class StepResult(NamedTuple):
 
     Attributes:
         losses: float32 [M], what this rank adds to the loss of each modality.
+        counts: int64 [M], over how many patches, of all ranks, each of these losses is a mean.
         norm: Of the gradient before clipping, a scalar; not finite if the step was skipped.
     """
 
     losses: Tensor
+    counts: Tensor
     norm: Tensor
 
 
@@ -86,7 +88,7 @@ class TrainingStep:
             batch = batch.to(self._device, non_blocking=True)
             views = views.to(self._device, non_blocking=True)
         parts = self._config.accumulate
-        losses = gradients.backward(
+        losses, counts = gradients.backward(
             module,
             self._count,
             list(zip(batch.split(parts), views.split(parts), strict=True)),
@@ -96,7 +98,7 @@ class TrainingStep:
         )
         with phase("optimizer"):
             norm = optimizer.apply(self.optimizer, self._model, lr, self._config.clip)
-        return StepResult(losses, norm)
+        return StepResult(losses, counts, norm)
 
 
 def step_flops(config: PretrainConfig, shards: ShardSet, stage: Stage) -> int:

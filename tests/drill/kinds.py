@@ -172,9 +172,12 @@ def _signal(drill: Drill, number: signal.Signals) -> str:
         if twice:
             time.sleep(drill.rng.uniform(0, 0.03))
             process.send_signal(number)
-        run.ended(process)
+        status = run.ended(process)
     checks.check_disturbed(run)
+    assert status in (0, 128 + number, -number), f"exit status {status}, {run.last_line()}"
+    assert status or run.newest == TOTAL, "the status is that of a finished run"
     if f"stopped by {number.name}" in run.output:
+        assert status == 128 + number, f"exit status {status}"
         assert run.newest == run.step(), "the step at which it was stopped is not saved"
         assert f"after step {run.newest} of {TOTAL}, which is saved" in run.output
     run.finish()

@@ -2,7 +2,7 @@
 
 Started as a script. Each step adds a line {"step", "rank", "world", "ids"} to the file named by
 SEAMO_FAST_DRILL_SAMPLES. SEAMO_FAST_DRILL_READER is the number of batches after which the thread
-that reads them dies.
+that reads them dies. Absurd values are values, so that they overflow.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Any
 from torch import Tensor
 
 from seamo_fast.data.loading import loader
+from seamo_fast.modalities import Modality
 from seamo_fast.training.recovery.nonfinite import NonFiniteGuard
 
 
@@ -50,4 +51,5 @@ if __name__ == "__main__":
     note_samples(Path(os.environ["SEAMO_FAST_DRILL_SAMPLES"]))
     if "SEAMO_FAST_DRILL_READER" in os.environ:
         fail_reader(int(os.environ["SEAMO_FAST_DRILL_READER"]))
+    Modality.limit = 3e38  # type: ignore[assignment, misc]
     runpy.run_module("seamo_fast.pretrain", run_name="__main__", alter_sys=True)

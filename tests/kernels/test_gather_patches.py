@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch.nn import functional as F
 
 from bench.ops import gather_patches as OP
 from seamo_fast.kernels import gather_patches
+from seamo_fast.kernels.gather_patches import reference
 from tests.kernels import cuda_host
 from tests.kernels.contract import EVERY_DTYPE, Backend, Subject, assert_equal
 from tests.kernels.layouts import LAYOUTS, Layout, laid_out, reversed_in_memory
@@ -189,6 +191,86 @@ def test_what_is_not_finite_is_lost(subject: Subject) -> None:
     for value in (torch.nan, torch.inf, -torch.inf):
         x.bands[0][0, 0, 0, 2, 3] = value
         assert subject.check(x)["valid"].any()
+
+
+FILLS = {
+    torch.uint8: (255,),
+    torch.uint16: (-1,),  # as int16
+    torch.int16: (-32768, 32767),
+    torch.float16: (-9999, -32768, -torch.inf),
+    torch.float32: (-3.4028234663852886e38, 9.969209968386869e36, 1e30, -9999),
+    torch.float64: (-1.7976931348623157e308, -3.4028234663852886e38, 1e30, -9999),
+}
+
+
+@STORED
+def test_what_is_beyond_the_limit_is_lost(subject: Subject, stored: torch.dtype) -> None:
+    x = subject.make(torch.uint8, t=3, k=12, limit=200.0)
+    x = x._replace(bands=[(band // 2).to(stored) for band in x.bands])
+    for value in FILLS[stored]:
+        lose(x, value, 0.004)
+    check_some(subject, x)
+    if not stored.is_floating_point:
+        assert subject.check(x._replace(limit=OP.LARGEST))["valid"].all()
+
+
+@pytest.mark.parametrize("whole_pixel", [False, True])
+@pytest.mark.parametrize("stored", [torch.float16, torch.float32, torch.float64], ids=str)
+def test_what_is_beyond_the_limit_is_as_nan(
+    subject: Subject, stored: torch.dtype, whole_pixel: bool
+) -> None:
+    x = subject.make(stored, t=2, k=12, p=8, grids=OP.NATIVE, nodata=0.0, limit=9e3)
+    x = lose(x._replace(whole_pixel=whole_pixel), 0, 0.001)
+    for value in FILLS[stored]:
+        lose(x, value, 0.0005)
+    masked = [band.masked_fill(~(band.double().abs() <= 9e3), torch.nan) for band in x.bands]
+    assert any(not torch.equal(a, b) for a, b in zip(masked, x.bands, strict=True))
+    if subject.takes(x):
+        expected = subject.run(x._replace(bands=masked, limit=OP.LARGEST))
+        assert_equal(subject.run(x), expected)
+        assert expected["patches"].isfinite().all()
+        assert_equal(
+            subject.run(x._replace(bands=masked)), expected
+        )  # sane values stay as they are
+
+
+def test_a_hole_may_be_beyond_the_limit_in_some_bands(subject: Subject) -> None:
+    x = subject.make(torch.float32, t=1, p=1, k=4, patches=(2, 2), grids=((3, 2, 2),))
+    pixels = [[0.0, 1e30, -9999], [0, 1, 0], [1e30, 2, 3], [1, 2, 3]]
+    box, band = torch.tensor([[[0.0, 0.0, 1.0, 1.0]]]), torch.tensor(pixels).mT.view(1, 1, 3, 2, 2)
+    x = x._replace(
+        bands=[band.to(x.bands[0])],
+        boxes=box.to(x.boxes),
+        index=torch.arange(4).view(1, 1, 4).to(x.index),
+        nodata=0.0,
+        whole_pixel=True,
+        limit=9e3,
+    )
+    results = subject.check(x)
+    assert results["valid"].flatten().tolist() == [False, True, False, True]
+    assert (results["patches"][0, 0] == 0).sum(1).tolist() == [3, 0, 1, 0]
+
+
+@pytest.mark.parametrize("stored", [torch.float16, torch.float32, torch.float64], ids=str)
+def test_the_limit_itself_is_a_value(subject: Subject, stored: torch.dtype) -> None:
+    x = subject.make(stored, t=1, p=1, k=4, patches=(2, 2), grids=((1, 2, 2),), limit=1000.0)
+    above = torch.nextafter(torch.tensor(1000.0), torch.tensor(2000.0)).item()
+    above = above if stored != torch.float16 else 1001.0
+    band = torch.tensor([[1000.0, -1000.0], [above, -above]]).to(x.bands[0])
+    x = x._replace(
+        bands=[band[None, None, None]],
+        boxes=torch.tensor([[[0.0, 0.0, 1.0, 1.0]]]).to(x.boxes),
+        index=torch.arange(4).view(1, 1, 4).to(x.index),
+    )
+    assert subject.check(x)["valid"].flatten().tolist() == [True, True, False, False]
+
+
+def test_integers_that_cannot_exceed_the_limit_are_not_copied() -> None:
+    bands = [torch.zeros(1, dtype=dtype) for dtype in (torch.uint8, torch.uint16, torch.int16)]
+    for limit, kept in ((1e6, 3), (65535, 3), (65534, 2), (32768, 2), (32767, 1), (254, 0)):
+        read = reference.as_read(bands, limit)
+        assert [a is b for a, b in zip(read, bands, strict=True)].count(True) == kept
+        assert {band.dtype for band in read} <= {torch.float32, *(band.dtype for band in bands)}
 
 
 def test_float16_nodata_is_compared_as_stored(subject: Subject) -> None:
@@ -414,6 +496,15 @@ def test_any_shape(subject: Subject) -> None:
             {"image_size": (24, 32, 8)},
             ValueError,
             r"image_size must be one number or \(height, width\), but got \(24, 32, 8\)",
+        ),
+        *(
+            (
+                {"limit": limit},
+                ValueError,
+                r"limit must be positive and at most 3.40282347e\+38, .*, but got "
+                + re.escape(str(limit)),
+            )
+            for limit in (0.0, -1.0, torch.inf, torch.nan, 1e39)
         ),
         (
             {"dtype": torch.int32},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from itertools import product
@@ -15,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from seamo_fast.errors import CheckpointError
-from seamo_fast.modalities import Modality, get_modality
+from seamo_fast.modalities import FIRST_DATE, LAST_DATE, Modality, get_modality
 from seamo_fast.model import PRESETS, ModelConfig, SeaMo
 from seamo_fast.model.backbone import (
     Output,
@@ -71,7 +72,7 @@ def test_tokens_equal_the_pretraining_encoder(fusion: str, seasons: int, modalit
     model, backbone = twins(replace(CONFIG, fusion=fusion))
     missing = [group for group in MISSING if group[1] < seasons and group[2] < modalities]
     batch = make_batch([S2, S1][:modalities], seasons=seasons, size=SIZE, missing=missing)
-    expected = model.encode(batch, all_visible(batch), fusion=seasons * modalities > 1)
+    expected = model.encode(batch, all_visible(batch))
     tokens = backbone(images(batch), batch.dates, batch.valid)
     assert tokens.shape == (2, seasons, modalities, PATCHES, 32)
     torch.testing.assert_close(tokens[batch.valid], expected[batch.valid])
@@ -313,11 +314,47 @@ def test_wrong_images_are_named(
         backbone(change(images(make_batch([S2, S1], size=SIZE))))
 
 
+@pytest.mark.parametrize(
+    ("dates", "message"),
+    [
+        (torch.tensor([[18_000, 84_007]]), r"1900-01-01\) to 84006 .*but got 84007"),
+        (torch.tensor([[-25_568, 0]]), "but got -25568"),
+        (torch.tensor([[20_201_231, 20_200_229]]), "but got 20201231"),
+        (torch.tensor([[1_609_372_800, 0]]), "but got 1609372800"),
+        (torch.tensor([[18_000, -(2**31) + 1]]), "but got -2147483647"),
+        (torch.tensor([[18_000, 18_100]], dtype=torch.int16), "int32 or int64, .*torch.int16"),
+        (torch.tensor([[18_000, 18_100]], dtype=torch.uint16), "int32 or int64, .*torch.uint16"),
+        (torch.tensor([[18_000.0, math.nan]]), "int32 or int64, .*torch.float32"),
+        (torch.tensor([[True, False]]), "int32 or int64, .*torch.bool"),
+    ],
+)
+def test_what_are_no_days_is_refused(dates: Tensor, message: str) -> None:
+    backbone = SeaMoBackbone(CONFIG, [S2])
+    x = {"s2l2a": torch.randint(200, 4000, (1, 2, 12, SIZE, SIZE)).float()}
+    for given in (dates, dates[..., None]):
+        with pytest.raises(ValueError, match=message):
+            backbone(x, given)
+        with pytest.raises(ValueError, match=message):
+            backbone.forward_intermediates(x, dates=given)
+
+
+def test_the_first_and_the_last_date_and_those_of_no_group_are_taken() -> None:
+    backbone = SeaMoBackbone(CONFIG, [S2])
+    x = {"s2l2a": torch.randint(200, 4000, (1, 2, 12, SIZE, SIZE)).float()}
+    backbone(x, torch.tensor([[FIRST_DATE, LAST_DATE]]))
+    valid = torch.tensor([[[True], [False]]])
+    dates = torch.tensor([[18_000, 20_201_231]])
+    backbone(x, dates, valid)
+    backbone(x, dates[..., None], valid)
+    with pytest.raises(ValueError, match="but got 20201231"):
+        backbone(x, dates, ~valid)
+
+
 def test_wrong_groups_are_named() -> None:
     backbone = SeaMoBackbone(CONFIG, [S2, S1])
     x = images(make_batch([S2, S1], size=SIZE))
     with pytest.raises(ValueError, match=r"dates must be \[2, 2\] or \[2, 2, 2\]"):
-        backbone(x, torch.zeros(2, 1))
+        backbone(x, torch.zeros(2, 1, dtype=torch.int32))
     with pytest.raises(ValueError, match=r"valid must be bool \[2, 2, 2\], but got torch.int64"):
         backbone(x, valid=torch.ones(2, 2, 2, dtype=torch.int64))
     with pytest.raises(ValueError, match="blocks 0 to 1, but got 2"):

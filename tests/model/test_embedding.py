@@ -18,6 +18,15 @@ def test_day_of_year_equals_the_calendar() -> None:
     start = datetime.date(1970, 1, 1)
     expected = [(start + datetime.timedelta(int(day))).timetuple().tm_yday for day in days.tolist()]
     assert day_of_year(days).tolist() == expected
+    assert day_of_year(days.long()).tolist() == expected
+
+
+@pytest.mark.parametrize("dtype", [torch.int16, torch.uint8, torch.float32, torch.bool])
+def test_dates_that_may_overflow_or_be_no_days_are_refused(dtype: torch.dtype) -> None:
+    dates = torch.zeros(2, 2, dtype=dtype)
+    for function in (day_of_year, DateEmbedding(8)):
+        with pytest.raises(ValueError, match=f"dates must be int32 or int64, .*but got {dtype}"):
+            function(dates)
 
 
 def test_date_embedding_is_harmonic_and_zero_without_date() -> None:
@@ -69,3 +78,27 @@ def test_patch_embed_equals_a_convolution_of_published_bands(name: str) -> None:
     image = (tile[:, 0] - shift[:, None, None]) * scale[:, None, None]
     expected = F.conv2d(image, embed.weight, embed.bias, stride=8).flatten(2).mT
     torch.testing.assert_close(tokens[:, 0], expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["s2l2a", "s1grd"])
+@pytest.mark.parametrize(
+    "fill", [np.nan, -np.inf, -3.4028234663852886e38, 9.96921e36, 1e30, -32768.0]
+)
+def test_pixels_that_no_value_can_have_are_missing(name: str, fill: float) -> None:
+    modality = get_modality(name).on_one_grid(10)
+    if abs(fill) < modality.limit:
+        pytest.skip("a value of this unit")
+    embed = PatchEmbed(modality, 8, 32)
+    mean, std = (torch.tensor(x)[:, None, None] for x in (modality.mean, modality.std))
+    tile = mean + std * torch.rand(1, 1, len(modality.bands), 24, 24)
+    spoilt = tile.clone()
+    spoilt[0, 0, 1, 3, 12] = fill
+    index, box = torch.arange(9).expand(1, 1, 9), torch.tensor([0.0, 0, 1, 1]).expand(1, 1, 4)
+    (patches, valid), (expected, _) = (embed.gather([x], box, index, 24) for x in (spoilt, tile))
+    assert valid.flatten().tolist() == [i != 1 for i in range(9)]
+    expected[0, 0, 1, 64 + 3 * 8 + 4] = 0
+    assert torch.equal(patches, expected)
+    integers = tile.round().to(torch.int16)
+    integers[0, 0, 1, 3, 12] = -32768
+    _, valid = embed.gather([integers], box, index, 24)
+    assert valid.all() == (modality.limit > 32768)

@@ -147,6 +147,26 @@ def test_what_each_wrong_unit_is_taken_for() -> None:
             make()({"s1grd": image})
 
 
+@pytest.mark.parametrize("fill", [-9999.0, -3.4028234663852886e38, 1e30])
+def test_few_absurd_values_spoil_nothing_and_many_are_named(fill: float) -> None:
+    s1 = right()["s1grd"]
+    some = s1.clone()
+    some[0, 0, 0, 3:6, 3] = fill
+    with said():
+        make()({"s1grd": some})
+    with said(LINEAR):
+        make()({"s1grd": torch.where(some == fill, fill, 10 ** (s1 / 10))})
+    for share, looks in ((0.1, "leave out .* that are no decibels"), (0.7, "are no decibels")):
+        many = s1.masked_fill(torch.rand(s1.shape) < share, fill)
+        with said(f"^s1grd: .*{looks}.*Give the modality its nodata value, or make such pixels"):
+            make()({"s1grd": many})
+    with pytest.raises(UnitError, match="are no decibels"):
+        make(strict=True)({"s1grd": torch.full_like(s1, fill)})
+    with said():  # nodata is none of them
+        model = SeaMoBackbone(CONFIG, [replace(S1, nodata=fill)], "pooled").eval()
+        model({"s1grd": s1.masked_fill(torch.rand(s1.shape) < 0.3, fill)})
+
+
 def test_groups_that_do_not_exist_are_not_looked_at() -> None:
     x = right(seasons=2)
     x["s2l2a"][:, 1] = torch.rand(2, 12, 32, 32)

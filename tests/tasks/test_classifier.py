@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
+from seamo_fast.checkpoint_files import read_tensors
 from seamo_fast.errors import CheckpointError
 from seamo_fast.modalities import S1GRD
 from seamo_fast.model import PRESETS
 from seamo_fast.model.backbone import SeaMoBackbone, seamo_vit_tiny
+from seamo_fast.model.weights import model_metadata
 from seamo_fast.tasks.classifier import Classifier, predict
 from seamo_fast.tasks.datasets.eurosat import EUROSAT_RGB
 
@@ -63,10 +67,6 @@ def test_its_backbone_is_a_checkpoint_like_any_other(tmp_path: Path) -> None:
 
 
 def test_what_is_no_classifier_is_refused(model: Classifier, tmp_path: Path) -> None:
-    from safetensors.torch import save_file
-
-    from seamo_fast.model.weights import model_metadata
-
     path = tmp_path / "model.safetensors"
     save_file(model.backbone.state_dict(), path, model_metadata(CONFIG, [RGB]))
     with pytest.raises(CheckpointError, match="holds no classifier"):
@@ -75,6 +75,50 @@ def test_what_is_no_classifier_is_refused(model: Classifier, tmp_path: Path) -> 
         Classifier(SeaMoBackbone(CONFIG, [RGB]), ["Forest"])
     with pytest.raises(ValueError, match="eurosat_rgb, s1grd"):
         Classifier(SeaMoBackbone(CONFIG, [RGB, S1GRD], "pooled"), ["Forest"])
+
+
+@pytest.mark.parametrize(
+    ("classes", "change", "message"),
+    [
+        ("[", {}, "its classes are damaged"),
+        ("{}", {}, "its classes are {}; expected names"),
+        ("[1, 2]", {}, r"its classes are \[1, 2\]; expected names"),
+        ('["a", "b", "c"]', {}, r"head.weight is of shape \[2, 192\]; expected \[3, 192\]"),
+        (json.dumps(["a"] * 10**6), {}, r"expected \[1000000, 192\]"),
+        (None, {"head.weight": None}, r"head.weight is missing; expected \[2, 192\]"),
+        (None, {"head.bias": None}, r"head.bias is missing; expected \[2\]"),
+        (None, {"head.bias": torch.zeros(3)}, r"head.bias is of shape \[3\]; expected \[2\]"),
+        (None, {"head.bias": torch.full((2,), torch.nan)}, "head.bias holds NaN or infinite"),
+    ],
+)
+def test_heads_of_strangers_are_refused(
+    model: Classifier,
+    tmp_path: Path,
+    classes: str | None,
+    change: dict[str, torch.Tensor | None],
+    message: str,
+) -> None:
+    path = tmp_path / "model.safetensors"
+    model.save(path)
+    state, metadata = read_tensors(path)
+    found = {**state, **change}
+    save_file(
+        {name: value for name, value in found.items() if value is not None},
+        path,
+        metadata if classes is None else {**metadata, "classes": classes},
+    )
+    with pytest.raises(CheckpointError, match=message):
+        Classifier.load(path)
+
+
+def test_a_head_on_two_modalities_is_refused(model: Classifier, tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    backbone = SeaMoBackbone(CONFIG, [RGB, S1GRD])
+    head = {"head.weight": torch.zeros(1, 192), "head.bias": torch.zeros(1)}
+    metadata = model_metadata(CONFIG, backbone.modalities)
+    save_file({**backbone.state_dict(), **head}, path, {**metadata, "classes": '["a"]'})
+    with pytest.raises(CheckpointError, match="a classifier needs a backbone of one modality"):
+        Classifier.load(path)
 
 
 def test_a_failed_write_leaves_nothing_behind(model: Classifier, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
@@ -50,10 +51,11 @@ def test_stray_words_are_refused() -> None:
     [
         ("epochs", [1], [0]),
         ("batch_size", [1], [0]),
-        ("blr", [1e-9], [0]),
-        ("weight_decay", [0], [-1e-9]),
-        ("layer_decay", [1e-9, 1], [0, 1 + 1e-9]),
-        ("label_smoothing", [0, 1 - 1e-9], [-1e-9, 1]),
+        ("blr", [1e-9], [0, math.nan, math.inf]),
+        ("weight_decay", [0], [-1e-9, math.nan, math.inf]),
+        ("layer_decay", [1e-9, 1], [0, 1 + 1e-9, math.nan]),
+        ("label_smoothing", [0, 1 - 1e-9], [-1e-9, 1, math.nan]),
+        ("seed", [0, 2**64 - 1], [-1, 2**64]),
     ],
 )
 def test_the_bounds_of_every_number(key: str, accepted: list[float], refused: list[float]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
@@ -46,7 +46,9 @@ def uneven_shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_shards(tmp_path_factory.mktemp("training") / "uneven", empty=4)
 
 
-def write_shards(folder: Path, empty: int | None = None) -> Path:
+def write_shards(
+    folder: Path, empty: int | None = None, radar_of: Container[int] = range(SAMPLES)
+) -> Path:
     writer = ShardWriter(folder, (OPTIC, RADAR), SEASONS, source="made", shard_size=8)
     for number in range(SAMPLES):
         rng = np.random.default_rng(number)
@@ -63,7 +65,7 @@ def write_shards(folder: Path, empty: int | None = None) -> Path:
             f"place-{number}",
             {"optic": [optic.astype(np.uint16), coarse.astype(np.uint16)], "radar": [radar]},
             {"optic": [d if s else None for d, s in zip(days, seen, strict=True)], "radar": days},
-            {"optic": seen, "radar": [True] * SEASONS},
+            {"optic": seen, "radar": [number in radar_of] * SEASONS},
         )
     writer.finish()
     return folder

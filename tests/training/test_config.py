@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -8,12 +9,14 @@ from pathlib import Path
 import pytest
 
 from seamo_fast.errors import ConfigError
+from seamo_fast.model.config import ModelConfig
 from seamo_fast.pretrain import COMMAND
 from seamo_fast.training.config import (
     DataConfig,
     OptimConfig,
     PretrainConfig,
     RunConfig,
+    ScheduleConfig,
     StageConfig,
     StageLength,
     differences,
@@ -21,6 +24,7 @@ from seamo_fast.training.config import (
     to_yaml,
 )
 from seamo_fast.training.presets import presets
+from seamo_fast.views import ViewConfig
 
 
 def test_without_arguments_the_demo_preset_is_used() -> None:
@@ -113,6 +117,10 @@ def test_an_unknown_key_in_a_file_names_the_nearest_and_the_file(tmp_path: Path)
         (["--data.batch_size", "0"], "data.batch_size must be at least 1, but got 0"),
         (["--optim.betas=[0.9,1.5]"], "optim.betas must be in"),
         (["--run.keep=0"], "run.keep must be at least 1"),
+        (["--run.seed=-1"], "run.seed must be at least 0 and below 2\\^64, but got -1"),
+        (["--run.seed=99999999999999999999"], "run.seed must be at least 0 and below 2"),
+        (["--optim.blr=.nan"], "optim.blr must be above 0 and finite, but got nan"),
+        (["--schedule.modalities=[a,a]"], r"each once, or null for all, but got \['a', 'a'\]"),
         (["--views.mask_ratio=1.5"], "views.mask_ratio"),
         (["--run.precision", "fp8"], "run.precision"),
         (["--config", "huge"], "neither a preset .*demo.* nor a file"),
@@ -126,7 +134,8 @@ def test_an_impossible_setting_is_one_clear_line(arguments: list[str], message: 
     assert "\n" not in str(error.value)
 
 
-TINY = 1e-9
+TINY, NAN, MOST = 1e-9, math.nan, 2**31 - 1
+NO_NUMBERS = (NAN, math.inf, -math.inf)
 AT_LEAST_1 = ([1, 2], [0, -1])
 
 
@@ -134,17 +143,30 @@ AT_LEAST_1 = ([1, 2], [0, -1])
     ("section", "key", "accepted", "refused"),
     [
         (DataConfig, "batch_size", *AT_LEAST_1),
-        (DataConfig, "workers", [0, 1], [-1]),
-        (OptimConfig, "blr", [TINY, 5], [0, -TINY]),
-        (OptimConfig, "min_lr", [0, TINY], [-TINY]),
-        (OptimConfig, "warmup_fraction", [0, 1], [-TINY, 1 + TINY]),
-        (OptimConfig, "weight_decay", [0, 2], [-TINY]),
-        (OptimConfig, "betas", [(0, 0), (1 - TINY, 0.9)], [(-TINY, 0.9), (0.9, 1)]),
+        (DataConfig, "batch_size", [MOST], [MOST + 1]),
+        (DataConfig, "workers", [0, 1000], [-1, 1001]),
+        (OptimConfig, "blr", [TINY, 5], [0, -TINY, *NO_NUMBERS]),
+        (OptimConfig, "min_lr", [0, TINY], [-TINY, *NO_NUMBERS]),
+        (OptimConfig, "warmup_fraction", [0, 1], [-TINY, 1 + TINY, *NO_NUMBERS]),
+        (OptimConfig, "weight_decay", [0, 2], [-TINY, *NO_NUMBERS]),
+        (OptimConfig, "betas", [(0, 0), (1 - TINY, 0.9)], [(-TINY, 0.9), (0.9, 1), (0.9, NAN)]),
         (OptimConfig, "accumulate", *AT_LEAST_1),
-        (OptimConfig, "clip", [None, TINY], [0, -1]),
-        (StageLength, "epochs", [TINY, 3], [0, -1]),
-        (StageLength, "data_fraction", [TINY, 1], [0, 1 + TINY]),
+        (OptimConfig, "clip", [None, TINY], [0, -1, *NO_NUMBERS]),
+        (StageLength, "epochs", [TINY, MOST], [0, -1, MOST + 1, *NO_NUMBERS]),
+        (StageLength, "data_fraction", [TINY, 1], [0, 1 + TINY, *NO_NUMBERS]),
         (partial(StageConfig, "one", 1), "data_fraction", [TINY, 1], [0, 1 + TINY]),
+        (partial(StageConfig, "one", 1), "modalities", [None, ("a", "b")], [["a", "a"], []]),
+        (partial(StageConfig, "one"), "epochs", [TINY, MOST], [0, math.inf]),
+        (ScheduleConfig, "modalities", [None, ("a",)], [["a", "b", "a"], []]),
+        (ModelConfig, "mlp_ratio", [1 / 512, 4], [0, -1, 1 / 513, *NO_NUMBERS]),
+        (ModelConfig, "fusion_window", [None, 1], [0, -1]),
+        (ModelConfig, "heads", [1], [0, -1]),
+        (ViewConfig, "mask_ratio", [TINY, 1 - TINY], [0, 1, *NO_NUMBERS]),
+        (ViewConfig, "min_overlap", [0, 1], [-TINY, 1 + TINY, *NO_NUMBERS]),
+        (ViewConfig, "crop_rate", [(TINY, 1)], [(0, 1), (0.5, 0.4), (0.5, 1.1), (NAN, 1)]),
+        (ViewConfig, "decode_fraction", [TINY, 1], [0, 1 + TINY, *NO_NUMBERS]),
+        (RunConfig, "seed", [0, 2**64 - 1], [-1, 2**64]),
+        (RunConfig, "folder", ["a"], [""]),
         (RunConfig, "checkpoint_every", *AT_LEAST_1),
         (RunConfig, "keep", *AT_LEAST_1),
         (RunConfig, "log_every", *AT_LEAST_1),
@@ -152,7 +174,7 @@ AT_LEAST_1 = ([1, 2], [0, -1])
         (RunConfig, "figure_samples", *AT_LEAST_1),
         (RunConfig, "figures_every", [None, 1], [0, -1]),
         (RunConfig, "steps_per_stage", [None, 1], [0, -1]),
-        (RunConfig, "stall_seconds", [None, TINY], [0, -1]),
+        (RunConfig, "stall_seconds", [None, TINY, MOST], [0, -1, MOST + 1, *NO_NUMBERS]),
     ],
 )
 def test_the_bounds_of_every_number(
@@ -163,7 +185,7 @@ def test_the_bounds_of_every_number(
     for value in refused:
         with pytest.raises(ConfigError, match=rf"{key}.* must be .* but got") as error:
             section(**{key: value})
-        assert str(error.value).endswith(f"but got {value}")
+        assert str(error.value).endswith((f"but got {value}", f"but got {value!r}"))
 
 
 @pytest.mark.parametrize("text", ["a: [", "- 1", "\x00"])

@@ -21,10 +21,12 @@ CONFIG = ModelConfig(
 BATCH, SEASONS = 4, 2
 
 
-def step(model: SeaMo, batch: TileBatch, views: Views, parts: int) -> tuple[Tensor, list[Tensor]]:
+def step(
+    model: SeaMo, batch: TileBatch, views: Views, parts: int
+) -> tuple[Tensor, Tensor, list[Tensor]]:
     model.zero_grad()
     autocast = torch.autocast("cpu", enabled=False)
-    losses = gradients.backward(
+    losses, counts = gradients.backward(
         model,
         model.count,
         list(zip(batch.split(parts), views.split(parts), strict=True)),
@@ -33,7 +35,7 @@ def step(model: SeaMo, batch: TileBatch, views: Views, parts: int) -> tuple[Tens
         phase=lambda _: nullcontext(),
     )
     zero = torch.zeros(())
-    return losses, [zero if p.grad is None else p.grad for p in model.parameters()]
+    return losses, counts, [zero if p.grad is None else p.grad for p in model.parameters()]
 
 
 def every(modality: int, samples: range = range(BATCH)) -> list[Group]:
@@ -50,11 +52,13 @@ def test_parts_add_up_to_the_whole(missing: list[Group]) -> None:
     batch = make_batch(MODALITIES, batch=BATCH, seasons=SEASONS, size=24, missing=missing)
     views = make_views(batch, CONFIG)
     expected = model(batch, views)
-    losses, whole = step(model, batch, views, 1)
+    losses, counts, whole = step(model, batch, views, 1)
+    assert torch.equal(counts, model.count(batch, views))
     torch.testing.assert_close(losses, torch.stack(list(expected.by_modality.values())).detach())
     assert any(gradient.any() for gradient in whole)
     for parts in (2, 4):
-        again, split = step(model, batch, views, parts)
+        again, counted, split = step(model, batch, views, parts)
+        assert torch.equal(counted, counts)
         assert again.isfinite().all()
         torch.testing.assert_close(again, losses, check_dtype=False)
         torch.testing.assert_close(split, whole)

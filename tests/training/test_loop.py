@@ -17,6 +17,7 @@ import torch
 
 from seamo_fast import checkpoint_files
 from seamo_fast.errors import CheckpointError, ConfigError, DataError, SeaMoError
+from seamo_fast.modalities import Modality
 from seamo_fast.randomness import generator
 from seamo_fast.tiles import TileBatch
 from seamo_fast.training import batches, loop
@@ -386,7 +387,7 @@ def test_a_run_can_resume_from_a_checkpoint_of_another_folder(
 
 
 def spoil(numbers: set[int], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Fills the radar images of some of the run's batches with huge values."""
+    """Fills the radar images of some of the run's batches with huge values, which overflow."""
     original, calls = batches.draw_views, []
 
     def draw(config: PretrainConfig, batch: TileBatch, stage: int) -> Any:
@@ -396,6 +397,7 @@ def spoil(numbers: set[int], monkeypatch: pytest.MonkeyPatch) -> None:
         return original(config, batch, stage)
 
     monkeypatch.setattr(batches, "draw_views", draw)
+    monkeypatch.setattr(Modality, "limit", 3e38)  # else they were not measured
 
 
 def test_steps_without_finite_gradient_are_skipped_and_counted(

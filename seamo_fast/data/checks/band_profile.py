@@ -11,7 +11,7 @@ import numpy as np
 from seamo_fast.data.packing.offsets import JudgedTiles
 from seamo_fast.data.packing.radiometry import is_judged, judge
 from seamo_fast.data.shards.band_statistics import BandStatistics
-from seamo_fast.data.shards.measured import measured
+from seamo_fast.data.shards.measured import count_absurd, measured
 from seamo_fast.modalities import Modality
 
 
@@ -26,6 +26,7 @@ class BandProfile:
         self.minimum = np.full(bands, np.inf)
         self.maximum = np.full(bands, -np.inf)
         self.unmeasured = np.zeros(bands, np.int64)
+        self.absurd = 0  # of these, values that the unit cannot have
         self.histogram = np.zeros((bands, 0), np.int64)  # of the values from -32768 to 65535
         self.tiles = JudgedTiles()
 
@@ -53,6 +54,7 @@ class BandProfile:
             judged = judge(modality, grids, valid, dates, baselines)
             self.tiles.add(id, dates or [None] * len(valid), judged)
         tiles = [array[valid] for array in grids]
+        self.absurd += count_absurd(modality, tiles)
         for grid, array, known in zip(
             modality.grids, tiles, measured(modality, tiles), strict=True
         ):
@@ -79,6 +81,7 @@ class BandProfile:
         self.minimum = np.minimum(self.minimum, other.minimum)
         self.maximum = np.maximum(self.maximum, other.maximum)
         self.unmeasured += other.unmeasured
+        self.absurd += other.absurd
         self.tiles.extend(other.tiles)
         if not self.histogram.size:
             self.histogram = other.histogram

@@ -13,9 +13,10 @@ import numpy as np
 from seamo_fast.data.checks.band_profile import BandProfile
 from seamo_fast.data.packing.jobs import Tick, count, run_jobs
 from seamo_fast.data.packing.sources import Source
-from seamo_fast.data.shards import Remark, ShardSet
+from seamo_fast.data.shards import Manifest, Remark, ShardSet
 from seamo_fast.data.shards.remarks import unique
 from seamo_fast.errors import DataError
+from seamo_fast.files import locked
 from seamo_fast.modalities import MISSING_DATE, Modality
 
 _ITEMS: Final = 64  # of a dataset, a job
@@ -139,9 +140,25 @@ def store(
         normalize: Whether the measured mean and standard deviation normalise from now on.
 
     Raises:
-        DataError: The manifest cannot be written.
+        DataError: The manifest cannot be written, or the shards are others than were measured.
+        ConfigError: Another process writes them.
     """
-    manifest = shards.manifest
+    with locked(shards.path, "the shard set", "one"):
+        manifest = Manifest.load(shards.path)
+        if manifest.shards != shards.manifest.shards:
+            raise DataError(
+                f"{shards.path} was packed again while it was measured; run the same command again"
+            )
+        _store(shards.path, manifest, profiles, flags, normalize)
+
+
+def _store(
+    folder: Path,
+    manifest: Manifest,
+    profiles: Mapping[str, BandProfile],
+    flags: Mapping[str, Sequence[str]],
+    normalize: bool,
+) -> None:
     modalities = manifest.modalities
     if normalize:
         modalities = tuple(
@@ -162,4 +179,4 @@ def store(
     }
     replace(
         manifest, modalities=modalities, noted=unique([*kept, *found]), statistics=statistics
-    ).save(shards.path)
+    ).save(folder)

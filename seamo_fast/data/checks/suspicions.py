@@ -22,16 +22,28 @@ def suspicions(modality: Modality, profile: BandProfile | None) -> list[str]:
     """
     if profile is None:
         return ["no valid group"]
+    found = _absurd(modality, profile)
     if not profile.moments.count.any():
-        return ["no pixel is measured"]
+        return ["no pixel is measured", *found]
     measured = profile.moments.count > 0
     empty = [name for name, seen in zip(modality.band_names, measured, strict=True) if not seen]
-    found = [f"no pixel of {', '.join(empty)} is measured"] if empty else []
+    found += [f"no pixel of {', '.join(empty)} is measured"] if empty else []
     wrong = _unit(modality, profile)
     if wrong:
         return [*found, wrong]
     found += [remark.why for remark in profile.tiles.remarks(modality)[:1]]
     return found + _drift(modality, profile, measured)
+
+
+def _absurd(modality: Modality, profile: BandProfile) -> list[str]:
+    if not profile.absurd:
+        return []
+    total = profile.moments.count.sum() + profile.unmeasured.sum()
+    return [
+        f"{profile.absurd} values ({profile.absurd / total:.2%}) are beyond {modality.limit:g}, "
+        f"which no value in {modality.unit} can be, and count as not measured: is a nodata value "
+        "missing?"
+    ]
 
 
 def _unit(modality: Modality, profile: BandProfile) -> str | None:

@@ -6,7 +6,6 @@ The default pretraining job runs on them, so it takes the path of real data from
 from __future__ import annotations
 
 import fcntl
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,7 +19,7 @@ import numpy as np
 from seamo_fast.data.demo.scene import OPTICAL_BANDS, RADAR_BANDS, Scene, area_mean, make_scene
 from seamo_fast.data.shards import ShardSet, ShardWriter
 from seamo_fast.errors import DataError
-from seamo_fast.files import writing
+from seamo_fast.files import cache_folder, writing
 from seamo_fast.modalities import get_modality
 from seamo_fast.randomness import generator
 
@@ -65,6 +64,7 @@ def demo_shards(
     Raises:
         ValueError: A number is too small, or `size` is not a multiple of 6.
         DataError: The cache cannot be written.
+        ConfigError: See `seamo_fast.files.cache_folder`.
     """
     if samples < 1 or seasons < 1:
         raise ValueError(f"samples and seasons must be at least 1, but are {samples} and {seasons}")
@@ -129,12 +129,6 @@ def _add_stripe(rng: np.random.Generator, arrays: list[np.ndarray]) -> None:
 
 def _step(gsd: float) -> int:
     return round(gsd / _PIXEL)
-
-
-def cache_folder() -> Path:
-    """Returns where generated data is kept: SEAMO_FAST_CACHE, or ~/.cache/seamo_fast."""
-    named = os.environ.get("SEAMO_FAST_CACHE")
-    return Path(named).expanduser() if named else Path.home() / ".cache" / "seamo_fast"
 
 
 def _is_intact(folder: Path, samples: int) -> bool:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from seamo_fast.data.packing.packer import Plan
+from seamo_fast.data.packing.shard_job import Plan
 from seamo_fast.data.packing.sources import Source
 from seamo_fast.data.shards import record_bytes
 from seamo_fast.data.shards.array_files import encode_tiff

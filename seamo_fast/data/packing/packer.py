@@ -2,222 +2,26 @@
 
 from __future__ import annotations
 
-import json
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, suppress
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from typing import Any, Final, Literal, NamedTuple
 
-from seamo_fast.data.packing.jobs import Tick, count, run_jobs
+from seamo_fast.data.packing.jobs import Tick, run_jobs
+from seamo_fast.data.packing.kept import kept_shards
 from seamo_fast.data.packing.leaks.together import Together, find_together
-from seamo_fast.data.packing.offsets import (
-    JudgedTiles,
-    add_judged,
-    judge_reading,
-    offset_remarks,
-)
-from seamo_fast.data.packing.radiometry import Judged
+from seamo_fast.data.packing.offsets import JudgedTiles, offset_remarks
 from seamo_fast.data.packing.repeated import packed_samples, repeated
-from seamo_fast.data.packing.sources import Reading, Source
-from seamo_fast.data.packing.splits import Splits
-from seamo_fast.data.shards import Encoding, Manifest, Remark, ShardEntry
+from seamo_fast.data.packing.shard_job import OnBad, Plan, Shard, ShardJob, StopError
+from seamo_fast.data.packing.sources import Source
+from seamo_fast.data.shards import Encoding, Manifest, Remark
 from seamo_fast.data.shards.remarks import unique
 from seamo_fast.data.shards.write_set import remove_partials, write_manifest
-from seamo_fast.data.shards.write_shard import ShardFolder, ShardReport, finished_entry
-from seamo_fast.errors import ConfigError, DataError, SeaMoError
+from seamo_fast.data.shards.write_shard import ShardReport
+from seamo_fast.errors import ConfigError, DataError
 from seamo_fast.files import writing
-
-_MOVED: Final = "moved"  # in the settings of a shard's report
-OnBad = Literal["skip", "stop"]
-OnMetadata = Literal["use", "stop"]
-
-
-class Shard(NamedTuple):
-    """A finished shard: its entry, what went into it, and whether an earlier run made it."""
-
-    entry: ShardEntry
-    report: ShardReport
-    kept: bool
-
-
-@dataclass(frozen=True)
-class Plan:
-    """How a source is packed.
-
-    Attributes:
-        out: Folder to write; with splits each goes to a folder of its name below.
-        shard_size: Items a shard.
-        on_bad: What a bad tile does: "skip" makes its group invalid and reports it, "stop" raises.
-        encoding: How arrays are stored, "npy" or "tiff".
-        splits: Parts that are packed apart, None for one set.
-        on_metadata: What it does that a file says something else of its numbers than the mapping:
-            "use" takes the mapping and reports it, "stop" raises.
-        strict: Whether the first remark of any kind raises.
-        fix_offset: Whether to take 1000 from Sentinel-2 tiles that have it for sure while their
-            modality has offset 0.
-
-    Raises:
-        ConfigError: `shard_size` is below 1.
-    """
-
-    out: Path
-    shard_size: int = 512
-    on_bad: OnBad = "skip"
-    encoding: Encoding = "npy"
-    splits: Splits | None = None
-    on_metadata: OnMetadata = "use"
-    strict: bool = False
-    fix_offset: bool = False
-
-    def __post_init__(self) -> None:
-        if self.shard_size < 1:
-            raise ConfigError(f"shard_size must be 1 or more, but got {self.shard_size}")
-
-    @property
-    def folders(self) -> dict[str, Path]:
-        """Where each split goes; the name is empty without splits."""
-        names = self.splits.names if self.splits else ()
-        return {name: self.out / name for name in names} or {"": self.out}
-
-    def check(self, skipped: Iterable[Remark], noted: Iterable[Remark]) -> None:
-        """Raises _StopError with the first remark that ends packing."""
-        stops = [each for each in skipped if self.strict or self.on_bad == "stop"]
-        stops += [
-            each
-            for each in noted
-            if self.strict or (self.on_metadata == "stop" and each.kind == "override")
-        ]
-        for remark in stops:
-            raise _StopError(f"{remark.what}: {remark.why}")
-
-    def settings(self, source: Source) -> dict[str, Any]:
-        """Returns what decides the content of a shard, besides its items."""
-        splits = self.splits and [list(self.splits.shares), self.splits.cell]
-        settings = {
-            "source": source.path.resolve().name,
-            **source.settings,
-            "encoding": self.encoding,
-            "splits": splits,
-        }
-        if self.fix_offset:  # only then: sets that earlier versions began are resumed
-            settings["fix_offset"] = True
-        return json.loads(json.dumps(settings))
-
-
-@dataclass(frozen=True)
-class _Job:
-    """The shards of one number, one in each split; picklable."""
-
-    source: Source
-    plan: Plan
-    name: str
-    items: list[str]
-    moved: dict[str, str]  # places that share ground or pixels with others: place -> split
-
-    def run(self) -> dict[str, Shard]:
-        targets = {split: folder / self.name for split, folder in self.plan.folders.items()}
-        shards = {split: self._keep(each) for split, each in targets.items() if each.exists()}
-        missing = [split for split in targets if split not in shards]
-        if missing:
-            shards.update(self._pack(missing))
-        else:
-            count(sum(shard.entry.samples for shard in shards.values()))
-        return shards
-
-    def _pack(self, splits: Sequence[str]) -> dict[str, Shard]:
-        source, settings = self.source, self._settings()
-        reports = {split: ShardReport(self.items, settings) for split in self.plan.folders}
-        tiles: dict[str, dict[str, JudgedTiles]] = {split: {} for split in splits}
-        with ExitStack() as stack:
-            folders = {
-                split: stack.enter_context(
-                    # An item may yield several samples: the bound is only for messages.
-                    ShardFolder(
-                        self.plan.folders[split],
-                        self.name,
-                        source.modalities,
-                        source.arrays,
-                        len(self.items),
-                        self.plan.encoding,
-                    )
-                )
-                for split in splits
-            }
-            for split, reading, judged in self._readings(reports):
-                if split in folders:
-                    add_judged(tiles[split], reading, judged)
-                    folders[split].add(
-                        reading.id,
-                        reading.arrays,
-                        reading.dates,
-                        reading.valid,
-                        reading.place,
-                        reading.position,
-                    )
-            for report in reports.values():  # what holds for a whole set is said of each sample
-                report.noted = list(unique(report.noted))
-            for split, found in tiles.items():
-                reports[split].radiometry = {name: each.to_dict() for name, each in found.items()}
-            return {
-                split: Shard(folder.close(reports[split]), reports[split], kept=False)
-                for split, folder in folders.items()
-            }
-
-    def _readings(
-        self, reports: Mapping[str, ShardReport]
-    ) -> Iterator[tuple[str, Reading, dict[str, Judged]]]:
-        first = next(iter(reports))
-        for item in self.items:
-            try:
-                for reading in self.source.read(item):
-                    count()
-                    split = first if reading.empty else self._split(reading)
-                    judged = judge_reading(reading, self.source.modalities, self.plan.fix_offset)
-                    self._report(reading.left_out, reading.noted, reports[split])
-                    if not reading.empty:
-                        yield split, reading, judged
-            except DataError as error:
-                count()
-                self._report([Remark(item, str(error), error.kind)], [], reports[first])
-
-    def _split(self, reading: Reading) -> str:
-        splits, place = self.plan.splits, reading.place or reading.id
-        if splits is None:
-            return ""
-        return self.moved.get(place) or splits.choose(place, reading.position)
-
-    def _settings(self) -> dict[str, Any]:
-        # a shard without such places is what earlier versions made, so theirs are kept
-        settings = self.plan.settings(self.source)
-        return {**settings, _MOVED: self.moved} if self.moved else settings
-
-    def _report(
-        self, skipped: Sequence[Remark], noted: Sequence[Remark], report: ShardReport
-    ) -> None:
-        self.plan.check(skipped, noted)
-        report.skipped += skipped
-        report.noted += noted
-
-    def _keep(self, target: Path) -> Shard:
-        report, settings = ShardReport.load(target), self._settings()
-        if report.items != self.items or report.settings != settings:
-            why = "from other items or with other settings"
-            besides = {**report.settings, _MOVED: None} == {**settings, _MOVED: None}
-            if report.items == self.items and besides:
-                why = "with another grouping of the places that share ground or pixels"
-            raise DataError(
-                f"{target} was packed {why}; choose another "
-                "folder, or give --overwrite to delete the shards in this one"
-            )
-        self.plan.check(report.skipped, report.noted)
-        return Shard(finished_entry(target), report, kept=True)
-
-
-class _StopError(SeaMoError):
-    """The first remark that ends packing, as the plan says."""
 
 
 def pack_splits(
@@ -231,7 +35,8 @@ def pack_splits(
 ) -> dict[str, Manifest]:
     """Packs every item of a source; the result does not depend on the number of workers.
 
-    Shards that an earlier run with the same settings finished are kept. If nothing at all can be
+    Shards that an earlier run with the same settings finished are kept, if the files of the source
+    are those that they were packed from. The caller holds `Plan.locked`. If nothing at all can be
     packed, nothing is left behind that would hinder the next run. With splits the source is scanned
     first for places that share ground or pixels: none of them are in two splits.
 
@@ -249,7 +54,7 @@ def pack_splits(
 
     Raises:
         DataError: There is nothing to pack, a tile is bad and `on_bad` is "stop", a folder
-            holds something else, or the disk is full.
+            holds something else or shards of other files, or the disk is full.
         ConfigError: `workers` is below 1.
     """
     if workers < 1:
@@ -261,7 +66,7 @@ def pack_splits(
         plan.check([], together.remarks)
         found = _pack_shards(source, plan, workers, progress, tick, together)
         return _finish(source, plan, found, together)
-    except _StopError as error:
+    except StopError as error:
         raise DataError(str(error)) from None
 
 
@@ -281,18 +86,37 @@ def _pack_shards(
             folder.mkdir(parents=True, exist_ok=True)
         remove_partials(folder)
     jobs = [
-        _Job(source, plan, f"shard-{n:05d}", chunk, together.of(chunk))
+        ShardJob(source, plan, f"shard-{n:05d}", chunk, together.of(chunk))
         for n, chunk in enumerate(chunks)
     ]
-    found: dict[str, list[Shard]] = {split: [] for split in plan.folders}
     try:
-        for shards in run_jobs(jobs, workers, tick):
-            for split, shard in shards.items():
-                progress(split, shard)
-                found[split].append(shard)
+        return _packed(jobs, kept_shards(jobs, workers, tick), workers, progress, tick)
     finally:
         for folder in plan.folders.values():
             remove_partials(folder)
+
+
+def _packed(
+    jobs: Sequence[ShardJob],
+    kept: Mapping[str, dict[str, Shard]],
+    workers: int,
+    progress: Callable[[str, Shard], None],
+    tick: Tick,
+) -> dict[str, list[Shard]]:
+    """Packs what is not kept; returns the shards of each split in order."""
+    found: dict[str, list[Shard]] = {}
+    missing = [
+        replace(
+            job, missing=tuple(each for each in job.targets if each not in kept.get(job.name, {}))
+        )
+        for job in jobs
+    ]
+    packed = run_jobs([job for job in missing if job.missing], workers, tick)
+    for job in missing:
+        shards = {**kept.get(job.name, {}), **(next(packed) if job.missing else {})}
+        for split in job.targets:
+            progress(split, shards[split])
+            found.setdefault(split, []).append(shards[split])
     return found
 
 
@@ -384,9 +208,10 @@ def pack(
 ) -> Manifest:
     """Packs a source into one shard set; see `Plan` and `pack_splits`."""
     plan = Plan(out, shard_size, on_bad, encoding)
-    manifests = pack_splits(
-        source, plan, workers=workers, progress=lambda _, shard: progress(shard)
-    )
+    with plan.locked():
+        manifests = pack_splits(
+            source, plan, workers=workers, progress=lambda _, shard: progress(shard)
+        )
     return manifests[""]
 
 

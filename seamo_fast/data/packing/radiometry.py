@@ -114,7 +114,7 @@ def _floors(modality: Modality, grids: Sequence[np.ndarray]) -> np.ndarray:
         rows, columns = (max(1, size // _SIDE) for size in array.shape[2:])
         values = array[:, :, ::rows, ::columns].astype(np.float32)
         values = values.reshape(*values.shape[:2], -1)
-        unmeasured = ~(values > 0)  # NaN too
+        unmeasured = ~((values > 0) & (values <= modality.limit))  # NaN too
         if modality.nodata:
             unmeasured |= values == modality.nodata
         values[unmeasured] = np.inf

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from seamo_fast.data.shards import Remark
 from seamo_fast.errors import DataError
+from seamo_fast.files import brief, read_json
 
 
 def repeated(samples: Iterable[tuple[str, str]]) -> list[Remark]:
@@ -35,7 +35,8 @@ def packed_samples(folder: Path, shards: Iterable[str]) -> Iterator[tuple[str, s
     for shard in shards:
         path = folder / shard / "records.json"
         try:
-            records = json.loads(path.read_bytes())
-        except (OSError, ValueError) as error:
-            raise DataError(f"{path} cannot be read ({error}); delete {path.parent}") from error
-        yield from ((record["id"], f"{shard} record {n}") for n, record in enumerate(records))
+            names = [record["id"] for record in read_json(path)]
+        except (OSError, KeyError, TypeError, ValueError) as error:
+            why = brief(error)
+            raise DataError(f"{path} cannot be read ({why}); delete {path.parent}") from error
+        yield from ((name, f"{shard} record {n}") for n, name in enumerate(names))

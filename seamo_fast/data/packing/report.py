@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
-from seamo_fast.data.packing.packer import Shard
+from seamo_fast.data.packing.shard_job import Shard
 from seamo_fast.data.shards import Manifest, Remark, record_bytes
 
 _SHOWN: Final = 10  # remarks; the manifest has all

@@ -9,7 +9,8 @@
         records.json          a list of S records, in the order of the arrays
         report.json           what the shard was made from: items, settings, skipped and noted as
                               in the manifest, statistics of modalities that came without,
-                              verdicts on the radiometry of Sentinel-2 tiles
+                              verdicts on the radiometry of Sentinel-2 tiles, and what the files
+                              of each item were: their number, bytes, last change and a digest
       shard-00001/ ...
 
 S is the number of samples in the shard, T that of the seasons. The channels of a file are the

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import io
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, Final, Protocol
+from typing import Any, BinaryIO, Final, Protocol
 
 import numpy as np
 import tifffile
 
 from seamo_fast.data.shards.manifest import ArraySpec, Encoding
 from seamo_fast.errors import DataError
-from seamo_fast.files import sync
+from seamo_fast.files import brief, sync
 
 _LEVEL: Final = 6  # of deflate; higher ones take twice the time for 1 % of the bytes
 
@@ -64,6 +66,16 @@ def encode_tiff(values: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
+def check_tiff(file: BinaryIO, spec: ArraySpec) -> None:
+    """Compares the header of a TIFF file with one season of a record; decodes no pixel.
+
+    Raises:
+        DataError: It is no TIFF file of the expected dtype and size.
+    """
+    with _decoding(), tifffile.TiffFile(file) as tiff:
+        _is_planar(tiff.pages.first, spec)
+
+
 def decode_tiff(data: bytes, spec: ArraySpec) -> np.ndarray:
     """Returns one season [Cg, Hg, Wg] of a record from its TIFF file.
 
@@ -71,25 +83,37 @@ def decode_tiff(data: bytes, spec: ArraySpec) -> np.ndarray:
         DataError: The bytes are no TIFF file of the expected dtype and size.
     """
     bands, height, width = spec.shape[1:]
-    expected = (height, width) if bands == 1 else (height, width, bands)
-    try:
-        with tifffile.TiffFile(io.BytesIO(data)) as file:
-            page = file.pages.first
-            planar = page.shape != expected and page.axes == "SYX"  # rewritten by another program
-            expected = (bands, height, width) if planar else expected
-            if page.shape != expected or page.dtype != spec.dtype:
-                raise DataError(
-                    f"holds {page.dtype} {list(page.shape)}, but the manifest says {spec.dtype} "
-                    f"{list(expected)}"
-                )
-            values = page.asarray()
-    except DataError:
-        raise
-    except Exception as error:  # damaged files raise whatever their decoder meets
-        raise DataError(f"cannot be decoded ({type(error).__name__}: {error})") from error
+    with _decoding(), tifffile.TiffFile(io.BytesIO(data)) as tiff:
+        planar = _is_planar(tiff.pages.first, spec)
+        values = tiff.pages.first.asarray()
     if not planar:
         values = np.moveaxis(values.reshape(height, width, bands), -1, 0)
     return np.ascontiguousarray(values)
+
+
+@contextmanager
+def _decoding() -> Iterator[None]:
+    try:
+        yield
+    except DataError:
+        raise
+    except Exception as error:  # damaged files raise whatever their decoder meets
+        why = brief(f"{type(error).__name__}: {error}")
+        raise DataError(f"cannot be decoded ({why})") from error
+
+
+def _is_planar(page: Any, spec: ArraySpec) -> bool:
+    """Compares a page of tifffile with a record; returns whether its bands come one by one."""
+    bands, height, width = spec.shape[1:]
+    expected = (height, width) if bands == 1 else (height, width, bands)
+    planar = page.shape != expected and page.axes == "SYX"  # rewritten by another program
+    expected = (bands, height, width) if planar else expected
+    if page.shape != expected or page.dtype != spec.dtype:
+        raise DataError(
+            f"holds {page.dtype} {list(page.shape)}, but the manifest says {spec.dtype} "
+            f"{list(expected)}"
+        )
+    return bool(planar)
 
 
 class _NpyFile:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Sequence
@@ -15,7 +14,7 @@ import numpy as np
 from seamo_fast._version import __version__
 from seamo_fast.data.shards.remarks import Remark
 from seamo_fast.errors import DataError
-from seamo_fast.files import write_json
+from seamo_fast.files import brief, read_json, shown, write_json
 from seamo_fast.modalities import Modality, get_modality, list_modalities
 
 FORMAT: Final = 1
@@ -23,6 +22,8 @@ DTYPES: Final = ("uint8", "uint16", "int16", "float16", "float32")
 Encoding = Literal["npy", "tiff"]
 ENCODINGS: Final[tuple[Encoding, ...]] = ("npy", "tiff")
 _SHARD_NAME: Final = re.compile(r"shard-\d{5,}")
+_LONGEST: Final = 64  # letters of a shard's name
+_MOST_TILE: Final = 2**28  # bytes of a compressed tile, of which the file says nothing
 _LARGEST: Final = 2**40  # of any number in a manifest: 1 TiB a record, 2**40 samples a shard
 
 
@@ -110,13 +111,14 @@ class Manifest:
         data = _read_manifest(folder)
         where = folder / "manifest.json"
         try:
+            _check_types(data)
             manifest = cls(
                 source=data["source"],
                 release=data["release"],
                 seasons=data["seasons"],
                 modalities=tuple(Modality.from_dict(each) for each in data["modalities"]),
                 arrays={
-                    name: ArraySpec(spec["dtype"], tuple(spec["shape"]))
+                    name: ArraySpec(spec["dtype"], tuple(_list(spec["shape"], "a shape")))
                     for name, spec in data["arrays"].items()
                 },
                 shards=tuple(ShardEntry(**each) for each in data["shards"]),
@@ -128,67 +130,108 @@ class Manifest:
             )
             for modality in manifest.modalities:
                 check_modality(modality)
+                modality.normalization()
             manifest._check(where)
         except ValueError as error:
-            raise DataError(f"{where}: {error}") from error
+            raise DataError(f"{where}: {brief(error)}") from error
         except (AttributeError, KeyError, TypeError, OverflowError) as error:
             raise DataError(
-                f"{where} is not a description of shards ({error!r}); run the pack command again"
+                f"{where} is not a description of shards ({shown(error)}); "
+                "run the pack command again"
             ) from error
         return manifest
 
     def _check(self, where: Path) -> None:
+        if not self.shards or not self.modalities:
+            missing = "modalities" if self.shards else "shards"
+            raise DataError(f"{where} names no {missing}; run the pack command again")
         expected = [name for modality in self.modalities for name in array_names(modality)]
         if list(self.arrays) != expected:
             raise DataError(
-                f"{where} describes the arrays {', '.join(self.arrays)}, but its modalities are "
-                f"stored in {', '.join(expected)}; run the pack command again"
+                f"{where} describes the arrays {brief(', '.join(self.arrays))}, but its modalities "
+                f"are stored in {brief(', '.join(expected))}; run the pack command again"
             )
         for modality in self.modalities:
             for name, grid in zip(array_names(modality), modality.grids, strict=True):
                 self._check_array(where, name, len(grid.bands))
         if self.encoding not in ENCODINGS:
             raise DataError(
-                f"{where} has encoding {self.encoding!r}; expected one of {', '.join(ENCODINGS)}"
+                f"{where} has encoding {shown(self.encoding)}; "
+                f"expected one of {', '.join(ENCODINGS)}"
             )
+        names = set()
         for entry in self.shards:
-            _check_number(where, f"samples of {entry.name!r}", entry.samples, least=0)
+            if not _SHARD_NAME.fullmatch(entry.name) or len(entry.name) > _LONGEST:
+                raise DataError(f"{where} names a shard {shown(entry.name)}; expected shard-00000")
+            if entry.name in names:
+                raise DataError(f"{where} names {entry.name} twice; run the pack command again")
+            names.add(entry.name)
+            _check_number(where, f"samples of {entry.name!r}", entry.samples, least=1)
             _check_number(where, f"crc32 of {entry.name!r}", entry.crc32, least=0)
-            if not _SHARD_NAME.fullmatch(entry.name):
-                raise DataError(f"{where} names a shard {entry.name!r}; expected shard-00000")
 
     def _check_array(self, where: Path, name: str, bands: int) -> None:
         spec = self.arrays[name]
         if spec.dtype not in DTYPES:
             raise DataError(
-                f"{where}: array {name} has dtype {spec.dtype}; expected one of {', '.join(DTYPES)}"
+                f"{where}: array {name} has dtype {brief(spec.dtype)}; "
+                f"expected one of {', '.join(DTYPES)}"
             )
-        for size in (*spec.shape, spec.nbytes):
-            _check_number(where, f"a size of array {name}", size, least=1)
+        if len(spec.shape) == 4:
+            for size in (*spec.shape, spec.nbytes):
+                _check_number(where, f"a size of array {name}", size, least=1)
         if len(spec.shape) != 4 or spec.shape[:2] != (self.seasons, bands):
             raise DataError(
-                f"{where}: array {name} has records of shape {list(spec.shape)}; expected "
+                f"{where}: array {name} has records of shape {shown(list(spec.shape))}; expected "
                 f"{self.seasons} seasons and {bands} bands: [{self.seasons}, {bands}, H, W]"
+            )
+        if self.encoding == "tiff" and spec.nbytes > _MOST_TILE * self.seasons:
+            raise DataError(
+                f"{where}: a tile of array {name} has {spec.nbytes // self.seasons} bytes; "
+                f"of a TIFF file at most {_MOST_TILE} are decoded: pack it as npy"
             )
 
 
 def _check_number(where: Path, what: str, value: object, *, least: int) -> None:
     if type(value) is not int or not least <= value <= _LARGEST:
-        raise DataError(f"{where}: {what} is {value!r}; run the pack command again")
+        raise DataError(f"{where}: {what} is {shown(value)}; run the pack command again")
+
+
+def _check_types(data: dict[str, Any]) -> None:
+    """Raises TypeError where something is not what JSON of this format holds."""
+    for key, kind in _TYPES.items():
+        if key in data and type(data[key]) is not kind:
+            raise TypeError(f"{key} is {shown(data[key])}; expected {kind.__name__}")
+    for remark in (*data.get("skipped", ()), *data.get("noted", ())):
+        if not all(isinstance(text, str) for text in remark.values()):
+            raise TypeError(f"a remark is {shown(remark)}; expected texts")
+
+
+_TYPES: Final = {
+    **dict.fromkeys(("source", "release", "created_by", "encoding"), str),
+    **dict.fromkeys(("modalities", "shards", "skipped", "noted"), list),
+    **dict.fromkeys(("arrays", "statistics"), dict),
+    "seasons": int,
+}
+
+
+def _list(value: Any, what: str) -> list[Any]:
+    if not isinstance(value, list):
+        raise TypeError(f"{what} is {shown(value)}; expected list")
+    return value
 
 
 def _read_manifest(folder: Path) -> dict[str, Any]:
     where = folder / "manifest.json"
     try:
-        data = json.loads(where.read_bytes())
+        data = read_json(where)
     except (FileNotFoundError, NotADirectoryError):
         raise DataError(_why_no_manifest(folder)) from None
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         raise DataError(f"{where} cannot be read ({error}); run the pack command again") from error
     found = data.get("format") if isinstance(data, dict) else None
     if found != FORMAT:
         raise DataError(
-            f"{where} has shard format {found!r}, but this version reads format {FORMAT}; "
+            f"{where} has shard format {shown(found)}, but this version reads format {FORMAT}; "
             "pack the data again"
         )
     return data

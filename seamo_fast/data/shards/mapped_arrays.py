@@ -13,6 +13,7 @@ import numpy as np
 
 from seamo_fast.data.shards.manifest import ArraySpec
 from seamo_fast.errors import DataError
+from seamo_fast.files import brief, open_regular
 
 _MOST: Final = 4096  # mapped files
 
@@ -25,7 +26,7 @@ def check_npy(path: Path, spec: ArraySpec, samples: int) -> int:
     """
     remedy = f"delete {path.parent} and run the same pack command again"
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             np.lib.format.read_magic(file)
             shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)
             offset = file.tell()
@@ -33,7 +34,7 @@ def check_npy(path: Path, spec: ArraySpec, samples: int) -> int:
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror}); {remedy}") from error
     except Exception as error:  # a damaged header raises whatever its parser meets
-        raise DataError(f"{path} is not a .npy file ({error}); {remedy}") from error
+        raise DataError(f"{path} is not a .npy file ({brief(error)}); {remedy}") from error
     expected = (samples, *spec.shape)
     if shape != expected or dtype != spec.dtype or fortran:
         order = " in Fortran order" if fortran else ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -19,12 +20,13 @@ def measured(modality: Modality, grids: Sequence[np.ndarray]) -> list[np.ndarray
     Returns:
         bool, of the shapes of the grids.
     """
-    found = [known(grid, modality.nodata) for grid in grids]
+    found = [known(grid, modality.nodata, modality.limit) for grid in grids]
     if modality.nodata_rule == "band" or all(each.all() for each in found):
         return found
     pixels = [np.any(each, axis=-3) for each in found]
     return [
-        _values(grid, _anywhere(each, pixels)) for grid, each in zip(grids, pixels, strict=True)
+        _anywhere(each, pixels)[..., None, :, :] & possible(grid, modality.limit)
+        for grid, each in zip(grids, pixels, strict=True)
     ]
 
 
@@ -42,17 +44,42 @@ def _anywhere(own: np.ndarray, pixels: Sequence[np.ndarray]) -> np.ndarray:
     return result
 
 
-def _values(grid: np.ndarray, pixels: np.ndarray) -> np.ndarray:
-    """Returns which values [..., C, H, W] are finite and of these pixels [..., H, W]."""
-    found = np.broadcast_to(pixels[..., None, :, :], grid.shape)
-    return found if grid.dtype.kind in "iu" else found & np.isfinite(grid)
+def known(values: np.ndarray, nodata: float | None, limit: float) -> np.ndarray:
+    """Returns which values are possible and not nodata, whatever the other bands hold."""
+    whole = values.dtype.kind in "iu"
+    if nodata is None or (whole and not float(nodata).is_integer()):
+        return possible(values, limit)
+    found = np.asarray(values != (int(nodata) if whole else nodata))
+    return found if _most(values.dtype) <= limit else found & possible(values, limit)
 
 
-def known(values: np.ndarray, nodata: float | None) -> np.ndarray:
-    """Returns which values are finite and not nodata, whatever the other bands hold."""
+def possible(values: np.ndarray, limit: float) -> np.ndarray:
+    """Returns which values are no NaN, and at most `limit` in magnitude."""
+    if _most(values.dtype) <= limit:
+        return np.ones(values.shape, bool)
     if values.dtype.kind in "iu":
-        if nodata is None or not float(nodata).is_integer():
-            return np.ones(values.shape, bool)
-        return np.asarray(values != int(nodata))
-    finite = np.isfinite(values)
-    return finite if nodata is None else finite & (values != nodata)
+        return (values >= -limit) & (values <= limit)
+    return np.abs(values) <= min(limit, float(np.finfo(values.dtype).max))
+
+
+def count_absurd(modality: Modality, grids: Sequence[np.ndarray]) -> int:
+    """Returns how many values are numbers that no value of the modality's unit can be.
+
+    Its nodata is none of them.
+    """
+    found = 0
+    for grid in grids:
+        if _most(grid.dtype) > modality.limit:
+            values = grid[~possible(grid, modality.limit)]
+            values = values[np.isfinite(values)]
+            filled = 0 if modality.nodata is None else np.count_nonzero(values == modality.nodata)
+            found += values.size - int(filled)
+    return found
+
+
+def _most(dtype: np.dtype[Any]) -> float:
+    """Returns the largest magnitude of a dtype."""
+    if dtype.kind not in "iu":
+        return np.inf
+    limits = np.iinfo(dtype)
+    return max(limits.max, -limits.min)

@@ -18,7 +18,7 @@ KINDS: Final = {
     "metadata": "what a file says of its numbers is used",
     "override": "a file says something else of its numbers than the mapping, which is used",
     "unmeasured": "too few pixels are measured",
-    "nonfinite": "pixels are NaN or infinite",
+    "nonfinite": "pixels are NaN, infinite or beyond what their unit can hold",
     "empty": "a band was never filled",
     "constant": "a band has the same number everywhere",
     "unit": "the numbers look like another unit",

@@ -7,16 +7,19 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from itertools import accumulate
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 
-from seamo_fast.data.shards.array_files import decode_tiff, tiff_name
+from seamo_fast.data.shards.array_files import check_tiff, decode_tiff, tiff_name
 from seamo_fast.data.shards.manifest import Manifest, array_names
 from seamo_fast.data.shards.mapped_arrays import MappedArrays
-from seamo_fast.data.shards.records import Records, load_records
+from seamo_fast.data.shards.records import Records, check_size, load_records
 from seamo_fast.errors import DataError
+from seamo_fast.files import open_regular
 from seamo_fast.modalities import Modality
+
+_LOOKED_AT: Final = 8  # tiles
 
 
 class Sample(NamedTuple):
@@ -36,8 +39,9 @@ class Sample(NamedTuple):
 class ShardSet:
     """Random access to the samples of a shard set, from any thread.
 
-    Opening checks the manifest and the header and length of every `.npy` file; a record's checksum
-    is verified when it is first read.
+    Opening checks the manifest and the header and length of every `.npy` file, or the length of the
+    records and the header of a TIFF file of each array; a record's checksum is verified when it is
+    first read.
 
     Args:
         path: The folder that `python -m seamo_fast.pack` wrote.
@@ -51,15 +55,11 @@ class ShardSet:
         self.manifest = Manifest.load(self.path)
         self._ends = list(accumulate(entry.samples for entry in self.manifest.shards))
         self._arrays = {name: column for column, name in enumerate(self.manifest.arrays)}
-        self._verified = np.zeros((len(self), len(self._arrays), self.seasons), bool)
         self._records: dict[int, Records] = {}
         self._selected: dict[tuple[str, ...] | None, list[int]] = {}
         self._mapped = MappedArrays()
-        if self.manifest.encoding == "npy":
-            for shard, entry in enumerate(self.manifest.shards):
-                for name, spec in self.manifest.arrays.items():
-                    path = self.path / entry.name / f"{name}.npy"
-                    self._mapped.add(shard, name, path, spec, entry.samples)
+        self._compare()
+        self._verified = np.zeros((len(self), len(self._arrays), self.seasons), bool)
 
     def __len__(self) -> int:
         return self._ends[-1] if self._ends else 0
@@ -180,7 +180,8 @@ class ShardSet:
         """
         path = self._tiff(index, array, season)
         try:
-            data = path.read_bytes()
+            with open_regular(path) as opened:
+                data = opened.read()
         except OSError as error:
             raise DataError(
                 f"{path} cannot be read ({error.strerror}); {_remedy(path.parents[1])}"
@@ -199,6 +200,34 @@ class ShardSet:
             except DataError as error:
                 bad.append(str(error))
         return bad
+
+    def _compare(self) -> None:
+        """Compares the numbers of the manifest with the files, before memory follows from them."""
+        tiff = self.manifest.encoding == "tiff"
+        for shard, entry in enumerate(self.manifest.shards):
+            if tiff:
+                check_size(self.path, entry, self.seasons * len(self.modalities))
+                continue
+            for name, spec in self.manifest.arrays.items():
+                path = self.path / entry.name / f"{name}.npy"
+                self._mapped.add(shard, name, path, spec, entry.samples)
+        for name in self.manifest.arrays if tiff else ():
+            self._compare_tile(name)
+
+    def _compare_tile(self, array: str) -> None:
+        """Refuses the shape of an array if none of a few tiles has it in its header."""
+        step = max(len(self) // _LOOKED_AT, 1)
+        for index in range(0, len(self), step):
+            path = self._tiff(index, array, 0)
+            try:
+                with open_regular(path) as file:
+                    check_tiff(file, self.manifest.arrays[array])
+                return
+            except OSError as error:
+                reason = DataError(f"cannot be read ({error.strerror})")
+            except DataError as error:
+                reason = error
+        raise DataError(f"{path} {reason}; {_remedy(path.parents[1])}") from reason
 
     def _locate(self, index: int) -> tuple[int, int]:
         if not 0 <= index < len(self):

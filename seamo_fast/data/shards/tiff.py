@@ -13,6 +13,8 @@ from typing import Final, NamedTuple
 import numpy as np
 import tifffile
 
+from seamo_fast.files import check_regular, open_regular
+
 # What DALI's decoder reads to the bit; it refuses int16 and float16, and other codes go untested.
 DALI_DTYPES: Final = ("uint8", "uint16", "float32")
 _DALI_COMPRESSIONS: Final = (1, 5, 8, 32946)  # none, LZW, deflate and its older number
@@ -102,6 +104,19 @@ def _first(tags: dict[int, tuple[int, ...]], tag: int, default: int) -> int:
     return tags[tag][0] if tags.get(tag) else default
 
 
+def open_tiff(path: Path) -> tifffile.TiffFile:
+    """Opens a TIFF file whose pixels are its own.
+
+    What its text says of other files is not followed: that of OME and of microscopes can name any.
+
+    Raises:
+        OSError: It cannot be opened, or is no regular file.
+        tifffile.TiffFileError: It is no TIFF file.
+    """
+    check_regular(path)
+    return tifffile.TiffFile(path, _multifile=False, is_mmstack=False, is_ndtiff=False)
+
+
 def read_plain(path: Path, most: int) -> tuple[np.ndarray, dict[int, str]] | None:
     """Returns the image [H, W] of a TIFF file of one band, uncompressed, its strips in a row.
 
@@ -115,7 +130,7 @@ def read_plain(path: Path, most: int) -> tuple[np.ndarray, dict[int, str]] | Non
     Raises:
         OSError: The file cannot be read.
     """
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         if os.fstat(file.fileno()).st_size > most:
             return None
         data = file.read()

@@ -22,7 +22,7 @@ from seamo_fast.data.shards.manifest import (
 from seamo_fast.data.shards.remarks import Remark, unique
 from seamo_fast.data.shards.write_shard import ShardFolder, ShardReport
 from seamo_fast.errors import DataError
-from seamo_fast.files import writing
+from seamo_fast.files import brief, writing
 from seamo_fast.modalities import Modality
 
 
@@ -59,7 +59,13 @@ def write_manifest(
         if modality.mean is None:
             total = BandStatistics(len(modality.bands))
             for report in reports:
-                total.merge(BandStatistics.from_dict(report.statistics[modality.name]))
+                try:
+                    total.merge(BandStatistics.from_dict(report.statistics[modality.name]))
+                except (KeyError, TypeError, ValueError, OverflowError) as error:
+                    raise DataError(
+                        f"a report.json in {out} holds no statistics of {modality.name} "
+                        f"({brief(repr(error))}); delete its shard and run again"
+                    ) from error
             modality = total.apply(modality, release)
         measured.append(modality)
     manifest = Manifest(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import zlib
@@ -27,7 +26,16 @@ from seamo_fast.data.shards.manifest import (
 )
 from seamo_fast.data.shards.remarks import Remark
 from seamo_fast.errors import DataError
-from seamo_fast.files import sync, write_json, writing
+from seamo_fast.files import (
+    brief,
+    parse_json,
+    read_bounded,
+    read_json,
+    shown,
+    sync,
+    write_json,
+    writing,
+)
 from seamo_fast.modalities import Modality
 
 
@@ -43,6 +51,8 @@ class ShardReport:
         statistics: Of the modalities that came without: name -> `BandStatistics.to_dict`.
         radiometry: How the tiles of Sentinel-2 were judged (`seamo_fast.data.packing.offsets`):
             name -> `JudgedTiles.to_dict`.
+        files: What the files of each item were (`seamo_fast.data.packing.sources.fingerprint`);
+            empty in shards of earlier versions.
     """
 
     items: list[str] = field(default_factory=list)
@@ -51,6 +61,7 @@ class ShardReport:
     noted: list[Remark] = field(default_factory=list)
     statistics: dict[str, dict[str, Any]] = field(default_factory=dict)
     radiometry: dict[str, dict[str, Any]] = field(default_factory=dict)
+    files: list[str] = field(default_factory=list)
 
     @classmethod
     def load(cls, folder: Path) -> ShardReport:
@@ -60,26 +71,38 @@ class ShardReport:
             DataError: It is missing or damaged.
         """
         try:
-            report = cls(**json.loads((folder / "report.json").read_bytes()))
+            report = cls(**read_json(folder / "report.json"))
+            for name, value in vars(report).items():
+                kind = dict if name in _TABLES else list
+                if not isinstance(value, kind):
+                    raise TypeError(f"{name} is {shown(value)}; expected {kind.__name__}")
             report.skipped = [_remark(each) for each in report.skipped]
             report.noted = [_remark(each) for each in report.noted]
+            if report.files and len(report.files) != len(report.items):
+                raise ValueError(f"{len(report.files)} files for {len(report.items)} items")
         except (OSError, ValueError, TypeError) as error:
             raise DataError(
-                f"{folder} exists but was not written by this program ({error}); "
+                f"{folder} exists but was not written by this program ({brief(error)}); "
                 "delete it or choose another folder"
             ) from error
         return report
 
-    def to_dict(self) -> dict[str, Any]:
-        """Returns what report.json holds; without `radiometry` where nothing was judged."""
+    def save(self, folder: Path, needed: int = 0) -> None:
+        """Writes `folder/report.json`, without `radiometry` and `files` where they are empty.
+
+        Raises:
+            DataError: The disk is full (`needed` bytes are needed for the shard).
+        """
         remarks = {name: [each._asdict() for each in getattr(self, name)] for name in _REMARKS}
         fields = {**asdict(self), **remarks}
-        if not self.radiometry:
-            del fields["radiometry"]
-        return fields
+        for name in ("radiometry", "files"):
+            if not fields[name]:
+                del fields[name]
+        write_json(folder / "report.json", fields, needed)
 
 
 _REMARKS: Final = ("skipped", "noted")
+_TABLES: Final = ("settings", "statistics", "radiometry")
 
 
 def _remark(found: Any) -> Remark:
@@ -210,7 +233,7 @@ class ShardFolder:
             for file in self._files.values():
                 file.close()
         records = write_json(self._partial / "records.json", self._records, self._needed)
-        write_json(self._partial / "report.json", report.to_dict(), self._needed)
+        report.save(self._partial, self._needed)
         with writing(self._target):
             self._partial.rename(self._target)
             sync(self._target.parent)
@@ -224,7 +247,7 @@ def finished_entry(folder: Path) -> ShardEntry:
         DataError: Its records.json is missing or damaged.
     """
     try:
-        data = (folder / "records.json").read_bytes()
-        return ShardEntry(folder.name, len(json.loads(data)), zlib.crc32(data))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{folder} is damaged ({error}); delete it and run again") from error
+        data = read_bounded(folder / "records.json")
+        return ShardEntry(folder.name, len(parse_json(data)), zlib.crc32(data))
+    except (OSError, TypeError, ValueError) as error:
+        raise DataError(f"{folder} is damaged ({brief(error)}); delete it and run again") from error

@@ -21,6 +21,7 @@ import numpy as np
 
 from seamo_fast.data.packing.sources.formats.names import list_files, lower_ending
 from seamo_fast.errors import DataError
+from seamo_fast.files import open_regular
 from seamo_fast.modalities import S1GRD, S2L1C
 from seamo_fast.tasks.datasets.reading.base import (
     IGNORE,
@@ -136,7 +137,7 @@ def _read_days(path: Path | None) -> dict[str, dict[str, date]]:
     if path is None:
         return {}
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             features = json.loads(file.read(_MAX_JSON))["features"]
         return {
             each["properties"]["location"]: {

@@ -17,6 +17,7 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 
+from seamo_fast.data.packing.sources.formats.hdf5 import open_hdf5, own_variable
 from seamo_fast.data.packing.sources.formats.names import on_disk
 from seamo_fast.errors import DataError
 from seamo_fast.modalities import S2L2A, Band, Modality
@@ -130,9 +131,11 @@ class So2Sat(LabelledDataset[Row]):
         counts = []
         for name, shape in {**expected, "label": (len(CLASSES),)}.items():
             try:
-                found = file.get(name)
+                found = own_variable(file, path, name)
                 size, kind = tuple(found.shape), found.dtype.kind
                 chunk = np.prod(found.chunks or (0,), dtype=np.float64) * found.dtype.itemsize
+            except DataError:
+                raise
             except Exception as error:  # damaged files raise whatever HDF5 meets
                 raise DataError(f"{path} has no readable {name!r}: {error}") from error
             if size[1:] != shape or kind not in "fiu" or chunk > _MAX_CHUNK:
@@ -147,17 +150,13 @@ class So2Sat(LabelledDataset[Row]):
 
     def _open(self, path: Path) -> Any:
         """Returns the open file; each process opens its own."""
-        try:
-            import h5py
-        except ImportError:
-            raise DataError(
-                f"reading {path.name} needs h5py; install it with `pip install 'seamo_fast[geo]'`"
-            ) from None
         with self._lock:
             key = (os.getpid(), path)
             if key not in self._files:
                 try:
-                    self._files[key] = h5py.File(path, "r")
+                    self._files[key] = open_hdf5(path)
+                except DataError:
+                    raise
                 except Exception as error:  # damaged files raise whatever HDF5 meets
                     raise DataError(f"{path} cannot be read: {error}") from error
             return self._files[key]

@@ -36,21 +36,36 @@ def process_group(device: str) -> Iterator[None]:
         device: The setting `run.device`.
 
     Raises:
-        ConfigError: The device does not exist here, or names one GPU for all ranks.
+        ConfigError: The device does not exist here, or names one GPU for all ranks; or the
+            environment is not one that `torchrun` makes.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    if os.environ.get("WORLD_SIZE", "1") == "1":
         yield
         return
     chosen = precision.choose_device(device)
     if chosen.type == "cuda":
         torch.cuda.set_device(chosen)
     backend = "cpu:gloo,cuda:nccl" if chosen.type == "cuda" else "gloo"
-    store, number, size = next(rendezvous("env://"))
+    store, number, size = _meet()
     store = _fresh(store, number, size)
     dist.init_process_group(backend, store=store, rank=number, world_size=size)
     yield
     # not after an error: NCCL would wait for ranks that are gone
     dist.destroy_process_group()
+
+
+def _meet() -> tuple[Store, int, int]:
+    """Returns the store of all ranks, the number of this one, and how many there are."""
+    try:
+        number, size = (int(os.environ.get(name, "")) for name in ("RANK", "WORLD_SIZE"))
+        if not 0 <= number < size:
+            raise ValueError(f"RANK {number} of WORLD_SIZE {size}")
+        return next(rendezvous("env://"))
+    except ValueError as error:
+        raise ConfigError(
+            f"the environment does not describe ranks ({error}); start them with torchrun, or "
+            "unset WORLD_SIZE"
+        ) from error
 
 
 def _fresh(store: Store, number: int, size: int) -> Store:

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from seamo_fast._version import __version__
@@ -31,6 +31,7 @@ from seamo_fast.checkpoint_files import (
     MODEL,
     OPTIMIZER,
     RECORD,
+    read_tensors,
     record_digest,
     sha256,
     step_folders,
@@ -174,10 +175,13 @@ def load(path: Path) -> Checkpoint:
         path: A folder `step_...`.
 
     Raises:
-        CheckpointError: A file is missing, truncated or altered; the message names it.
+        CheckpointError: A file is missing, truncated or altered, or holds what no run writes; the
+            message names it.
     """
     record = verify(path)
-    return Checkpoint(record["step"], load_file(path / MODEL), load_file(path / OPTIMIZER), record)
+    model, _ = read_tensors(path / MODEL)
+    optimizer, _ = read_tensors(path / OPTIMIZER)
+    return Checkpoint(record["step"], model, optimizer, record)
 
 
 def set_aside_after(folder: Path, step: int) -> None:

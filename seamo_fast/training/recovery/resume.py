@@ -10,9 +10,10 @@ from typing import Any, Final
 
 import torch
 
-from seamo_fast.checkpoint_files import step_folders
+from seamo_fast.checkpoint_files import step_folders, wrong_entry
 from seamo_fast.data.shards.shard_set import ShardSet
-from seamo_fast.errors import ConfigError
+from seamo_fast.errors import CheckpointError, ConfigError
+from seamo_fast.files import brief, shown
 from seamo_fast.model.seamo import SeaMo
 from seamo_fast.training import optimizer
 from seamo_fast.training.config import PretrainConfig, differences, to_dict
@@ -74,10 +75,26 @@ def _read(folder: Path, resume: str, identity: dict[str, Any]) -> Checkpoint | N
     if start is None:
         return None
     found = checkpoint.load(start)
+    _check_record(start, found.record)
     run_folder.check_same(start, found.record["identity"], identity)
     run_folder.make_room(folder, start, _LOG.warning)
     _LOG.info(f"resuming at step {found.step}, from {start}")
     return found
+
+
+def _check_record(start: Path, record: dict[str, Any]) -> None:
+    """Raises CheckpointError unless a checkpoint says all that a run resumes with."""
+    wrong = wrong_entry(record, {"identity": dict, "precision": str, "skipped_steps": int})
+    bad = record.get("bad_records", [])  # older ones do not have it
+    if wrong is None and record["precision"] not in ("bf16", "fp32"):
+        wrong = f"has precision {shown(record['precision'])}"
+    if wrong is None and not (isinstance(bad, list) and all(isinstance(b, str) for b in bad)):
+        wrong = f"has bad_records {shown(bad)}"
+    if wrong is not None:
+        raise CheckpointError(
+            f"checkpoint {start} is refused: its record {wrong}; take another one, or start over "
+            "with --run.resume none"
+        )
 
 
 def restore(found: Checkpoint, folder: Path, model: SeaMo, built: torch.optim.AdamW) -> None:
@@ -90,9 +107,16 @@ def restore(found: Checkpoint, folder: Path, model: SeaMo, built: torch.optim.Ad
         built: Its optimiser.
 
     Raises:
-        CheckpointError: The optimiser's state does not fit the model.
+        CheckpointError: Parameters or the optimiser's state do not fit the model.
     """
     own = model.state_dict()
+    for name in sorted(own.keys() | found.model.keys()):
+        here, there = (each[name].shape if name in each else None for each in (own, found.model))
+        if here != there:
+            raise CheckpointError(
+                f"the checkpoint of step {found.step} has {brief(name)} of shape {there}, but this "
+                f"run's model {here}"
+            )
     model.load_state_dict({n: sharding.spread(t, own[n]) for n, t in found.model.items()})
     optimizer.set_state(model, built, found.optimizer)
     with ranks.raise_on_all():

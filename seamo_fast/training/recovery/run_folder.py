@@ -2,54 +2,28 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Final
 
-from seamo_fast import checkpoint_files
+from seamo_fast import checkpoint_files, files
 from seamo_fast.errors import CheckpointError, ConfigError
+from seamo_fast.files import brief
 from seamo_fast.training.config import differences
 
 CHECKPOINTS: Final = "checkpoints"
 METRICS: Final = "metrics.jsonl"
 WANDB: Final = "wandb"
-_LOCK: Final = ".lock"
 _SHOWN: Final = 4
 _CONTENTS: Final = (
     CHECKPOINTS, METRICS, WANDB, "config.yaml", "tensorboard", "loss.png", "reconstructions"
 )  # fmt: skip
 
 
-@contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Makes the folder and keeps other processes out of it.
-
-    The operating system drops the lock with the process, so a killed run leaves none behind.
-
-    Raises:
-        ConfigError: Another process writes this run folder, or it cannot be made.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        file = (folder / _LOCK).open("a+", encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(f"run.folder {folder} cannot be written: {error.strerror}") from error
-    with file:
-        try:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except (BlockingIOError, PermissionError):
-            file.seek(0)
-            raise ConfigError(
-                f"run.folder {folder} is in use by process {file.read().strip()}; "
-                "wait for it, or choose another --run.folder"
-            ) from None
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
-        yield
+def locked(folder: Path) -> AbstractContextManager[None]:
+    """Makes the run folder and keeps other processes out of it; see `files.locked`."""
+    return files.locked(folder, "run.folder", "--run.folder")
 
 
 def find_start(folder: Path, resume: str, warn: Callable[[str], None]) -> Path | None:
@@ -69,15 +43,20 @@ def find_start(folder: Path, resume: str, warn: Callable[[str], None]) -> Path |
     if resume == "auto":
         return checkpoint_files.newest_good(folder / CHECKPOINTS, warn)
     source = Path(resume)
-    if (source / checkpoint_files.RECORD).is_file():
-        start: Path | None = source
-    else:
-        start = checkpoint_files.newest_good(source / CHECKPOINTS, warn)
+    with checkpoint_files.reading(source):
+        start = _newest(source, warn)
     if start is None:
         raise CheckpointError(
             f"--run.resume {resume} is neither auto, none, a checkpoint nor a run"
         )
     return start
+
+
+def _newest(source: Path, warn: Callable[[str], None]) -> Path | None:
+    """Returns a checkpoint folder itself, or the newest good checkpoint of a run folder."""
+    if (source / checkpoint_files.RECORD).is_file():
+        return source
+    return checkpoint_files.newest_good(source / CHECKPOINTS, warn)
 
 
 def make_room(folder: Path, start: Path, warn: Callable[[str], None]) -> None:
@@ -93,19 +72,12 @@ def check_same(start: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> N
         shown = "; ".join(found[:_SHOWN])
         more = f"; and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
         raise ConfigError(
-            f"{start} belongs to a run of another configuration ({shown}{more}); give the "
+            f"{start} belongs to a run of another configuration ({brief(shown)}{more}); give the "
             "same settings, choose another --run.folder, or start over with --run.resume none"
         )
 
 
 def _move_aside(folder: Path, warn: Callable[[str], None]) -> None:
-    present = [folder / name for name in _CONTENTS if (folder / name).exists()]
-    if not present:
-        return
-    number = 1
-    while (target := folder / f"previous-{number}").exists():
-        number += 1
-    target.mkdir()
-    for path in present:
-        path.rename(target / path.name)
-    warn(f"the earlier run was moved to {target}")
+    target = files.move_aside(folder, _CONTENTS)
+    if target is not None:
+        warn(f"the earlier run was moved to {target}")

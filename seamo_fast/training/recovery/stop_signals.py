@@ -13,11 +13,11 @@ class StopRequest:
     """While open, the first SIGTERM or SIGINT only sets `signal`; a second one acts as usual.
 
     Attributes:
-        signal: Name of the signal that came, None so far.
+        signal: The signal that came, None so far.
     """
 
     def __init__(self) -> None:
-        self.signal: str | None = None
+        self.signal: signal.Signals | None = None
         self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> StopRequest:
@@ -25,11 +25,10 @@ class StopRequest:
             self._previous[number] = signal.signal(number, self._note)
         return self
 
-    def agree(self) -> str | None:
-        """Returns the name of a signal that came to any rank; all ranks ask at the same moment."""
-        number = 0 if self.signal is None else signal.Signals[self.signal].value
-        agreed = ranks.largest(number)
-        return signal.Signals(agreed).name if agreed else None
+    def agree(self) -> signal.Signals | None:
+        """Returns a signal that came to any rank; all ranks ask at the same moment."""
+        agreed = ranks.largest(int(self.signal or 0))
+        return signal.Signals(agreed) if agreed else None
 
     def __exit__(
         self,
@@ -40,7 +39,7 @@ class StopRequest:
         self._restore()
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        self.signal = signal.Signals(number).name
+        self.signal = signal.Signals(number)
         self._restore()
 
     def _restore(self) -> None:

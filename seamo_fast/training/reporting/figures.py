@@ -154,7 +154,9 @@ def draw_reconstructions(target: Path, rows: list[Row], title: str) -> None:
 def draw_losses(folder: Path, plan: Plan) -> None:
     """Draws loss.png from metrics.jsonl; a dashed line ends each stage but the last."""
     lines = read_metrics(folder / run_folder.METRICS)
-    names = dict.fromkeys(key for line in lines for key in line if key.startswith("loss/"))
+    names = dict.fromkeys(
+        key for line in lines for key, value in line.items() if _is_loss(key) and value is not None
+    )
     figure = new_figure((7, 4))
     axis = figure.subplots()
     for name in names:
@@ -173,6 +175,10 @@ def draw_losses(folder: Path, plan: Plan) -> None:
     axis.set_ylim(bottom=0)
     axis.legend()
     save_figure(figure, folder / "loss.png")
+
+
+def _is_loss(key: str) -> bool:
+    return key.startswith("loss/")
 
 
 def new_figure(size: tuple[float, float]) -> Any:

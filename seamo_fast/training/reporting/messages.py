@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from signal import Signals
+
 from seamo_fast.model.config import ModelConfig
 from seamo_fast.training.distributed import ranks
 from seamo_fast.training.recovery.run_state import RunState
@@ -40,16 +42,16 @@ def already_finished(state: RunState) -> str:
     )
 
 
-def conclusion(state: RunState, signal: str | None) -> str:
+def conclusion(state: RunState, stopped: Signals | None) -> str:
     """Returns how the run ended.
 
     Args:
         state: The run.
-        signal: Name of the signal that stopped it before its last step.
+        stopped: The signal that stopped it before its last step.
     """
-    if not state.finished:
+    if stopped is not None:
         return (
-            f"stopped by {signal} after step {state.step} of {state.plan.total}, "
+            f"stopped by {stopped.name} after step {state.step} of {state.plan.total}, "
             "which is saved; the same command resumes there"
         )
     return f"finished; look at {state.folder / 'loss.png'} and {state.folder / 'reconstructions'}"

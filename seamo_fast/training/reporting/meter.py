@@ -5,13 +5,15 @@ from __future__ import annotations
 import resource
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 import torch
 from torch import Tensor
+
+from seamo_fast.training.step import StepResult
 
 # for these this process waits; all else is timed on the device
 _HOST: Final = ("data", "checkpoint")
@@ -73,16 +75,17 @@ class Meter:
     """Collects an interval's numbers without making the device wait.
 
     Attributes:
+        modalities: Names, in the order of the M axis.
         flops: Model FLOPs of a sample's training step.
         rate: Measured FLOP/s of matrix products, what utilisation is counted against.
         device: Where the model runs.
     """
 
+    modalities: Sequence[str]
     flops: int
     rate: float
     device: torch.device
-    _losses: list[dict[str, Tensor]] = field(default_factory=list)
-    _norms: list[Tensor] = field(default_factory=list)
+    _steps: list[StepResult] = field(default_factory=list)
     _samples: int = 0
     _start: float = field(default_factory=time.perf_counter)
 
@@ -95,23 +98,24 @@ class Meter:
         watch = self._on_host if phase in _HOST else self._on_device
         return watch.time(phase)
 
-    def add(self, losses: dict[str, Tensor], norm: Tensor, samples: int) -> None:
-        """Notes one step: losses by name, gradient norm, number of samples."""
-        self._losses.append({name: loss.detach() for name, loss in losses.items()})
-        self._norms.append(norm.detach())
+    def add(self, step: StepResult, samples: int) -> None:
+        """Notes one step and its number of samples."""
+        self._steps.append(step)
         self._samples += samples
 
     def flush(self) -> dict[str, Any]:
         """Returns the interval's metrics and begins the next; waits for the device.
 
-        Losses and the norm are means over the steps whose gradient was finite. `data_wait` and
-        `time/...` are shares of the interval. `checkpoint_seconds` is what checkpoints held
-        training up since the interval before; it is no part of this one.
+        `loss/...` are means over the target patches of the steps whose gradient was finite, None
+        where they have none; `loss` is their sum. The norm is the mean over those steps.
+        `data_wait` and `time/...` are shares of the interval.
+        `checkpoint_seconds` is what checkpoints held training up since the interval before; it is
+        no part of this one.
         """
-        finite = torch.stack(self._norms).isfinite()
-        metrics = {name: self._mean([loss[name] for loss in self._losses], finite)
-                   for name in self._losses[0]}  # fmt: skip
-        metrics["grad_norm"] = self._mean(self._norms, finite)
+        losses, counts, norms = (torch.stack(each).cpu() for each in zip(*self._steps, strict=True))
+        finite = norms.isfinite()
+        metrics = self._losses(losses, counts, finite)
+        metrics["grad_norm"] = norms[finite].float().mean().item() if finite.any() else None
         on_device, on_host = self._on_device.totals(), self._on_host.totals()
         seconds = time.perf_counter() - self._start
         speed = self._samples / seconds
@@ -127,7 +131,7 @@ class Meter:
             checkpoint_seconds=on_host.get("checkpoint", 0.0),
             memory_gib=peak_memory(self.device) / 2**30,
         )
-        self._losses, self._norms, self._samples = [], [], 0
+        self._steps, self._samples = [], 0
         self.restart()
         return metrics
 
@@ -135,10 +139,17 @@ class Meter:
         """Begins the interval now, after a checkpoint or a figure that should not count."""
         self._start = time.perf_counter()
 
-    @staticmethod
-    def _mean(values: list[Tensor], finite: Tensor) -> float | None:
-        kept = torch.stack(values).float()[finite]
-        return kept.mean().item() if len(kept) else None
+    def _losses(self, losses: Tensor, counts: Tensor, finite: Tensor) -> dict[str, Any]:
+        """Returns the means of losses [steps, M] over patches [steps, M], in float64.
+
+        A product by a number of patches is exact there: one step's mean is its loss to the bit.
+        """
+        kept = counts[finite].sum(0)
+        means = (losses[finite].double() * counts[finite]).sum(0) / kept
+        total = means[kept > 0].float().sum().item() if kept.any() else None
+        rows = zip(self.modalities, means.tolist(), kept.tolist(), strict=True)
+        by_modality = {f"loss/{name}": mean if count else None for name, mean, count in rows}
+        return {"loss": total, **by_modality}
 
 
 def peak_memory(device: torch.device) -> int:

@@ -1,21 +1,22 @@
-"""Whether a run has something to predict in every modality."""
+"""Whether a run has something to predict, and in every modality."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Iterator
 from itertools import islice
 from typing import Final
 
 import torch
 
+from seamo_fast.data.loading.loader import TileLoader
 from seamo_fast.data.shards.shard_set import ShardSet
+from seamo_fast.errors import DataError
 from seamo_fast.modalities import Modality
 from seamo_fast.model.embedding import PatchEmbed
 from seamo_fast.tiles import TileBatch
-from seamo_fast.training.batches import draw_views, make_loader
+from seamo_fast.training.batches import draw_views
 from seamo_fast.training.config import PretrainConfig
-from seamo_fast.training.distributed import ranks
-from seamo_fast.training.schedule import Plan
+from seamo_fast.training.schedule import Plan, Stage
 from seamo_fast.views import Views
 
 _SAMPLES: Final = 8  # of a batch
@@ -25,34 +26,53 @@ _BATCHES: Final = 4
 def without_targets(config: PretrainConfig, shards: ShardSet, plan: Plan) -> list[str]:
     """Returns a line for each modality of which the first samples of no stage have a target.
 
-    Where a modality has targets, eight samples show it; else 32 of each stage are read.
+    Where a modality has targets, eight samples show it; else 32 of each stage are read, and where
+    no modality has any, all of them.
 
     Raises:
-        DataError: A record is damaged, and `data.on_bad` is "stop".
+        DataError: No modality has a target in any sample, or a record is damaged and
+            `data.on_bad` is "stop".
     """
-    data = replace(config.data, batch_size=_SAMPLES * ranks.world(), loader="torch", workers=0)
-    few = replace(config, data=data)
     modalities = {modality.name: modality for modality in shards.modalities}
     reasons: dict[str, str] = {}
     found: set[str] = set()
     for stage in plan.stages:
-        if found.issuperset(stage.modalities):
-            continue
-        for batch in islice(make_loader(few, shards, stage), _BATCHES):
+        for number, batch in enumerate(_epoch(config, shards, stage)):
+            if found.issuperset(stage.modalities) or (found and number >= _BATCHES):
+                break
             views = draw_views(config, batch, stage.number)
             for m, name in enumerate(batch.modalities):
                 if name not in found:
                     reason = _why_none(config, modalities[name], batch, views, m)
                     reasons[name] = reason or reasons.get(name, "")
                     found.update([] if reason else [name])
-            if found.issuperset(stage.modalities):
-                break
+    if not found:
+        why = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
+        raise DataError(
+            f"{shards.path} has nothing to predict in any sample ({why}); look at it with "
+            "`python -m seamo_fast.stats`, and at 'What is missing' in docs/data.md"
+        )
     return [
-        f"{name} has no target, so its loss will be 0: {reason} in the first "
-        f"{_SAMPLES * _BATCHES} samples; leave it out, or see 'What is missing' in docs/data.md"
+        f"{name} has no target, and so no loss: {reason} in the first {_SAMPLES * _BATCHES} "
+        "samples; leave it out, or see 'What is missing' in docs/data.md"
         for name, reason in reasons.items()
         if name not in found
     ]
+
+
+def _epoch(config: PretrainConfig, shards: ShardSet, stage: Stage) -> Iterator[TileBatch]:
+    """Yields each sample of a stage once, whatever rank this is."""
+    loader = TileLoader(
+        shards,
+        batch_size=_SAMPLES,
+        seed=config.run.seed,
+        modalities=stage.modalities,
+        seasons=stage.seasons,
+        fraction=stage.data_fraction,
+        on_bad=config.data.on_bad,
+        verify=config.data.verify,
+    )
+    return islice(loader, -(-loader.samples // _SAMPLES))
 
 
 def _why_none(

@@ -25,12 +25,22 @@ class MetricsFile:
     """metrics.jsonl: one line an interval, each step of the run at most once.
 
     Args:
-        path: The file; lines after `step` (of a run that was killed later) are dropped.
+        path: The file; lines after `step` (of a run that was killed later) are dropped, and so are
+            broken ones, with a warning.
         step: Steps that the run has done.
+
+    Raises:
+        DataError: The file is there and cannot be read.
     """
 
     def __init__(self, path: Path, step: int) -> None:
-        kept = [line for line in read_metrics(path) if line["step"] <= step]
+        lines, broken = _parse(path)
+        if broken:
+            LOG.warning(
+                f"{path}: {len(broken)} broken lines are removed, the first is line {broken[0]}; "
+                "a crash or a power failure leaves such lines"
+            )
+        kept = [line for line in lines if line["step"] <= step]
         write_text(path, "".join(json.dumps(line) + "\n" for line in kept))
         self._file = path.open("a", encoding="utf-8")
 
@@ -49,22 +59,46 @@ class MetricsFile:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """Returns the lines of a metrics.jsonl; a last line that was cut off is left out.
+    """Returns the lines of a metrics.jsonl; broken ones, as a power failure leaves, are left out.
 
     Raises:
-        DataError: Another line is damaged.
+        DataError: It cannot be read.
     """
-    if not path.exists():
-        return []
-    lines = path.read_text(encoding="utf-8").splitlines()
-    result = []
-    for number, line in enumerate(lines):
+    return _parse(path)[0]
+
+
+def _parse(path: Path) -> tuple[list[dict[str, Any]], list[int]]:
+    """Returns the good lines of a metrics.jsonl, and the numbers of the broken ones from 1."""
+    good, broken = [], []
+    try:
+        lines = path.read_bytes().split(b"\n") if path.exists() else []
+    except OSError as error:
+        raise DataError(
+            f"{path} cannot be read ({error.strerror}); move it away, or make it readable"
+        ) from error
+    for number, text in enumerate(lines, 1):
         try:
-            result.append(json.loads(line))
-        except ValueError as error:
-            if number < len(lines) - 1:
-                raise DataError(f"{path} line {number + 1} is not JSON; remove it") from error
-    return result
+            line = json.loads(text or b"{}")
+        except (ValueError, RecursionError):
+            line = None
+        if _is_metrics(line):
+            good.append(line)
+        elif text:
+            broken.append(number)
+    return good, broken
+
+
+def _is_metrics(line: Any) -> bool:
+    """Whether a line has what is read of it: a step, and numbers or nothing as losses."""
+    return (
+        isinstance(line, dict)
+        and type(line.get("step")) is int
+        and all(
+            value is None or type(value) in (int, float)
+            for key, value in line.items()
+            if key.startswith("loss")
+        )
+    )
 
 
 class Telemetry:
@@ -168,15 +202,11 @@ def _wandb_run(folder: Path, project: str, config: PretrainConfig) -> Any:
 
 def summary(metrics: Mapping[str, Any]) -> str:
     """Returns an interval's metrics as one line."""
-    losses = ", ".join(
-        f"{key.removeprefix('loss/')} {_number(value, '.4f')}"
-        for key, value in metrics.items()
-        if key.startswith("loss/")
-    )
+    norm = metrics["grad_norm"]
     parts = [
-        f"loss {_number(metrics['loss'], '.4f')} ({losses})",
+        "loss not finite" if norm is None else _losses(metrics),
         f"lr {metrics['lr']:.2e}",
-        f"grad {_number(metrics['grad_norm'], '.2f')}",
+        f"grad {'not finite' if norm is None else format(norm, '.2f')}",
         f"{metrics['samples_per_second']:.1f} samples/s",
         f"MFU {metrics['mfu']:.0%}",
         f"wait {metrics['data_wait']:.0%}",
@@ -190,5 +220,13 @@ def summary(metrics: Mapping[str, Any]) -> str:
     return "  ".join(parts)
 
 
-def _number(value: float | None, form: str) -> str:
-    return "not finite" if value is None else format(value, form)
+def _losses(metrics: Mapping[str, Any]) -> str:
+    """Returns the loss and its summands, without modalities that had no target."""
+    if metrics["loss"] is None:
+        return "no loss, as there was no target"
+    parts = [
+        f"{key.removeprefix('loss/')} {value:.4f}"
+        for key, value in metrics.items()
+        if key.startswith("loss/") and value is not None
+    ]
+    return f"loss {metrics['loss']:.4f} ({', '.join(parts)})"

@@ -120,3 +120,19 @@ def test_pictures_that_cannot_be_written(
 ) -> None:
     assert view.main([str(write_shards()), f"--out={tmp_path / 'v.xyz'}"]) == 2
     assert "out must end in one of .png, " in capsys.readouterr().err
+
+
+def test_pictures_without_a_name_do_not_overwrite_one_another(
+    write_shards: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_shards()
+    monkeypatch.chdir(tmp_path)
+    found = []
+    for number in range(3):
+        assert view.main([str(path), f"--numbers=[{number}]"]) == 0
+        found = sorted(each.name for each in tmp_path.glob("view*"))
+    assert found == ["view-2.png", "view-3.png", "view.png"]
+    assert len({(tmp_path / name).read_bytes() for name in found}) == 3
+    before = (tmp_path / "view.png").read_bytes()
+    assert view.main([str(path), "--numbers=[3]", "--out=view.png"]) == 0  # as it is asked for
+    assert (tmp_path / "view.png").read_bytes() != before

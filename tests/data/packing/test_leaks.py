@@ -107,6 +107,9 @@ class Plots:
     def items(self) -> list[str]:
         return list(self.names)
 
+    def files(self, item: str) -> list[Path]:
+        return []
+
     def estimate(self) -> int:
         return len(self.names)
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,7 @@ from seamo_fast.model.config import PRESETS
 from seamo_fast.model.inputs import shared_bands
 
 V11 = "s2l1c@ssl4eo-s12-v1.1"
+BOTH = {"unit": "dn", "gsd": 10, "bands": {"B2": 1}}
 
 
 @pytest.fixture
@@ -36,6 +39,64 @@ def described(tmp_path: Path) -> Callable[..., Modality]:
         return load_mapping(str(file)).modalities["opt"].modality("opt")
 
     return describe
+
+
+def edited(folder: Path, group: str, **settings: Any) -> str:
+    """Writes a mapping of GeoTIFFs with other settings, of itself or of its modality."""
+    files = r"(?P<place>\w+)/(?P<date>\d{8})\.tif"
+    opt = {"unit": "dn", "gsd": 10, "bands": {"A": 1, "B": 2}, "files": files}
+    whole = {"name": "here", "format": "geotiff", "seasons": 1, "modalities": {"opt": opt}}
+    (opt if group == "opt" else whole).update(settings)
+    (folder / "mapping.yaml").write_text(yaml.safe_dump(whole))
+    return str(folder / "mapping.yaml")
+
+
+IMPOSSIBLE: list[tuple[str, str, Any, str]] = [
+    ("", "name", 7, "name must be text, but got 7"),
+    ("", "name", "", "name must be text, but got ''"),
+    ("", "seasons", True, "seasons must be a whole number above 0, but got True"),
+    ("", "step", 10**30, "step must be at most 65536"),
+    ("", "sample", "{place:>999999999}", "must name groups only, such as {place}"),
+    ("", "place", "{place.__class__}", "must name groups only, such as {place}"),
+    ("", "place", "{place!r}", "must name groups only, such as {place}"),
+    ("", "place", ["a"], "place must be text"),
+    ("", "recognise", "a", "recognise must be a list of patterns, but got 'a'"),
+    ("", "recognise", [[1]], "recognise must be a list of patterns"),
+    ("opt", "nodata", 10**400, "int too large"),
+    ("opt", "gsd", "ten", "could not convert string to float: 'ten'"),
+    ("opt", "scale", [1], "float() argument must be a string or a real number"),
+    ("opt", "release", 7, "release must be a name, but got 7"),
+    ("opt", "files", [7], "files must be a pattern, or a list of patterns"),
+    ("opt", "files", "(", "files is no pattern"),
+    ("opt", "composite", "A", "composite must be a list of bands, but got 'A'"),
+]
+
+
+@pytest.mark.parametrize(("group", "setting", "value", "message"), IMPOSSIBLE)
+def test_settings_that_cannot_be_are_a_line(
+    group: str, setting: str, value: Any, message: str, tmp_path: Path
+) -> None:
+    name = edited(tmp_path, group, **{setting: value})
+    with pytest.raises(DataError, match=f"^mapping {re.escape(name)}: .*{re.escape(message)}"):
+        load_mapping(name)
+
+
+def test_a_mapping_that_is_no_text_or_no_tree_is_a_line(tmp_path: Path) -> None:
+    path = tmp_path / "m.yaml"
+    for text, message in (
+        (b"\xff\xfe\xff", "^mapping .*m.yaml: "),
+        (b"a: [1\nb: 2\n", "^mapping .*m.yaml: while parsing [^\n]*$"),
+        (b"name: a\nname: b", "^mapping .*m.yaml: the key 'name' comes again in line 2$"),
+    ):
+        path.write_bytes(text)
+        with pytest.raises(DataError, match=message):
+            load_mapping(str(path))
+
+
+def test_nodata_of_gdal_is_a_number(tmp_path: Path) -> None:
+    lowest = float(np.finfo(np.float32).min)
+    modality = load_mapping(edited(tmp_path, "opt", nodata=lowest)).modalities["opt"]
+    assert modality.modality("opt").nodata == lowest
 
 
 # of the settings that a shard's report.json holds, before mappings could name a modality
@@ -136,6 +197,20 @@ def test_statistics_of_other_numbers_are_not_taken(
         ({"like": "s2l1c@x"}, "'s2l1c' has no release 'x'; known are ssl4eo-s12-v1.0, ssl4eo"),
         ({"like": "s2l2a", "bands": {"B10": "a"}}, "'s2l2a' has no band 'B10'; its bands are B1"),
         ({"like": "s2l2a", "bands": ["B8"]}, "'opt': bands must be `band: variable` pairs"),
+        (BOTH | {"bands": {"B2": 1, "B3": 2, "B4": 1}}, "bands B2 and B4 are both 1; give each"),
+        (BOTH | {"bands": {"B2": "b", "B3": "b"}}, "bands B2 and B3 are both b; give each band"),
+        ({"like": "s2l2a", "bands": {"B2": "b", "B3": "b"}}, "bands B2 and B3 are both b"),
+        (BOTH | {"scale": 0}, "'opt' has scale 0; expected stored steps per unit"),
+        (BOTH | {"scale": math.inf}, "'opt': scale must be finite numbers, but got inf"),
+        (BOTH | {"offset": math.nan}, "'opt': offset must be finite numbers, but got nan"),
+        (
+            BOTH | {"mean": [math.nan], "std": [1]},
+            "'opt': mean must be finite numbers, but got nan",
+        ),
+        (BOTH | {"mean": [0], "std": [0]}, "'opt' has a standard deviation of 0 or less"),
+        (BOTH | {"mean": [0], "std": [math.nan]}, "'opt': std must be finite numbers, but got nan"),
+        (BOTH | {"gsd": 0}, "'opt': gsd must be above 0 metres, but got 0"),
+        (BOTH | {"wavelengths": {"B2": -5}}, "wavelength of band 'B2' must be a number above 0"),
         ({"like": "s2l2a", "mean": None}, "'opt': give both mean and std, or none of them"),
         ({"like": "s2l2a", "mean": [1, 2]}, "has 1 bands but 2 values of mean"),
         ({"like": "s2l2a", "wavelengths": {"B4": 5}}, "'opt': wavelengths names no bands B4"),

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import yaml
 
+from seamo_fast import stats, view
 from seamo_fast.data import ShardSet
 from seamo_fast.data.packing import sources
 from seamo_fast.data.packing.disk_space import Room
@@ -52,6 +53,9 @@ class Made:
     bad: tuple[int, ...] = ()
     broken: tuple[int, ...] = ()
     read_items: list[str] = field(default_factory=list)
+
+    def files(self, item: str) -> list[Path]:
+        return []
 
     def estimate(self) -> int:
         return self.count
@@ -129,6 +133,7 @@ def test_a_mapping_of_the_package_is_a_layout(
 
     class Series:
         layout = "series"
+        arrays: ClassVar[dict[str, ArraySpec]] = {}
 
         def __init__(self, *arguments: Any) -> None:
             given.append(arguments)
@@ -321,6 +326,19 @@ def test_user_errors_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[
 def test_unknown_option_exits_with_2(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["a", "b", "--workrs", "1"]) == 2
     assert "'workrs'; the nearest known is 'workers'" in capsys.readouterr().err
+
+
+def test_a_sample_that_no_memory_holds_is_named(
+    series: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(DataError, match=r"a sample of .*series takes 180\.0 GB, too much for"):
+        open_source(series, mapping=str(tmp_path / "mapping.yaml"), seasons=10**10)
+    for command_of in (main, stats.main, view.main):
+        given = command(series, tmp_path / "out", "--seasons", "10000000000")
+        if command_of is not main:
+            given.remove(str(tmp_path / "out"))
+        assert command_of(given) == 2
+        assert capsys.readouterr().err.count("\n") == 1
 
 
 @pytest.mark.parametrize("inside", [".", "out", "one/two"])

@@ -44,7 +44,7 @@ def test_kinds_are_in_the_report_and_in_the_manifest(tmp_path: Path) -> None:
     manifest = pack_splits(Noted(bad=(1,), broken=(3,)), Plan(tmp_path))[""]
     assert manifest.noted == (NOTE,)
     report = json.loads((tmp_path / "shard-00000" / "report.json").read_text())
-    assert set(report) == {"items", "settings", "skipped", "noted", "statistics"}
+    assert set(report) == {"items", "settings", "skipped", "noted", "statistics", "files"}
     assert report["noted"] == [NOTE._asdict()]
     assert [each["kind"] for each in report["skipped"]] == ["unreadable", "unusable", "unreadable"]
     assert {each.kind for each in (*manifest.skipped, *manifest.noted)} <= set(KINDS)

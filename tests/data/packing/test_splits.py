@@ -41,6 +41,9 @@ class Places:
     def items(self) -> list[str]:
         return [str(number) for number in range(self.count)]
 
+    def files(self, item: str) -> list[Path]:
+        return []
+
     def estimate(self) -> int:
         return 3 * self.count
 

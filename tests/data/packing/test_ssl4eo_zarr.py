@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import io
+import json
 import shutil
+import tarfile
+import zipfile
 from datetime import date
 from pathlib import Path
 
@@ -44,6 +48,22 @@ def tar_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("s2l2a", "s1grd"):
         write_tar(root, name, "train", 1, PLACES)
     return root
+
+
+def test_a_location_of_absurd_size_takes_no_memory(tmp_path: Path) -> None:
+    """A .zarray of a kilobyte, no chunk: 16 GB of nothing, time by time."""
+    (tmp_path / "S2L2A").mkdir()
+    held = io.BytesIO()
+    with zipfile.ZipFile(held, "w") as file:
+        meta = {"shape": [64, 12, 3200, 3200], "chunks": [1, 12, 3200, 3200], "dtype": "<i2"}
+        rest = {"fill_value": 0, "compressor": None, "order": "C", "zarr_format": 2}
+        file.writestr("bands/.zarray", json.dumps({**meta, **rest}))
+    with tarfile.open(tmp_path / "S2L2A" / "a.tar", "w") as tar:
+        member = tarfile.TarInfo("p.zarr.zip")
+        member.size = len(held.getvalue())
+        tar.addfile(member, io.BytesIO(held.getvalue()))
+    with pytest.raises(DataError, match=r"bands have the absurd shape \[64, 12, 3200, 3200\]"):
+        open_source(tmp_path)
 
 
 def test_zarr_equals_xarray(zarr_root: Path, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from seamo_fast.data import ShardSet, ShardWriter
 from seamo_fast.data.shards import mapped_arrays
 from seamo_fast.errors import DataError
 from seamo_fast.modalities import MISSING_DATE, get_modality
+from tests.conftest import Shut
 
 Made = Callable[[int], tuple[Any, Any, Any]]
 
@@ -287,3 +288,18 @@ class TestUnits:
         edit_manifest(shards.path, lambda m: m["arrays"]["s1grd_10m"].update(dtype="O"))
         with pytest.raises(DataError, match=r"array s1grd_10m has dtype O; expected one of uint8"):
             ShardSet(shards.path)
+
+
+@pytest.mark.parametrize("name", ["", "manifest.json", "shard-00000", "shard-00000/*.npy"])
+def test_what_belongs_to_another_user_is_named(
+    write_shards: Callable[..., Path], shut: Shut, name: str
+) -> None:
+    folder = write_shards()
+    closed = next(folder.glob(name)) if name else folder
+
+    def read() -> None:
+        ShardSet(folder).read(0)
+
+    message = rf"{closed}.* cannot be read .*Permission denied"
+    with shut(closed), pytest.raises(DataError, match=message):
+        read()

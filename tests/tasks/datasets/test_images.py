@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 import zlib
 from pathlib import Path
@@ -12,7 +13,9 @@ import pytest
 import tifffile
 
 from seamo_fast.errors import DataError
+from seamo_fast.tasks.datasets.reading.duplicates import first_of_same
 from seamo_fast.tasks.datasets.reading.images import read_georeference, read_image, read_mask
+from seamo_fast.tasks.datasets.reading.lists import read_lines
 from tests.tasks.datasets.layouts import values, write_tif
 
 Image = pytest.importorskip("PIL.Image")
@@ -117,3 +120,37 @@ def test_georeferences_equal_rasterio(tmp_path: Path) -> None:
         read_georeference(path)
     write_tif(path, np.zeros((4, 5), np.uint8))
     assert read_georeference(path) is None
+
+
+@pytest.mark.parametrize(("suffix", "size"), [(".png", (9000, 4000)), (".jpg", (9000, 4000))])
+def test_headers_that_claim_more_than_a_file_can_hold(
+    suffix: str, size: tuple[int, int], tmp_path: Path
+) -> None:
+    """JPEG decoders fill what is not there with grey, and say nothing."""
+    path = tmp_path / f"a{suffix}"
+    Image.fromarray(values(1, (16, 16, 3), "uint8")).save(path)
+    claim(path, *size)
+    with pytest.raises(DataError, match=f"a{suffix} was cut short: its header claims more pixels"):
+        read_image(path)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg"])
+def test_images_of_one_colour_are_no_claim(suffix: str, tmp_path: Path) -> None:
+    path = tmp_path / f"a{suffix}"
+    image = Image.fromarray(np.full((4000, 4000, 3), 7, "uint8"))
+    image.save(path, **({"progressive": True, "quality": 1} if suffix == ".jpg" else {}))
+    assert read_image(path).shape == (3, 4000, 4000)
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif"])
+def test_a_pipe_is_no_image(suffix: str, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / f"a{suffix}")
+    with pytest.raises(DataError, match="it is a named pipe; expected a regular file"):
+        read_image(tmp_path / f"a{suffix}")
+    os.mkfifo(tmp_path / "b.tif")
+    with pytest.raises(DataError, match="it is a named pipe; expected a regular file"):
+        read_georeference(tmp_path / "b.tif")
+    with pytest.raises(DataError, match="it is a named pipe; expected a regular file"):
+        read_lines(tmp_path / "b.tif")
+    assert first_of_same([tmp_path / "b.tif"] * 2, read_image) == {}

@@ -19,12 +19,14 @@ import torch
 
 from seamo_fast import checkpoint_files
 from seamo_fast.errors import ConfigError, DataError
+from seamo_fast.modalities import Modality
 from seamo_fast.training import batches, loop, model_setup
 from seamo_fast.training.config import PretrainConfig, StageLength, to_yaml
 from seamo_fast.training.distributed import ranks, sharding
 from seamo_fast.training.recovery import checkpoint
 from seamo_fast.training.recovery.run_state import RunState
 from seamo_fast.training.reporting.telemetry import read_metrics
+from tests.training.conftest import write_shards
 from tests.training.distributed.worker import before_step, run_ranks, terminate
 
 Settings = Callable[..., PretrainConfig]
@@ -80,6 +82,32 @@ def test_two_ranks_give_the_losses_of_one(uneven: Settings, way: str) -> None:
     assert run_ranks(two, 2) == [None, None]
     check_same_losses(two, one)
     assert lines(two)[-1]["samples_per_second"] > 0
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_a_modality_that_one_rank_lacks_counts_where_it_is(
+    settings: Settings, tmp_path: Path, strategy: str
+) -> None:
+    shards = write_shards(tmp_path / "shards", radar_of={5})
+    found = {}
+    for every, world in ((1, 1), (1, 2), (6, 2)):
+        config = settings(
+            data__path=str(shards),
+            optim__blr=1e-9,
+            distributed__strategy=strategy,
+            run__folder=str(tmp_path / f"{every}-{world}"),
+            run__log_every=every,
+            run__checkpoint_every=6,
+            run__steps_per_stage=6,
+            schedule__kind="direct",
+        )
+        assert run_ranks(config, world) == [None] * world
+        found[every, world] = [line["loss/radar"] for line in lines(config)]
+    seen = [loss is not None for loss in found[1, 1]]
+    assert 1 <= sum(seen) < 6 == len(seen)
+    assert [loss is not None for loss in found[1, 2]] == seen
+    once = [loss for loss in found[1, 1] if loss is not None]
+    assert found[6, 2] == pytest.approx([sum(once) / len(once)], rel=1e-5)
 
 
 @pytest.mark.slow
@@ -255,6 +283,7 @@ def act_spoil(patch: pytest.MonkeyPatch, here: int) -> None:
         return original(config, batch, stage)
 
     patch.setattr(batches, "draw_views", draw)
+    patch.setattr(Modality, "limit", 3e38)  # else such values were not measured
 
 
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
@@ -390,3 +419,30 @@ def test_one_process_has_no_process_group(uneven: Settings) -> None:
         assert sharding.replicate(model, None) is model  # type: ignore[arg-type]
     assert (ranks.world(), ranks.rank(), ranks.is_main()) == (1, 0, True)
     assert json.dumps(ranks.totals({"a": 1.5, "b": None})) == '{"a": 1.5, "b": null}'
+
+
+HERE = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29511"}
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {"WORLD_SIZE": "two"},
+        {"WORLD_SIZE": "0"},
+        {"WORLD_SIZE": "-1"},
+        {"WORLD_SIZE": ""},
+        {"WORLD_SIZE": "2"},
+        {"WORLD_SIZE": "2", "RANK": "one", **HERE},
+        {"WORLD_SIZE": "2", "RANK": "2", **HERE},
+        {"WORLD_SIZE": "2", "RANK": "0"},
+        {"WORLD_SIZE": "2", "RANK": "0", **HERE, "MASTER_PORT": "99999999"},
+    ],
+)
+def test_ranks_that_nothing_started_are_refused(
+    monkeypatch: pytest.MonkeyPatch, environment: dict[str, str]
+) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    message = r"^the environment does not describe ranks \(.*\); start them with torchrun"
+    with pytest.raises(ConfigError, match=message), ranks.process_group("cpu"):
+        pass

@@ -16,8 +16,9 @@ from seamo_fast import checkpoint_files
 from seamo_fast.errors import CheckpointError
 from seamo_fast.modalities import Modality, get_modality
 from seamo_fast.model.config import ModelConfig
-from seamo_fast.model.weights import model_metadata
-from seamo_fast.training.recovery import checkpoint
+from seamo_fast.model.weights import model_metadata, read_weights
+from seamo_fast.training.recovery import checkpoint, run_folder
+from tests.conftest import Shut
 
 RECORD = {"stage": "first", "precision": "fp32"}
 
@@ -220,3 +221,111 @@ def test_a_process_killed_while_removing_leaves_no_half_checkpoint(
     assert [p.name for p in checkpoint_files.step_folders(tmp_path)] == ["step_00000002"]
     checkpoint.set_aside_after(tmp_path, 2)
     assert [p.name for p in tmp_path.iterdir()] == ["step_00000002"]
+
+
+READERS: dict[str, Callable[[Path], object]] = {
+    "weights of a run": read_weights,
+    "weights of a checkpoint": lambda run: read_weights(run / "checkpoints" / "step_00000001"),
+    "a checkpoint": lambda run: checkpoint.load(run / "checkpoints" / "step_00000001"),
+    "resume": lambda run: run_folder.find_start(run, "auto", lambda _: None),
+    "resume from a run": lambda run: run_folder.find_start(run, str(run), lambda _: None),
+}
+
+
+@pytest.mark.parametrize("reader", READERS)
+@pytest.mark.parametrize(
+    "name", ["", "/step_00000001", *(f"/step_00000001/{file}" for file in ("model.safetensors",
+             "optimizer.safetensors", "checkpoint.json"))]
+)  # fmt: skip
+def test_what_belongs_to_another_user_is_named(
+    tmp_path: Path, shut: Shut, reader: str, name: str
+) -> None:
+    save(tmp_path / "checkpoints", 1)
+    closed = Path(f"{tmp_path}/checkpoints{name}")
+    message = rf"{closed}.* cannot be read: Permission denied; make it and its folders readable"
+    with shut(closed), pytest.raises(CheckpointError, match=message):
+        READERS[reader](tmp_path)
+
+
+def sign(path: Path, edit: Callable[[dict[str, Any]], object]) -> None:
+    """Edits a record and signs it anew: its digest has no secret."""
+    record = json.loads((path / "checkpoint.json").read_text())
+    del record["sha256"]
+    edit(record)
+    record["sha256"] = checkpoint_files.record_digest(record)
+    (path / "checkpoint.json").write_text(json.dumps(record))
+
+
+MODEL_FILE, OPTIMIZER_FILE = "model.safetensors", "optimizer.safetensors"
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (lambda r: r.pop("format"), "its format is None, this version reads 1"),
+        (lambda r: r.update(format=True), "checkpoint.json has format True"),
+        (
+            lambda r: r.pop("step"),
+            "checkpoint.json does not say step: this version did not write it",
+        ),
+        (lambda r: r.update(step="7"), "checkpoint.json has step '7'"),
+        (lambda r: r.update(step=True), "checkpoint.json has step True"),
+        (lambda r: r.update(step=-7), "checkpoint.json has step -7"),
+        (lambda r: r.update(step=8), "checkpoint.json is that of step 8"),
+        (lambda r: r.pop("files"), "checkpoint.json does not say files"),
+        (lambda r: r.update(files=[]), r"checkpoint.json has files \[\]"),
+        (lambda r: r.update(files={}), "checkpoint.json does not say model.safetensors"),
+        (lambda r: r["files"].pop(MODEL_FILE), "does not say model.safetensors"),
+        (lambda r: r["files"].pop(OPTIMIZER_FILE), "does not say optimizer.safetensors"),
+        (lambda r: r["files"].update({MODEL_FILE: 5}), "has model.safetensors 5"),
+        (lambda r: r["files"][MODEL_FILE].pop("sha256"), "does not say sha256"),
+        (lambda r: r["files"][MODEL_FILE].update(size=None), "has size None"),
+    ],
+)
+def test_a_record_says_what_is_verified(
+    tmp_path: Path, edit: Callable[[dict[str, Any]], object], message: str
+) -> None:
+    older, path = save(tmp_path, 5), save(tmp_path, 7)
+    sign(path, edit)
+    with pytest.raises(CheckpointError, match=f"{path} is refused: .*{message}"):
+        checkpoint.load(path)
+    assert checkpoint_files.newest_good(tmp_path, lambda _: None) == older
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["[" * 100_000, "5", "{}", '{"a": 1, "a": 1, "sha256": ""}', '{"a": NaN, "sha256": ""}', ""],
+)
+def test_a_record_that_is_no_record(tmp_path: Path, text: str) -> None:
+    path = save(tmp_path, 7)
+    (path / "checkpoint.json").write_text(text)
+    with pytest.raises(CheckpointError, match=r"is refused: checkpoint.json is damaged"):
+        checkpoint.load(path)
+
+
+@pytest.mark.timeout(10)
+@pytest.mark.parametrize("name", ["checkpoint.json", MODEL_FILE, OPTIMIZER_FILE])
+def test_a_named_pipe_is_no_part_of_a_checkpoint(tmp_path: Path, name: str) -> None:
+    path = save(tmp_path, 7)
+    (path / name).unlink()
+    os.mkfifo(path / name)
+    with pytest.raises(CheckpointError, match=rf"is refused: {name} is (damaged|missing)"):
+        checkpoint.load(path)
+
+
+@pytest.mark.parametrize("file", [MODEL_FILE, OPTIMIZER_FILE])
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (torch.tensor([1.0, torch.nan]), "x holds NaN or infinite values; take an earlier"),
+        (torch.tensor([1, 2]), "x has dtype I64; expected F32, F16, BF16"),
+    ],
+)
+def test_what_no_run_writes_is_refused_by_name(
+    tmp_path: Path, file: str, value: torch.Tensor, message: str
+) -> None:
+    tensors: list[dict[str, torch.Tensor]] = [{"x": torch.ones(2)}, {"x": torch.ones(2)}]
+    tensors[file == OPTIMIZER_FILE]["x"] = value
+    path = checkpoint.save(tmp_path, 7, *tensors, RECORD, {}, 9)
+    with pytest.raises(CheckpointError, match=rf"{file}: {message}"):
+        checkpoint.load(path)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
+from seamo_fast.randomness import generator
 from seamo_fast.training.reporting import meter
 from seamo_fast.training.reporting.meter import Meter, Stopwatch
+from seamo_fast.training.step import StepResult
 
 
 @pytest.fixture
@@ -19,8 +23,12 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return now
 
 
-def new_meter(clock: list[float], flops: int = 500, rate: float = 10_000.0) -> Meter:
-    return Meter(flops, rate, torch.device("cpu"), _start=clock[0])
+def new_meter(clock: list[float], *modalities: str) -> Meter:
+    return Meter(modalities or ("a",), 500, 10_000.0, torch.device("cpu"), _start=clock[0])
+
+
+def step(losses: list[float], counts: list[int], norm: float = 1.0) -> StepResult:
+    return StepResult(torch.tensor(losses), torch.tensor(counts), torch.tensor(norm))
 
 
 def spend(measured: Meter, clock: list[float], seconds: dict[Any, float]) -> None:
@@ -35,7 +43,7 @@ def test_an_interval_is_averaged(clock: list[float]) -> None:
     for loss, norm in ((2.0, 1.0), (4.0, 3.0)):
         spend(measured, clock, {"data": 0.5, "count": 0.125, "forward": 0.25, "backward": 0.625})
         spend(measured, clock, {"optimizer": 0.25})
-        measured.add({"loss": torch.tensor(loss)}, torch.tensor(norm), samples=8)
+        measured.add(step([loss], [7], norm), samples=8)
     clock[0] += 0.5
     metrics = measured.flush()
     assert metrics["loss"] == 3.0
@@ -53,12 +61,12 @@ def test_an_interval_is_averaged(clock: list[float]) -> None:
 
 def test_the_next_interval_begins_where_it_is_restarted(clock: list[float]) -> None:
     measured = new_meter(clock)
-    measured.add({"loss": torch.tensor(1.0)}, torch.tensor(1.0), 1)
+    measured.add(step([1.0], [7]), 1)
     clock[0] += 1.0
     measured.flush()
     spend(measured, clock, {"checkpoint": 50.0})
     measured.restart()
-    measured.add({"loss": torch.tensor(7.0)}, torch.tensor(1.0), 6)
+    measured.add(step([7.0], [7]), 6)
     clock[0] += 2.0
     metrics = measured.flush()
     assert (metrics["loss"], metrics["samples_per_second"]) == (7.0, 3.0)
@@ -67,14 +75,40 @@ def test_the_next_interval_begins_where_it_is_restarted(clock: list[float]) -> N
 
 def test_steps_without_finite_gradient_do_not_spoil_the_mean(clock: list[float]) -> None:
     measured = new_meter(clock)
-    measured.add({"loss": torch.tensor(1.0)}, torch.tensor(2.0), 1)
-    measured.add({"loss": torch.tensor(float("nan"))}, torch.tensor(float("nan")), 1)
+    measured.add(step([1.0], [7], norm=2.0), 1)
+    measured.add(step([math.nan], [7], norm=math.nan), 1)
     clock[0] += 1.0
     metrics = measured.flush()
-    assert (metrics["loss"], metrics["grad_norm"]) == (1.0, 2.0)
-    measured.add({"loss": torch.tensor(float("nan"))}, torch.tensor(float("inf")), 1)
+    assert (metrics["loss"], metrics["loss/a"], metrics["grad_norm"]) == (1.0, 1.0, 2.0)
+    measured.add(step([math.nan], [7], norm=math.inf), 1)
     clock[0] += 1.0
-    assert measured.flush()["loss"] is None
+    metrics = measured.flush()
+    assert metrics["loss"] is metrics["loss/a"] is metrics["grad_norm"] is None
+
+
+def test_losses_are_means_over_patches_and_not_over_steps(clock: list[float]) -> None:
+    measured = new_meter(clock, "a", "b", "c", "d")
+    measured.add(step([1.0, 0.0, 0.0, 0.5], [10, 0, 0, 4]), 1)
+    measured.add(step([3.0, 1.5, 0.0, 9.0], [30, 8, 0, 4], norm=math.inf), 1)
+    measured.add(step([2.0, 1.1, 0.0, 0.0], [30, 6, 0, 0]), 1)
+    clock[0] += 1.0
+    metrics = measured.flush()
+    losses = {key: value for key, value in metrics.items() if key.startswith("loss")}
+    b = float(torch.tensor(1.1))  # of one step alone
+    assert losses.pop("loss") == pytest.approx(1.75 + b + 0.5, rel=1e-7)
+    assert losses == {"loss/a": 1.75, "loss/b": b, "loss/c": None, "loss/d": 0.5}
+
+
+def test_the_mean_of_one_step_is_its_loss_to_the_bit(clock: list[float]) -> None:
+    measured = new_meter(clock, "a", "b")
+    rng = generator(0, "losses")
+    for losses in torch.from_numpy(rng.random((200, 2), np.float32)):
+        counts = torch.from_numpy(rng.integers(1, 2**28, 2))
+        measured.add(StepResult(losses, counts, torch.ones(())), 1)
+        clock[0] += 1.0
+        metrics = measured.flush()
+        assert [metrics["loss/a"], metrics["loss/b"]] == losses.tolist()
+        assert metrics["loss"] == losses.sum().item()
 
 
 class FakeEvent:

@@ -26,8 +26,16 @@ def line(step: int) -> dict[str, object]:
 
 def test_a_line_says_everything() -> None:
     assert summary(line(3)) == (
-        "loss 1.5000 (optic 1.0000, radar not finite)  lr 1.00e-03  grad 2.00  3.0 samples/s  "
+        "loss 1.5000 (optic 1.0000)  lr 1.00e-03  grad 2.00  3.0 samples/s  "
         "MFU 25%  wait 50%  1.00 GiB  01:01 left  skipped steps: 1"
+    )
+
+
+def test_a_line_names_no_number_where_there_is_none() -> None:
+    nothing = {"loss": None, "loss/optic": None}
+    assert summary(line(3) | nothing).startswith("no loss, as there was no target  lr 1.00e-03  ")
+    assert summary(line(3) | nothing | {"grad_norm": None}).startswith(
+        "loss not finite  lr 1.00e-03  grad not finite  "
     )
 
 
@@ -42,11 +50,45 @@ def test_lines_after_the_resumed_step_are_dropped(tmp_path: Path) -> None:
     file.close()
 
 
-def test_damage_in_the_middle_of_the_metrics_is_reported(tmp_path: Path) -> None:
+BROKEN = {
+    "half a line": b'{"st',
+    "binary": bytes(range(128, 256)),
+    "zeros, as file systems leave them": bytes(4096),
+    "no object": b"[1, 2]",
+    "a number": b"3",
+    "nested": b"[" * 100_000,
+    "no step": b'{"loss": 1.0}',
+    "a step that is no number": b'{"step": "2"}',
+    "a step that is a half": b'{"step": 2.5}',
+    "a loss that is no number": b'{"step": 2, "loss/optic": "low"}',
+}
+
+
+@pytest.mark.parametrize("damage", BROKEN.values(), ids=BROKEN)
+def test_broken_lines_are_removed_and_reported_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, damage: bytes
+) -> None:
     path = tmp_path / "metrics.jsonl"
-    path.write_text('{"step": 1}\n{"st\n{"step": 3}\n')
-    with pytest.raises(DataError, match=r"metrics\.jsonl line 2 is not JSON"):
-        read_metrics(path)
+    path.write_bytes(b'{"step": 1}\n' + damage + b'\n{"step": 3}\n' + damage)
+    assert [found["step"] for found in read_metrics(path)] == [1, 3]
+    for _ in range(2):
+        file = MetricsFile(path, step=3)
+        file.write({"step": 4})
+        file.close()
+    found = [json.loads(line)["step"] for line in path.read_text().splitlines()]
+    assert found == [1, 3, 4]
+    assert caplog.messages == [
+        f"{path}: 2 broken lines are removed, the first is line 2; a crash or a power failure "
+        "leaves such lines"
+    ]
+
+
+def test_metrics_that_cannot_be_read_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.mkdir()
+    for read in (read_metrics, lambda path: MetricsFile(path, 0)):
+        with pytest.raises(DataError, match=r"metrics\.jsonl cannot be read \(Is a directory\)"):
+            read(path)
 
 
 def test_tensorboard_gets_the_numbers(tmp_path: Path, settings: Settings) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,10 +15,12 @@ from seamo_fast.data.packing.sources.series import Series
 from seamo_fast.data.packing.sources.ssl4eo import SSL4EO
 from seamo_fast.data.packing.sources.ssl4eo_lmdb import SSL4EOLmdb
 from seamo_fast.data.packing.sources.ssl4eo_zarr import SSL4EOZarr
+from seamo_fast.data.shards import record_bytes
 from seamo_fast.errors import ConfigError, DataError
 
 __all__ = ["LAYOUTS", "Layout", "Reading", "Source", "layout_names", "open_source"]
 
+_COPIES: Final = 2  # of a sample, while it is packed
 # the one list of layouts: help, recognition and error messages read it
 LAYOUTS: Final[tuple[type[Layout], ...]] = (SSL4EO, SSL4EOLmdb, SSL4EOZarr)
 
@@ -45,12 +48,31 @@ def open_source(
         modalities: Which to read; the layout's default if None.
 
     Raises:
-        DataError: There is nothing of the layout, or it cannot be read.
+        DataError: There is nothing of the layout, it cannot be read, or a sample takes more memory
+            than there is.
         ConfigError: `seasons` is below 1, a modality comes twice, or a mapping with a layout.
     """
     _check(layout, mapping, seasons, modalities)
     if not path.exists():
         raise DataError(f"source {path} does not exist")
+    source = _open(path, layout, mapping, seasons, modalities)
+    size = record_bytes(list(source.arrays.values()))
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if size > memory // _COPIES:
+        raise DataError(
+            f"a sample of {path} takes {size / 1e9:.1f} GB, too much for {memory / 1e9:.1f} GB of "
+            "memory; pack fewer seasons or modalities, or smaller tiles"
+        )
+    return source
+
+
+def _open(
+    path: Path,
+    layout: str,
+    mapping: str | None,
+    seasons: int | None,
+    modalities: Sequence[str] | None,
+) -> Source:
     if mapping is not None:
         return Series(path, load_mapping(mapping), seasons, modalities)
     if layout == "auto":

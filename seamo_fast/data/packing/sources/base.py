@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
@@ -82,6 +82,10 @@ class Source(Protocol):
 
     def items(self) -> list[str]:
         """Returns the names of the pieces that are read one by one, in a fixed order."""
+        ...
+
+    def files(self, item: str) -> Iterable[Path]:
+        """Returns the files that an item is read from; opens none of them."""
         ...
 
     def estimate(self) -> int:

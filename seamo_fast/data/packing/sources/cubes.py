@@ -14,6 +14,7 @@ import numpy as np
 
 from seamo_fast.data.packing.sources.base import TileError
 from seamo_fast.data.packing.sources.formats.geo import Footprint
+from seamo_fast.data.packing.sources.formats.hdf5 import open_hdf5, own_variable
 from seamo_fast.data.packing.sources.formats.metadata import Said, check_axes, said_by_attributes
 from seamo_fast.data.packing.sources.formats.times import dates_since
 from seamo_fast.data.packing.sources.images import ImageCube
@@ -98,13 +99,7 @@ def open_cube(root: Path, item: str, mapping: Mapping) -> Iterator[Cube]:
 
 def _open_hdf5(path: Path) -> Any:
     try:
-        import h5py
-    except ImportError:
-        raise DataError(
-            "reading NetCDF needs h5py; install it with `pip install 'seamo_fast[geo]'`"
-        ) from None
-    try:
-        return h5py.File(path, "r")
+        return open_hdf5(path)
     except OSError as error:
         if _starts_with(path, b"CDF"):
             raise DataError(
@@ -230,9 +225,10 @@ class NetCDFCube:
 
 
 def _variable(file: Any, path: Path, name: str) -> Any:
-    if not hasattr(file.get(name), "ndim"):
+    variable = own_variable(file, path, name)
+    if variable is None:
         raise DataError(f"{path} has no variable {name!r}; it holds {', '.join(sorted(file))}")
-    return file[name]
+    return variable
 
 
 def _is_sparse(variable: Any) -> bool:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from datetime import date, datetime
 from functools import lru_cache
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 
@@ -17,7 +18,7 @@ from seamo_fast.data.packing.sources.formats.geo import (
     tiff_footprint,
     tiff_position,
 )
-from seamo_fast.data.packing.sources.formats.names import is_hidden, lower_ending
+from seamo_fast.data.packing.sources.formats.names import has_ending, is_hidden, lower_ending
 from seamo_fast.data.packing.sources.formats.tiff_images import TiffImage, read_tiff
 from seamo_fast.data.packing.sources.formats.times import parse_time
 from seamo_fast.data.packing.sources.mapping import Mapping, ModalityMapping
@@ -26,6 +27,7 @@ from seamo_fast.data.shards import Remark
 from seamo_fast.errors import DataError
 from seamo_fast.modalities import canonical_band
 
+_ENDINGS: Final = (".tif", ".tiff")
 # the files of one tile: the band that each holds, "" for a file of all bands -> path
 Tile = dict[str, Path]
 
@@ -39,12 +41,14 @@ class ImageSample:
         tiles: For each modality its times, None for files without one, and the files of each.
         twice: Modality and day of tiles of which a band comes twice, and both files.
         problems: Files that could not be placed, and why.
+        files: All files, those that cannot be used too.
     """
 
     place: str
     tiles: dict[str, dict[datetime | None, Tile]] = field(default_factory=dict)
     twice: dict[tuple[str, date | None], str] = field(default_factory=dict)
     problems: list[Remark] = field(default_factory=list)
+    files: list[Path] = field(default_factory=list)
 
     def add(self, modality: str, time: datetime | None, band: str, path: Path, root: Path) -> None:
         """Takes in a file; where there is one of the same band, neither can be used."""
@@ -66,7 +70,7 @@ def index_images(root: Path, key: str) -> dict[str, ImageSample]:
         (name, pattern) for name, each in mapping.modalities.items() for pattern in each.patterns
     ]
     samples: dict[str, ImageSample] = {}
-    for name in _files(root):
+    for name, is_folder in _files(root):
         plain = lower_ending(name)
         for modality, pattern in patterns:
             match = pattern.fullmatch(plain) or (plain != name and pattern.fullmatch(name))
@@ -75,12 +79,16 @@ def index_images(root: Path, key: str) -> dict[str, ImageSample]:
             groups = {group: text or "" for group, text in match.groupdict().items()}
             sample, place = mapping.sample.format(**groups), mapping.place.format(**groups)
             found = samples.setdefault(sample, ImageSample(place))
+            found.files.append(root / name)
+            if is_folder:
+                found.problems.append(Remark(name, "it is a folder; expected a file", "unreadable"))
+                continue
             try:
                 time = _time(groups)
             except ValueError as error:
                 found.problems.append(Remark(name, str(error), "date"))
                 continue
-            found.add(modality, time, groups.get("band", ""), root / name, root)
+            found.add(modality, time, groups.get("band", ""), found.files[-1], root)
     return dict(sorted(samples.items()))
 
 
@@ -97,8 +105,11 @@ def _time(groups: dict[str, str]) -> datetime | None:
     return None
 
 
-def _files(root: Path) -> Iterator[str]:
-    """Yields the path of every file below `root`, sorted; folders behind links count once."""
+def _files(root: Path) -> Iterator[tuple[str, bool]]:
+    """Yields the path of every file below `root`, sorted; folders behind links count once.
+
+    Folders that are called as an image is come too, with True.
+    """
     seen: set[tuple[int, int]] = set()
     for folder, folders, files in os.walk(root, followlinks=True):
         state = os.stat(folder)  # noqa: PTH116 (the name is text already)
@@ -109,7 +120,8 @@ def _files(root: Path) -> Iterator[str]:
         folders[:] = sorted(each for each in folders if not is_hidden(each))
         below = os.path.relpath(folder, root)
         prefix = "" if below == "." else f"{below}/"
-        yield from (prefix + name for name in sorted(files) if not is_hidden(name))
+        yield from ((prefix + name, True) for name in folders if has_ending(name, _ENDINGS))
+        yield from ((prefix + name, False) for name in sorted(files) if not is_hidden(name))
 
 
 class ImageCube:

@@ -60,6 +60,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import string
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final, Literal
@@ -69,6 +70,7 @@ from seamo_fast.modalities import Band, Modality, NodataRule, canonical_band, ge
 
 _SENTINEL2 = frozenset(get_modality("s2l1c").band_names)
 # The scale and the offset that hold where neither a mapping nor a file gives others.
+_MOST_STEPS: Final = 2**16  # of a time axis
 NEUTRAL: Final = {"scale": 1.0, "offset": 0.0}
 
 
@@ -143,13 +145,21 @@ class ModalityMapping:
                 f"modality {name!r}: dtype must be one of {', '.join(DTYPES)}, "
                 f"but got {self.dtype!r}"
             )
+        where: dict[str, str] = {}
         for band, variable in self.bands.items():
+            if where.setdefault(str(variable), band) != band:
+                raise ValueError(
+                    f"modality {name!r}: bands {where[str(variable)]} and {band} are both "
+                    f"{variable}; give each band an image band or variable of its own"
+                )
             other = canonical_band(str(variable))
             if other in _SENTINEL2 and other != canonical_band(band):
                 raise ValueError(
                     f"band {band} is mapped to variable {variable}, which is another Sentinel-2 "
                     "band; name the band after what it holds"
                 )
+        if not isinstance(self.release, str):
+            raise ValueError(f"modality {name!r}: release must be a name, but got {self.release!r}")
 
     def _band(self, name: str, band: str) -> Band:
         wavelength = self.wavelengths.get(band)
@@ -221,10 +231,7 @@ class Mapping:
         """Raises ValueError naming the first setting that cannot work."""
         if self.format not in ("netcdf", "geotiff"):
             raise ValueError(f"format must be netcdf or geotiff, but got {self.format!r}")
-        for setting in ("seasons", "step", "stride"):
-            value = getattr(self, setting)
-            if not isinstance(value, int) or value < 1:
-                raise ValueError(f"{setting} must be a whole number above 0, but got {value!r}")
+        self._check_types()
         if self.pairing not in ("steps", "seasons"):
             raise ValueError(f"pairing must be steps or seasons, but got {self.pairing!r}")
         if self.pairing == "seasons" and self.format != "geotiff":
@@ -236,7 +243,21 @@ class Mapping:
             if self.format == "geotiff":
                 self._check_images(name, each)
 
+    def _check_types(self) -> None:
+        for setting in ("seasons", "step", "stride"):
+            value = getattr(self, setting)
+            if type(value) is not int or value < 1:
+                raise ValueError(f"{setting} must be a whole number above 0, but got {value!r}")
+            if value > _MOST_STEPS:
+                raise ValueError(f"{setting} must be at most {_MOST_STEPS}, but got {value}")
+        for setting in ("name", "time", "sample", "place"):
+            value = getattr(self, setting)
+            if not isinstance(value, str) or not value:
+                raise ValueError(f"{setting} must be text, but got {value!r}")
+
     def _check_images(self, name: str, each: ModalityMapping) -> None:
+        for template in (self.sample, self.place):
+            _check_template(template)
         try:
             patterns = each.patterns
         except ValueError as error:
@@ -264,12 +285,19 @@ class Mapping:
             )
 
 
+def _check_template(template: str) -> None:
+    """Raises ValueError unless a template names groups alone: `{place:>999999999}` takes memory."""
+    for _, group, width, conversion in string.Formatter().parse(template):
+        if group is not None and (width or conversion or not group.isidentifier()):
+            raise ValueError(f"{template!r} must name groups only, such as {{place}}")
+
+
 def _pattern(text: str) -> re.Pattern[str]:
     # the endings of names are compared in lower case
     text = re.sub(r"\\\.[A-Za-z]+\??$", lambda ending: ending[0].lower(), text)
     try:
         pattern = re.compile(text)
-    except re.error as error:
+    except (re.error, OverflowError) as error:
         raise ValueError(f"files is no pattern ({error})") from error
     if pattern.groupindex:
         return pattern
@@ -284,4 +312,8 @@ def _pattern(text: str) -> re.Pattern[str]:
 
 def file_patterns(files: str | Sequence[str]) -> str | tuple[str, ...]:
     """Returns one pattern, or several, as a mapping holds them."""
-    return files if isinstance(files, str) else tuple(files)
+    if isinstance(files, str):
+        return files
+    if not isinstance(files, (list, tuple)) or not all(isinstance(each, str) for each in files):
+        raise ValueError(f"files must be a pattern, or a list of patterns, but got {files!r}")
+    return tuple(files)

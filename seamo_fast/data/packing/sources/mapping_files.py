@@ -9,8 +9,6 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, Final
 
-import yaml
-
 from seamo_fast.data.packing.sources.mapping import (
     NEUTRAL,
     Mapping,
@@ -18,6 +16,7 @@ from seamo_fast.data.packing.sources.mapping import (
     file_patterns,
 )
 from seamo_fast.errors import DataError
+from seamo_fast.files import read_yaml
 from seamo_fast.modalities import get_modality
 
 _ALIKE: Final = ("unit", "scale", "offset", "nodata", "composite")
@@ -44,26 +43,27 @@ def load_mapping(name: str) -> Mapping:
     """
     packaged = _packaged()
     where = Path(name)
-    try:
-        if where.suffix in (".yaml", ".yml"):
-            text = where.read_text()
-        else:
-            text = (packaged / f"{name}.yaml").read_text()
-    except OSError:
+    if where.suffix not in (".yaml", ".yml"):
+        where = packaged / f"{name}.yaml"
+    if not where.exists():
         raise DataError(
             f"there is no mapping {name!r}; give a .yaml file or one of "
             f"{', '.join(packaged_mappings())}"
-        ) from None
+        )
     try:
-        data = _fields(Mapping, yaml.safe_load(text), "the mapping")
+        data = _fields(Mapping, read_yaml(where), "the mapping")
         modalities = data["modalities"]
         if not isinstance(modalities, dict) or not modalities:
             raise ValueError("modalities must map names to their settings")
         data["modalities"] = {str(key): _modality(key, value) for key, value in modalities.items()}
-        data["recognise"] = tuple(data.get("recognise", ()))
+        data["recognise"] = _names(
+            data.get("recognise", ()), "recognise must be a list of patterns"
+        )
         mapping = Mapping(**data)
         mapping.check()
-    except (yaml.YAMLError, ValueError, TypeError, AttributeError, RecursionError) as error:
+    except OSError as error:
+        raise DataError(f"mapping {name} cannot be read: {error.strerror}") from error
+    except (ValueError, TypeError, AttributeError, OverflowError) as error:
         raise DataError(f"mapping {name}: {error}") from error
     return mapping
 
@@ -74,10 +74,16 @@ def _modality(key: object, value: object) -> ModalityMapping:
         value = _filled_in(value, where)
     data = _fields(ModalityMapping, value, where)
     data["files"] = file_patterns(data.get("files", ""))
-    if isinstance(data.get("composite"), str):
-        raise ValueError(f"modality {key!r}: composite must be a list of bands")
-    data["composite"] = tuple(data.get("composite", ()))
+    data["composite"] = _names(
+        data.get("composite", ()), f"{where}: composite must be a list of bands"
+    )
     return ModalityMapping(**data)
+
+
+def _names(value: object, expected: str) -> tuple[str, ...]:
+    if not isinstance(value, (list, tuple)) or not all(isinstance(each, str) for each in value):
+        raise ValueError(f"{expected}, but got {value!r}")
+    return tuple(value)
 
 
 def _filled_in(given: MappingType[str, Any], where: str) -> dict[str, Any]:

@@ -31,7 +31,7 @@ from seamo_fast.data.packing.sources.images import index_images
 from seamo_fast.data.packing.sources.mapping import Mapping
 from seamo_fast.data.packing.sources.pairing import distant, season_slots
 from seamo_fast.data.packing.sources.rules.declared import Declared, Pixels, said_settings
-from seamo_fast.data.packing.sources.rules.lost import check_bands, fullest
+from seamo_fast.data.packing.sources.rules.lost import absurd, check_bands, fullest
 from seamo_fast.data.shards import DTYPES, ArraySpec, Remark, array_names
 from seamo_fast.data.shards.measured import measured
 from seamo_fast.errors import DataError
@@ -96,6 +96,12 @@ class Series:
             return list(index_images(self.path, self._mapping.key))
         names = (str(file.relative_to(self.path)) for file in self.path.rglob("*"))
         return sorted(name for name in names if has_ending(name, ".nc") and not any_hidden(name))
+
+    def files(self, item: str) -> list[Path]:
+        """Returns the NetCDF file of a place, or the GeoTIFFs of a sample."""
+        if self._mapping.format == "geotiff":
+            return index_images(self.path, self._mapping.key)[item].files
+        return [self.path if self.path.is_file() else self.path / item]
 
     def estimate(self) -> int:
         """Returns the number of items times the windows of the first readable one."""
@@ -264,6 +270,7 @@ class Series:
                 found = self._fullest(modality, cube, day, what, reading)
                 if found is not None:
                     number, tile = found
+                    reading.noted += absurd(what, modality, tile)
                     valid[t], dates[t] = True, day
                     baselines[t] = cube.baseline(name, day, number)
                     for array, values in zip(arrays, tile, strict=True):
@@ -290,7 +297,7 @@ class Series:
                 numbers.append(number)
         if not found:
             return None
-        best, noted = fullest(what, found, modality.nodata)
+        best, noted = fullest(what, found, modality.nodata, modality.limit)
         reading.noted += noted
         return numbers[best], found[best][1]
 

@@ -37,7 +37,7 @@ from seamo_fast.data.packing.sources.formats.tiff_images import read_tiff
 from seamo_fast.data.packing.sources.formats.times import parse_date
 from seamo_fast.data.packing.sources.pairing import distant, season_slots
 from seamo_fast.data.packing.sources.rules.declared import Pixels, registered
-from seamo_fast.data.packing.sources.rules.lost import any_measured, check_bands, fullest
+from seamo_fast.data.packing.sources.rules.lost import absurd, any_measured, check_bands, fullest
 from seamo_fast.data.shards import ArraySpec, Remark, array_names
 from seamo_fast.errors import DataError
 from seamo_fast.modalities import Modality, canonical_band, get_modality
@@ -111,6 +111,12 @@ class SSL4EO:
             for location in list_folders(self.path / _FOLDERS[modality.name])
         }
         return sorted(found)
+
+    def files(self, item: str) -> Iterator[Path]:
+        """Yields the files of a location."""
+        for modality in self.modalities:
+            for folder in list_folders(self.path / _FOLDERS[modality.name] / item):
+                yield from list_files(folder, _ENDINGS)
 
     def estimate(self) -> int:
         """Returns the number of locations."""
@@ -203,7 +209,8 @@ class SSL4EO:
                 found.append((folder, grids))
         if not found:
             return None
-        best, noted = fullest(what, [(folder.name, grids) for folder, grids in found], 0)
+        passes = [(folder.name, grids) for folder, grids in found]
+        best, noted = fullest(what, passes, 0, modality.limit)
         reading.noted += noted
         folder, grids = found[best]
         for array, values in zip(out, grids, strict=True):
@@ -211,9 +218,10 @@ class SSL4EO:
                 array[:] = values
         floats = [array for array in out if array.dtype.kind == "f"]
         bad = sum(array.size - np.count_nonzero(np.isfinite(array)) for array in floats)
+        where = str(folder.relative_to(self.path))
         if bad:
-            where, why = str(folder.relative_to(self.path)), f"{bad} values are NaN or infinite"
-            reading.noted.append(Remark(where, why, "nonfinite"))
+            reading.noted.append(Remark(where, f"{bad} values are NaN or infinite", "nonfinite"))
+        reading.noted += absurd(where, modality, out)
         return folder
 
     def _read_tile(
@@ -232,7 +240,7 @@ class SSL4EO:
         channels = range(len(modality.bands))
         pixels = Pixels([*out], tuple(said[c] for c in channels), tuple(masks[c] for c in channels))
         remarks = self._declared[modality.name].apply(pixels)
-        if not any_measured(out, 0):
+        if not any_measured(out, 0, modality.limit):
             raise TileError("every pixel is nodata (0 or NaN in all bands)", "unmeasured")
         check_bands(modality, out)
         return remarks

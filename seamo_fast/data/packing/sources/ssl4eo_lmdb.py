@@ -27,7 +27,7 @@ import numpy as np
 from seamo_fast.data.packing.sources.base import Reading, TileError
 from seamo_fast.data.packing.sources.formats.ground import Ground, fingerprint
 from seamo_fast.data.packing.sources.formats.lmdb import LmdbFile
-from seamo_fast.data.packing.sources.rules.lost import any_measured, check_bands
+from seamo_fast.data.packing.sources.rules.lost import absurd, any_measured, check_bands
 from seamo_fast.data.shards import ArraySpec, Remark, array_names
 from seamo_fast.errors import DataError
 from seamo_fast.modalities import Modality, get_modality
@@ -92,6 +92,10 @@ class SSL4EOLmdb:
             keys = [key.decode(errors="backslashreplace") for key in file.keys()]  # noqa: SIM118
         return sorted(keys, key=lambda key: (len(key), key))
 
+    def files(self, item: str) -> list[Path]:
+        """Returns the one file of the database."""
+        return [self.path / "data.mdb" if self.path.is_dir() else self.path]
+
     def estimate(self) -> int:
         """Returns the number of keys."""
         with LmdbFile(self.path) as file:
@@ -118,15 +122,16 @@ class SSL4EOLmdb:
                 reading.skipped.append(Remark(f"{item} {name}", why, "mismatch"))
                 stored = tiles[:0]
             for season, tile in enumerate(stored[: self.seasons]):
+                what = f"{item} {name} season {season}"
                 try:
-                    if not any_measured([tile], 0):
+                    if not any_measured([tile], 0, modality.limit):
                         raise TileError("every pixel is nodata (0 or NaN)", "unmeasured")
                     reading.noted += check_bands(modality, [tile])
                 except TileError as error:
-                    what = f"{item} {name} season {season}"
                     reading.skipped.append(Remark(what, str(error), error.kind))
                 else:
                     tiles[season], valid[season] = tile, True
+                    reading.noted += absurd(what, modality, [tile])
             reading.arrays[name], reading.valid[name] = [tiles], valid
             reading.dates[name] = [None] * self.seasons
         yield reading

@@ -32,7 +32,7 @@ from seamo_fast.data.packing.sources.rules.declared import (
     registered,
     said_settings,
 )
-from seamo_fast.data.packing.sources.rules.lost import any_measured, check_bands, fullest
+from seamo_fast.data.packing.sources.rules.lost import absurd, any_measured, check_bands, fullest
 from seamo_fast.data.shards import DTYPES, ArraySpec, Remark, array_names
 from seamo_fast.errors import DataError
 from seamo_fast.modalities import Modality, get_modality
@@ -102,6 +102,11 @@ class SSL4EOZarr:
         """Returns the files that any of the modalities has, such as train/name.zarr.zip."""
         names = {each for modality in self.modalities for each in self._files(modality.name)}
         return sorted(names)
+
+    def files(self, item: str) -> list[Path]:
+        """Returns the file of each modality that has one."""
+        paths = [self._path(item, modality.name) for modality in self.modalities]
+        return [path for path in paths if path.is_file()]
 
     def estimate(self) -> int:
         """Returns the number of locations of the first readable file times that of the files."""
@@ -181,6 +186,8 @@ class SSL4EOZarr:
             for season, t in enumerate(chosen):
                 if t is not None:
                     tiles[season], dates[season] = found[name].tiles[t], found[name].dates[t]
+                    what = f"{item} {name} {reading.id} time {t}"
+                    reading.noted += absurd(what, modality, [tiles[season]])
             reading.arrays[name], reading.dates[name] = [tiles], dates
             reading.valid[name] = [t is not None for t in chosen]
 
@@ -191,7 +198,7 @@ class SSL4EOZarr:
             try:
                 if t in series.lost:
                     raise TileError(series.lost[t], "missing")
-                if not any_measured([tile], _nodata(modality)):
+                if not any_measured([tile], _nodata(modality), modality.limit):
                     raise TileError("every pixel is nodata (0 or NaN)", "unmeasured")
                 reading.noted += check_bands(modality, [tile])
             except TileError as error:
@@ -221,7 +228,7 @@ class SSL4EOZarr:
                 f"{item} {name} {reading.id}",
                 found[name],
                 times,
-                _nodata(self._declared[name].modality),
+                self._declared[name].modality,
                 reading,
             )
             for name, times in usable.items()
@@ -295,7 +302,7 @@ def _nodata(modality: Modality) -> float:
 
 
 def _by_day(
-    what: str, series: Series, times: Sequence[int], nodata: float, reading: Reading
+    what: str, series: Series, times: Sequence[int], modality: Modality, reading: Reading
 ) -> dict[date, int]:
     """Returns the dates of some times, ascending, and of each the time that is fullest."""
     passes: dict[date, list[int]] = {}
@@ -306,7 +313,7 @@ def _by_day(
     chosen = {}
     for day, same in sorted(passes.items()):
         tiles = [(f"time {t}", [series.tiles[t]]) for t in same]
-        best, noted = fullest(f"{what} {day}", tiles, nodata)
+        best, noted = fullest(f"{what} {day}", tiles, _nodata(modality), modality.limit)
         chosen[day] = same[best]
         reading.noted += noted
     return chosen

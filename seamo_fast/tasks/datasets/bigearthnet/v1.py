@@ -21,6 +21,7 @@ import numpy as np
 
 from seamo_fast.data.packing.sources.base import list_folders
 from seamo_fast.errors import DataError
+from seamo_fast.files import open_regular
 from seamo_fast.modalities import S1GRD, S2L2A, Modality
 from seamo_fast.tasks.datasets.bigearthnet.classes import CLASSES_19, CLASSES_43, TO_19
 from seamo_fast.tasks.datasets.reading.base import Contents, LabelledDataset, OnBad, Task, choose
@@ -228,7 +229,7 @@ def _metadata_file(folder: Path) -> Path:
 def _read_metadata(folder: Path) -> dict[str, Any]:
     path = _metadata_file(folder)
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             metadata = json.loads(file.read(_MAX_JSON))
     except FileNotFoundError:
         raise DataError(f"{path} is missing") from None

@@ -257,7 +257,7 @@ class LabelledDataset(Dataset["LabelledTile | SkippedTile"], ABC, Generic[E]):
             for t, grids in enumerate(seasons):
                 where = entry.id if len(seasons) == 1 else f"{entry.id} season {t}"
                 try:
-                    if not any_measured(grids, modality.nodata):
+                    if not any_measured(grids, modality.nodata, modality.limit):
                         raise TileError(f"no pixel of {modality.name} is measured", "unmeasured")
                     check_bands(modality, grids)
                 except TileError as error:

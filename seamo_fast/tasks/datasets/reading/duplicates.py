@@ -11,6 +11,7 @@ import numpy as np
 
 from seamo_fast.data.packing.sources.formats.ground import bits_of
 from seamo_fast.errors import DataError
+from seamo_fast.files import open_regular
 
 _END: Final = 512  # bytes; of an image file they are pixels
 
@@ -44,7 +45,7 @@ def first_of_same(paths: Sequence[Path], read: Callable[[Path], np.ndarray]) -> 
 
 def _end(path: Path) -> bytes:
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             file.seek(-min(_END, path.stat().st_size), 2)
             return file.read()
     except OSError:

@@ -13,20 +13,24 @@ from typing import Final, NamedTuple
 
 import imagecodecs
 import numpy as np
-import tifffile
 
 from seamo_fast.data.packing.sources.base import TileError, check_tile
 from seamo_fast.data.packing.sources.formats.names import on_disk
 from seamo_fast.data.packing.sources.formats.tiff_images import read_tiff
 from seamo_fast.data.packing.sources.rules.declared import registered
 from seamo_fast.data.shards import Remark
+from seamo_fast.data.shards.tiff import open_tiff
 from seamo_fast.errors import DataError
+from seamo_fast.files import read_regular
 from seamo_fast.modalities import Modality
 
 TIFF_SUFFIXES: Final = (".tif", ".tiff")
 PICTURE_SUFFIXES: Final = (".jpg", ".jpeg", ".png")
 SUFFIXES: Final = TIFF_SUFFIXES + PICTURE_SUFFIXES
 MAX_VALUES: Final = 2**27
+_MOST_BYTES: Final = 2**28  # of a JPEG or PNG file
+_JPEG_PIXELS: Final = 512  # of a byte at most: a block of 64 takes a bit or more
+_DEFLATE: Final = 1032  # bytes of a byte at most (zlib's "Maximum Expansion Factor")
 _PNG_START: Final = b"\x89PNG\r\n\x1a\n"
 _PALETTE: Final = 3
 _LOG = logging.getLogger(__name__)
@@ -102,7 +106,7 @@ def read_georeference(path: Path) -> Georeference | None:
     """
     path = on_disk(path)
     try:
-        with tifffile.TiffFile(path) as file:
+        with open_tiff(path) as file:
             tags = file.pages.first.geotiff_tags or {}
         if not {"ModelTiepoint", "ModelPixelScale"} <= tags.keys():
             return None
@@ -158,16 +162,23 @@ def _check(
 
 
 def _read_jpeg(path: Path, dtypes: Sequence[str], shape: Shape) -> np.ndarray:
-    data = path.read_bytes()
+    data = read_regular(path, _MOST_BYTES)
     found = _jpeg_size(data)
     if found is None:
         raise TileError(f"{path.name} cannot be read: it has no JPEG frame header")
     _check(path.name, "uint8", found, dtypes, shape)
+    _check_claim(path.name, found[1] * found[2], len(data) * _JPEG_PIXELS)
     image = _channels_first(imagecodecs.jpeg8_decode(data))
     # libjpeg fills what a cut file lacks with grey, and says nothing
     if b"\xff\xd9" not in data[-1024:]:
         raise TileError(f"{path.name} was cut short: it has no JPEG end marker")
     return image
+
+
+def _check_claim(name: str, claimed: int, most: int) -> None:
+    """Raises TileError if a header claims more than its file can hold: decoders fill the rest."""
+    if claimed > most:
+        raise TileError(f"{name} was cut short: its header claims more pixels than it can hold")
 
 
 def _jpeg_size(data: bytes) -> list[int] | None:
@@ -183,13 +194,14 @@ def _jpeg_size(data: bytes) -> list[int] | None:
 
 
 def _read_png(path: Path, dtypes: Sequence[str], shape: Shape) -> np.ndarray:
-    data = path.read_bytes()
+    data = read_regular(path, _MOST_BYTES)
     if data[:8] != _PNG_START or data[12:16] != b"IHDR" or len(data) < 33:
         raise TileError(f"{path.name} cannot be read: it is no PNG")
     width, height, depth, colour = struct.unpack_from(">IIBB", data, 16)
     bands = {0: 1, 2: 3, _PALETTE: 1, 4: 2, 6: 4}.get(colour, 0)
     dtype = "uint16" if depth == 16 else "uint8"
     _check(path.name, dtype, [bands, height, width], dtypes, shape)
+    _check_claim(path.name, height * width * bands * depth // 8, len(data) * _DEFLATE)
     if colour == _PALETTE:
         data = _without_palette(data)
     image: np.ndarray = imagecodecs.png_decode(data)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from seamo_fast.errors import DataError
+from seamo_fast.files import read_regular
 
 _MAX_BYTES: Final = 2**28
 _STAMP: Final = re.compile(r"(?<!\d)(\d{8})T\d{4,6}(?!\d)")
@@ -21,9 +22,7 @@ def read_lines(path: Path) -> list[str]:
         DataError: It cannot be read, or is no text.
     """
     try:
-        if path.stat().st_size > _MAX_BYTES:
-            raise DataError(f"{path} is no list: it has {path.stat().st_size:,} bytes")
-        text = path.read_text("utf-8-sig")
+        text = read_regular(path, _MAX_BYTES).decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"list {path} cannot be read: {error}") from error
     if "\0" in text:

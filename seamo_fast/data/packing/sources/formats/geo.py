@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
-import tifffile
+from seamo_fast.data.shards.tiff import open_tiff
 
 # longitude and latitude in degrees, and those of four corners, one after the other
 Position = tuple[float, float]
@@ -37,7 +37,7 @@ def tiff_footprint(path: Path) -> Footprint | None:
 def _located(path: Path, points: Sequence[tuple[float, float]]) -> list[Position | None]:
     """Returns where points are; they are given in widths and heights from the first pixel."""
     try:
-        with tifffile.TiffFile(path) as file:
+        with open_tiff(path) as file:
             page = file.pages.first
             tags: dict[str, Any] = page.geotiff_tags or {}
             origin, step = tags["ModelTiepoint"], tags["ModelPixelScale"]

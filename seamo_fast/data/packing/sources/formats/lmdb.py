@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from seamo_fast.errors import DataError
+from seamo_fast.files import open_regular
 
 _MAGIC: Final = 0xBEEFC0DE
 _HEADER: Final = struct.Struct("<QHHHH")  # page number, unused, flags, end of slots, end of gap
@@ -49,7 +50,7 @@ class LmdbFile:
     def __init__(self, path: Path) -> None:
         self.path = path / "data.mdb" if path.is_dir() else path
         try:
-            with self.path.open("rb") as file:
+            with open_regular(self.path) as file:
                 self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         except (OSError, ValueError) as error:  # ValueError: the file is empty
             raise DataError(f"{self.path} cannot be read ({error})") from error

@@ -9,6 +9,7 @@ from typing import Final
 
 from seamo_fast.data.packing.sources.formats.names import any_hidden
 from seamo_fast.errors import DataError
+from seamo_fast.files import check_regular, open_regular
 
 _MOST_HEADER: Final = 2**20
 
@@ -37,6 +38,7 @@ class TarIndex:
         self.path = path
         self.members: dict[str, tuple[int, int]] = {}
         try:
+            check_regular(path)
             length = path.stat().st_size
             with _Headers(path) as file, tarfile.TarFile(fileobj=file, errorlevel=1) as archive:
                 for member in archive:
@@ -62,7 +64,7 @@ class TarIndex:
         if size > most:
             raise DataError(f"{self.path}: {name} has {size} bytes; expected at most {most}")
         try:
-            with self.path.open("rb") as file:
+            with open_regular(self.path) as file:
                 file.seek(offset)
                 return file.read(size)
         except OSError as error:

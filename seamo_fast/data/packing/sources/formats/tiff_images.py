@@ -20,7 +20,7 @@ from tifffile import TiffFile, TiffPage
 
 from seamo_fast.data.packing.sources.base import TileError
 from seamo_fast.data.packing.sources.formats.metadata import SILENT, Said, said_by_tags, stored_as
-from seamo_fast.data.shards.tiff import GDAL_METADATA, GDAL_NODATA, read_plain
+from seamo_fast.data.shards.tiff import GDAL_METADATA, GDAL_NODATA, open_tiff, read_plain
 
 _MASK: Final = 0b100  # of tag 254
 _BESIDE: Final = _MASK | 0b1  # or of reduced resolution
@@ -86,7 +86,7 @@ def read_tiff(
         if plain is not None:
             values, texts = plain
             return TiffImage(values, _said(path, texts, 1))
-        with TiffFile(path) as file:
+        with open_tiff(path) as file:
             pages = _pages(file, path.name)
             values, texts = _read(file, pages, path.name, most, stacked, classes)
             measured = _mask(pages, values.shape[-2:])

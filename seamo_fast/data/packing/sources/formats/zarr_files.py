@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import re
 from collections.abc import Sequence
 from datetime import date
@@ -29,6 +30,7 @@ _EXTENT: Final = 2640  # metres
 _ENDING: Final = ".zarr.zip"
 _MOST_MEMBER: Final = 2**27  # bytes of one location in a tar file
 _MOST_TIMES: Final = 64
+_MOST_PLACE: Final = 2**28  # decoded bytes of one location
 _MOST_PLACES: Final = 2**16
 _AXES: Final = ("sample", "time", "band", "y", "x")
 _TIME_OF_PLACE: Final = re.compile(r"_\d$")  # 0080717_3 is the fourth date of 0080717
@@ -209,7 +211,8 @@ def _bands(group: ZarrZip, modality: Modality, axes: int) -> ZarrArray:
     one = len(bands.shape) == axes or (axes == 4 and shape[0] == 1)
     if not one or len(shape) != 5 or min(shape) < 1:
         raise DataError(f"{group.name}: bands have shape {list(bands.shape)}; expected {axes} axes")
-    if shape[0] > _MOST_PLACES or shape[1] > _MOST_TIMES:
+    size = math.prod(shape[1:]) * bands.dtype.itemsize
+    if shape[0] > _MOST_PLACES or shape[1] > _MOST_TIMES or size > _MOST_PLACE:
         raise DataError(f"{group.name}: bands have the absurd shape {list(bands.shape)}")
     try:
         if "band" in group:

@@ -21,6 +21,7 @@ import imagecodecs
 import numpy as np
 
 from seamo_fast.errors import DataError
+from seamo_fast.files import check_regular
 
 _MOST: Final = 2**28  # bytes of a decoded chunk
 _MOST_META: Final = 2**20  # bytes of a JSON member, or of an array that is read whole
@@ -42,6 +43,8 @@ class ZarrZip:
     def __init__(self, file: Path | IO[bytes], name: str) -> None:
         self.name = name
         try:
+            if isinstance(file, Path):
+                check_regular(file)
             self._zip = zipfile.ZipFile(file)
             self._members = {each.filename: each for each in self._zip.infolist()}
         except Exception as error:  # damaged files raise whatever their parser meets

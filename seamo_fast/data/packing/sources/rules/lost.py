@@ -10,7 +10,7 @@ import numpy as np
 
 from seamo_fast.data.packing.sources.base import TileError
 from seamo_fast.data.shards import Remark
-from seamo_fast.data.shards.measured import known
+from seamo_fast.data.shards.measured import count_absurd, known, possible
 from seamo_fast.modalities import Modality
 
 _STEP: Final = 16  # of the pixels that are looked at first
@@ -33,7 +33,8 @@ def check_bands(modality: Modality, grids: Sequence[np.ndarray]) -> list[Remark]
     Raises:
         TileError: A band was never filled (kind "empty"), or is constant (kind "constant").
     """
-    flat = [found for number, values in enumerate(grids) for found in _flat(number, values)]
+    limit = modality.limit
+    flat = [found for number, each in enumerate(grids) for found in _flat(number, each, limit)]
     if not flat:
         return []
     names = modality.band_names
@@ -54,6 +55,8 @@ def _error(modality: Modality, names: Sequence[str], value: float) -> TileError:
     bands = f"band{'s' * several} {', '.join(names)} of {modality.name}"
     if value == 0 or _unmeasured(modality, value):
         found = "NaN or infinite" if math.isnan(value) else f"{value:.9g}"
+        if abs(value) > modality.limit and value != modality.nodata:
+            found = f"NaN or absurd, such as {found}"
         nodata = " (nodata)" if value == modality.nodata else ""
         why = f"{'were' if several else 'was'} never filled: every pixel is {found}{nodata}"
         return TileError(f"{bands} {why}", "empty")
@@ -61,11 +64,14 @@ def _error(modality: Modality, names: Sequence[str], value: float) -> TileError:
 
 
 def _unmeasured(modality: Modality, value: float) -> bool:
-    return math.isnan(value) or value == modality.nodata
+    return not abs(value) <= modality.limit or value == modality.nodata  # NaN too
 
 
-def _flat(number: int, values: np.ndarray) -> list[tuple[int, int, float]]:
-    """Returns grid, channel and value of each band [H, W] of one value; NaN if none is finite."""
+def _flat(number: int, values: np.ndarray, limit: float) -> list[tuple[int, int, float]]:
+    """Returns grid, channel and value of each band [H, W] of one value, or of none below `limit`.
+
+    Infinite values come as NaN.
+    """
     height, width = values.shape[1:]
     if height * width < 2:
         return []
@@ -75,30 +81,42 @@ def _flat(number: int, values: np.ndarray) -> list[tuple[int, int, float]]:
     return [
         (number, c, first if math.isfinite(first) else math.nan)
         for c, (first, other) in enumerate(zip(corner, middle, strict=True))
-        if not (first != other and math.isfinite(first)) and _is_flat(values[c], first)
+        if not (first != other and abs(first) <= limit) and _is_flat(values[c], first, limit)
     ]
 
 
-def _is_flat(band: np.ndarray, value: float) -> bool:
+def _is_flat(band: np.ndarray, value: float, limit: float) -> bool:
     for part in (band[::_STEP, ::_STEP], band):
-        if not (part == value).all() if math.isfinite(value) else np.isfinite(part).any():
+        if not (part == value).all() if abs(value) <= limit else possible(part, limit).any():
             return False
     return True
 
 
-def any_measured(grids: Sequence[np.ndarray], nodata: float | None) -> bool:
-    """Whether any value of a tile is finite and not nodata."""
+def any_measured(grids: Sequence[np.ndarray], nodata: float | None, limit: float) -> bool:
+    """Whether any value of a tile is possible and not nodata."""
     looked_at = [values[..., ::_STEP, ::_STEP] for values in grids]
-    return any(known(values, nodata).any() for values in (*looked_at, *grids))
+    return any(known(values, nodata, limit).any() for values in (*looked_at, *grids))
 
 
-def count_measured(grids: Sequence[np.ndarray], nodata: float | None) -> int:
-    """Returns how many values of a tile are finite and not nodata."""
-    return sum(int(np.count_nonzero(known(values, nodata))) for values in grids)
+def count_measured(grids: Sequence[np.ndarray], nodata: float | None, limit: float) -> int:
+    """Returns how many values of a tile are possible and not nodata."""
+    return sum(int(np.count_nonzero(known(values, nodata, limit))) for values in grids)
+
+
+def absurd(what: str, modality: Modality, grids: Sequence[np.ndarray]) -> list[Remark]:
+    """Returns a remark if a tile has values that its unit cannot have: they are not measured."""
+    count = count_absurd(modality, grids)
+    if not count:
+        return []
+    why = f"{count} values are beyond {modality.limit:g}, which no value in {modality.unit} can be"
+    return [Remark(what, why, "nonfinite")]
 
 
 def fullest(
-    what: str, found: Sequence[tuple[str, Sequence[np.ndarray]]], nodata: float | None
+    what: str,
+    found: Sequence[tuple[str, Sequence[np.ndarray]]],
+    nodata: float | None,
+    limit: float,
 ) -> tuple[int, list[Remark]]:
     """Chooses among the acquisitions of one day.
 
@@ -106,13 +124,14 @@ def fullest(
         what: The tile, for the remark.
         found: Of each acquisition its name and its grids; at least one.
         nodata: Value of pixels that are not measured.
+        limit: Magnitude beyond which they are not.
 
     Returns:
         The number of the one with most measured values, the first of equals, and what to note.
     """
     if len(found) == 1:
         return 0, []
-    counts = [count_measured(grids, nodata) for _, grids in found]
+    counts = [count_measured(grids, nodata, limit) for _, grids in found]
     best = counts.index(max(counts))
     left = ", ".join(name for number, (name, _) in enumerate(found) if number != best)
     why = f"{len(found)} acquisitions of one day: {found[best][0]} is taken, {left} left out"
