@@ -117,7 +117,7 @@ def test_statistics_that_may_not_be_stored(tmp_path: Path) -> None:
     shards = demo_shards(tmp_path / "cache", samples=4, size=24, seasons=2)
     before = (shards / "manifest.json").read_bytes()
     shards.chmod(0o555)
-    refused(unprivileged("stats", shards, "--workers", 1), "manifest.json", "Permission denied")
+    refused(unprivileged("stats", shards, "--workers", 1), str(shards), "Permission denied")
     assert (shards / "manifest.json").read_bytes() == before
 
 

@@ -237,52 +237,21 @@ def _bomb(kind: str, members: dict[str, bytes]) -> bytes:
     )
 
 
-def netcdf(rng: np.random.Generator, ground: Ground, folder: Path) -> Attack:
-    """A NetCDF that leads to other files, or claims more than it holds, packed by its mapping."""
-    import h5py
+WAYS: Final = ("external", "link", "virtual", "soft", "huge", "chunk", "times", "units", "good")
 
-    root = folder / "source"
-    root.mkdir()
-    secret = folder / "secret"
-    secret.write_bytes(SECRET * 200)
-    days = np.array([0.0, 90.0])
-    shape = (2, 16, 16)
-    how = str(
-        rng.choice(
-            ["external", "link", "virtual", "soft", "huge", "chunk", "times", "units", "good"]
-        )
-    )
-    good = rng.integers(200, 4000, shape, dtype=np.uint16)
-    with h5py.File(folder / "other.h5", "w") as other:
-        other["VV"] = np.frombuffer(SECRET * 200, "u2", 512).reshape(shape)
-    with h5py.File(root / "a.nc", "w") as file:
-        time = file.create_dataset("t", data=days if how != "times" else days * np.nan)
-        time.attrs["units"] = "x" * 10**5 if how == "units" else "days since 2020-01-01"
-        file["VH"] = good
-        if how == "external":
-            file.create_dataset("VV", shape, "u2", external=[(str(secret), 0, 1024)])
-        elif how == "link":
-            file["VV"] = h5py.ExternalLink(str(folder / "other.h5"), "VV")
-        elif how == "soft":
-            file["VV"] = h5py.SoftLink("/VH")
-        elif how == "virtual":
-            layout = h5py.VirtualLayout(shape, "u2")
-            layout[:] = h5py.VirtualSource(str(folder / "other.h5"), "VV", shape)
-            file.create_virtual_dataset("VV", layout)
-        elif how == "huge":
-            file.create_dataset("VV", (2, 2**20, 2**20), "u2", chunks=(1, 64, 64))
-        elif how == "chunk":
-            file.create_dataset("VV", shape, "u2", chunks=(2, 16, 16), compression="gzip")
-        else:
-            file["VV"] = good
-    (folder / "m.yaml").write_text(yaml.safe_dump(
-        {"name": "t", "format": "netcdf", "time": "t", "seasons": 2, "step": 1, "modalities": {
-            "s1": {"unit": "dn", "gsd": 10, "bands": {"VV": "VV", "VH": "VH"}}}}
-    ))  # fmt: skip
+
+def netcdf(rng: np.random.Generator, ground: Ground, folder: Path, how: str = "") -> Attack:
+    """A NetCDF that leads to other files, or claims more than it holds, packed by its mapping."""
+    how = how or str(rng.choice(WAYS))
+    good = rng.integers(200, 4000, (2, 16, 16), dtype=np.uint16)
+    _write_netcdf(folder, how, good)
+    bands = {"unit": "dn", "gsd": 10, "bands": {"VV": "VV", "VH": "VH"}}
+    mapping = {"name": "t", "format": "netcdf", "time": "t", "seasons": 2, "step": 1}
+    (folder / "m.yaml").write_text(yaml.safe_dump({**mapping, "modalities": {"s1": bands}}))
 
     def door() -> ShardSet:
         options = ("--workers", 1, "--mapping", folder / "m.yaml")
-        command(pack_command.main, root, folder / "out", *options)
+        command(pack_command.main, folder / "source", folder / "out", *options)
         return ShardSet(folder / "out")
 
     def check(shards: ShardSet) -> str:
@@ -293,6 +262,37 @@ def netcdf(rng: np.random.Generator, ground: Ground, folder: Path) -> Attack:
         return "" if right and np.array_equal(grid[:, 1], good) else "a file that leads astray"
 
     return Attack(f"netcdf {how}", door, check, 30.0)
+
+
+def _write_netcdf(folder: Path, how: str, good: np.ndarray) -> None:
+    """Writes a file whose VV is wrong in some way; two local files hold a secret."""
+    import h5py
+
+    secret, other = folder / "secret", folder / "other.h5"
+    secret.write_bytes(SECRET * 200)
+    with h5py.File(other, "w") as file:
+        file["VV"] = np.frombuffer(SECRET * 200, "u2", good.size).reshape(good.shape)
+    (folder / "source").mkdir()
+    with h5py.File(folder / "source/a.nc", "w") as file:
+        file["t"] = np.array([0.0, 90.0]) if how != "times" else np.full(2, np.nan)
+        file["t"].attrs["units"] = "x" * 10**5 if how == "units" else "days since 2020-01-01"
+        file["VH"] = good
+        if how == "external":
+            file.create_dataset("VV", good.shape, "u2", external=[(str(secret), 0, 1024)])
+        elif how == "link":
+            file["VV"] = h5py.ExternalLink(str(other), "VV")
+        elif how == "soft":
+            file["VV"] = h5py.SoftLink("/VH")
+        elif how == "virtual":
+            layout = h5py.VirtualLayout(good.shape, "u2")
+            layout[:] = h5py.VirtualSource(str(other), "VV", good.shape)
+            file.create_virtual_dataset("VV", layout)
+        elif how == "huge":
+            file.create_dataset("VV", (2, 2**20, 2**20), "u2", chunks=(1, 64, 64))
+        elif how == "chunk":
+            file.create_dataset("VV", good.shape, "u2", chunks=(2, 16, 16), compression="gzip")
+        else:
+            file["VV"] = good
 
 
 def strange(rng: np.random.Generator, ground: Ground, folder: Path) -> Attack:

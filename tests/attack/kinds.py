@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Final, NamedTuple
 
 import numpy as np
 
-from tests.attack import commands, files, known_data, known_trust, settings, shards, tensors
+from tests.attack import (
+    commands,
+    files,
+    known_data,
+    known_doors,
+    known_trust,
+    settings,
+    shards,
+    tensors,
+)
 from tests.attack import weights as checkpoints
 from tests.attack.ground import Ground
 from tests.attack.isolate import Attack
@@ -33,8 +43,9 @@ def _known(name: str, case: Callable[[Ground, Path], str]) -> Make:
 KINDS: Final[dict[str, Kind]] = {
     **{
         f"known: {name}": Kind(_known(name, case), 0)
-        for name, case in {**known_data.KNOWN, **known_trust.KNOWN}.items()
+        for name, case in {**known_data.KNOWN, **known_doors.KNOWN, **known_trust.KNOWN}.items()
     },
+    "known: local_file": Kind(partial(files.netcdf, how="external"), 0),
     "shards: manifest": Kind(shards.manifest, 12),
     "shards: records": Kind(shards.records, 9),
     "shards: arrays": Kind(shards.arrays, 7),

@@ -80,7 +80,7 @@ def manifest(rng: np.random.Generator, ground: Ground, folder: Path) -> Attack:
 
 
 def records(rng: np.random.Generator, ground: Ground, folder: Path) -> Attack:
-    """Records with one thing wrong, signed anew as a stranger would."""
+    """Records with one thing wrong, signed again as a stranger would."""
     shards = shutil.copytree(ground.shards(str(rng.choice(["npy", "tiff"]))), folder / "shards")  # type: ignore[arg-type]
     path = shards / "shard-00000/records.json"
     tree, how = trees.damage(rng, json.loads(path.read_text()))

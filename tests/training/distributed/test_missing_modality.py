@@ -47,7 +47,7 @@ def rare_radar(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def losses(config: PretrainConfig) -> list[dict[str, Any]]:
     lines = read_metrics(Path(config.run.folder) / "metrics.jsonl")
     keys = ("loss", "loss/optic", "loss/radar", "grad_norm")
-    return [{key: line[key] for key in keys if key in line} for line in lines]
+    return [{key: line[key] for key in keys if line.get(key) is not None} for line in lines]
 
 
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
