@@ -213,7 +213,7 @@ def test_bad_tile_is_an_invalid_group_and_counted(folder: Path, tmp_path: Path, 
     assert remark.what == "s2a/0000200/20200813T054639_T43RCP"
     with pytest.raises(DataError, match=rf"^s2a/0000200/20200813T054639_T43RCP: .*{message}"):
         pack_folder(folder, tmp_path / "stopped", on_bad="stop")
-    assert list((tmp_path / "stopped").iterdir()) == []
+    assert not (tmp_path / "stopped").exists()
     assert re.search(message, remark.why)
 
 
