@@ -413,9 +413,9 @@ class ReferenceSeaMo(nn.Module):
         self.apply(_initialise)
 
     def forward(
-        self, batch: TileBatch, views: Views, fusion: bool = True
-    ) -> tuple[Tensor, dict[str, Tensor], Tensor]:
-        """Returns the loss, a scalar, its summands by modality, and their patches, int64 [M].
+        self, batch: TileBatch, views: Views, fusion: bool = True, counted: bool = False
+    ) -> tuple[Tensor, dict[str, Tensor]] | tuple[Tensor, dict[str, Tensor], Tensor]:
+        """Returns the loss, a scalar, its summands by modality, and if `counted` their patches [M].
 
         Raises:
             ValueError: The views leave patches out, while all patches are decoded here.
@@ -451,7 +451,8 @@ class ReferenceSeaMo(nn.Module):
             weight = (weights[m] & hidden).to(targets[m].dtype)
             counts.append(weight.sum().long())
             losses[name] = masked_loss(pred, targets[m], weight, self.config.norm_pix)
-        return torch.stack(list(losses.values())).sum(), losses, torch.stack(counts)
+        total = torch.stack(list(losses.values())).sum()
+        return (total, losses, torch.stack(counts)) if counted else (total, losses)
 
     def _embed(self, name: str, image: Tensor, dates: Tensor) -> Tensor:
         """Embeds all patches of images [B*T, C, S, S] of dates [B, T]: [B, T, N, D]."""

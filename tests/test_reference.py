@@ -405,9 +405,9 @@ def compare(base: ModelConfig, case: Case) -> tuple[float, float]:
     views = make_views(batch, config, case.views)
     views = whole_tiles(batch, views) if case.whole else views
 
-    fast = model(batch, views, fusion=case.fusion)
+    fast = model(batch, views, fusion=case.fusion, counted=True)
     loss, gradient = losses_and_gradients(model, fast.total, fast.by_modality)
-    slow_total, slow_losses, counts = reference(batch, views, fusion=case.fusion)
+    slow_total, slow_losses, counts = reference(batch, views, fusion=case.fusion, counted=True)
     assert torch.equal(fast.counts, counts)
     wanted_loss, wanted = losses_and_gradients(reference, slow_total, slow_losses)
 

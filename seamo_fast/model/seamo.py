@@ -27,8 +27,14 @@ class Losses(NamedTuple):
     Attributes:
         total: Their sum over modalities, a scalar.
         by_modality: Each modality's, a scalar; 0 if it has no target.
-        counts: int64 [M], over how many patches each is a mean.
     """
+
+    total: Tensor
+    by_modality: dict[str, Tensor]
+
+
+class CountedLosses(NamedTuple):
+    """`Losses`, and over how many patches that of each modality is a mean, int64 [M]."""
 
     total: Tensor
     by_modality: dict[str, Tensor]
@@ -112,7 +118,9 @@ class SeaMo(Embedder):
             if part is not None:
                 init_weights(part)
 
-    def forward(self, batch: TileBatch, views: Views, fusion: bool = True) -> Losses:
+    def forward(
+        self, batch: TileBatch, views: Views, fusion: bool = True, counted: bool = False
+    ) -> Losses | CountedLosses:
         """Returns the losses of predicting the hidden patches.
 
         Each modality's loss is the mean over its valid groups' measured hidden patches; the total
@@ -122,6 +130,7 @@ class SeaMo(Embedder):
             batch: Raw tiles, on the model's device.
             views: Regions and visible and hidden patches of the batch.
             fusion: Run the TM fusion (the first pretraining stage goes without).
+            counted: Return `CountedLosses`, which costs a sum.
         """
         results = self.reconstruct(batch, views, fusion)
         by_modality = {
@@ -130,8 +139,11 @@ class SeaMo(Embedder):
             )
             for name, found in results.items()
         }
+        total = torch.stack(list(by_modality.values())).sum()
+        if not counted:
+            return Losses(total, by_modality)
         counts = torch.stack([found.valid.sum() for found in results.values()])
-        return Losses(torch.stack(list(by_modality.values())).sum(), by_modality, counts)
+        return CountedLosses(total, by_modality, counts)
 
     def reconstruct(
         self, batch: TileBatch, views: Views, fusion: bool = True

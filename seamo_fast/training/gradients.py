@@ -32,7 +32,7 @@ def backward(
     the parts have different numbers. So each part's mean is weighted with its share of them.
 
     Args:
-        module: What is called, see `sharding.replicate`; returns what `SeaMo` does.
+        module: What is called, see `sharding.replicate`; returns what `SeaMo` does if `counted`.
         count: See `SeaMo.count`.
         parts: This rank's samples on the module's device, as micro-batches one after the other.
         fusion: Run the TM fusion.
@@ -50,7 +50,7 @@ def backward(
         with sharding.gradient_sync(module, number + 1 == len(parts)):
             with phase("forward"):
                 with autocast:
-                    _, by_modality, own = module(*part, fusion=fusion)
+                    _, by_modality, own = module(*part, fusion=fusion, counted=True)
                 weighted = torch.stack(list(by_modality.values())) * share
             with phase("backward"):
                 weighted.sum().backward()

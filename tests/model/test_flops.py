@@ -32,7 +32,7 @@ def counted(
     batch = make_batch(modalities, batch=1, seasons=seasons)
     # the fused attention of the CPU hides its products from the counter
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as forward:
-        loss, _, _ = model(batch, make_views(batch, config), fusion)
+        loss, _ = model(batch, make_views(batch, config), fusion)
     with FlopCounterMode(display=False) as backward:
         loss.backward()
     return forward.get_total_flops(), backward.get_total_flops()
