@@ -211,7 +211,7 @@ def write_json(path: Path, value: object, needed: int = 0) -> bytes:
     return data
 
 
-class _YamlLoader(yaml.SafeLoader):
+class _YamlLoader(yaml.SafeLoader):  # type: ignore[misc]
     """Refuses a key that is given twice, of which YAML would take the last."""
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
