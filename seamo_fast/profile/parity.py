@@ -165,7 +165,11 @@ def smoothed(curve: np.ndarray) -> np.ndarray:
 
 
 def _largest(curve: np.ndarray, other: np.ndarray) -> float:
-    return float(np.max(np.abs(curve - other) / np.abs(other)))
+    apart = np.abs(curve - other)
+    # a step without a target has loss 0 in both
+    return float(
+        np.max(np.divide(apart, np.abs(other), out=np.zeros_like(apart), where=apart != 0))
+    )
 
 
 def _setting(config: ParityConfig) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from seamo_fast.model.seamo import SeaMo
 from seamo_fast.training import batches, model_setup, precision, schedule
 from seamo_fast.training.config import PretrainConfig
 from seamo_fast.training.gradients import Phase
+from seamo_fast.training.reporting import targets
 from seamo_fast.training.step import TrainingStep
 
 
@@ -33,6 +34,9 @@ class ProfiledSteps:
         device: Where the model runs.
         dtype: Of matrix products.
         model: What is trained, compiled if the settings say so.
+
+    Raises:
+        DataError: No sample has anything to predict.
     """
 
     def __init__(
@@ -48,6 +52,7 @@ class ProfiledSteps:
         self._number = 0
         self.shards = batches.open_shards(config.data.path)
         plan = batches.make_plan(config, self.shards)
+        targets.without_targets(config, self.shards, plan)  # raises where there are none at all
         self.stage = plan.stages[-1]
         self.device = precision.choose_device(config.run.device)
         self.dtype = precision.choose_dtype(config.run.precision, self.device)

@@ -177,6 +177,12 @@ def made_curves() -> dict[str, np.ndarray]:
     }
 
 
+def empty(curves: dict[str, np.ndarray], step: int) -> None:
+    """A step that has no target has no loss in any variant."""
+    for curve in curves.values():
+        curve[step] = 0.0
+
+
 def bend(curves: dict[str, np.ndarray], name: str, first: int, factor: float) -> None:
     curves[name] = np.where(np.arange(500) < first, curves[name], curves[name] * factor)
 
@@ -200,6 +206,7 @@ def test_curves_within_the_spread_of_the_seeds_are_the_same() -> None:
         (lambda c: bend(c, "fast", 100, 1.0001), ["fast from reference-ops"]),
         (lambda c: bend(c, "fast", 200, 1.0001), []),
         (lambda c: bend(c, "reference-ops", 499, float("nan")), ["reference-ops"]),
+        (lambda c: empty(c, 7), []),
     ],
 )
 def test_a_curve_that_parts_is_named(
