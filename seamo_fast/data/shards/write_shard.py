@@ -51,8 +51,8 @@ class ShardReport:
         statistics: Of the modalities that came without: name -> `BandStatistics.to_dict`.
         radiometry: How the tiles of Sentinel-2 were judged (`seamo_fast.data.packing.offsets`):
             name -> `JudgedTiles.to_dict`.
-        files: What the files of each item were (`seamo_fast.data.packing.sources.fingerprint`); empty in
-            shards of earlier versions.
+        files: What the files of each item were (`seamo_fast.data.packing.sources.fingerprint`);
+            empty in shards of earlier versions.
     """
 
     items: list[str] = field(default_factory=list)
@@ -73,7 +73,7 @@ class ShardReport:
         try:
             report = cls(**read_json(folder / "report.json"))
             for name, value in vars(report).items():
-                kind = dict if name in _TABLES else list
+                kind = type(getattr(cls(), name))
                 if not isinstance(value, kind):
                     raise TypeError(f"{name} is {shown(value)}; expected {kind.__name__}")
             report.skipped = [_remark(each) for each in report.skipped]
@@ -102,7 +102,6 @@ class ShardReport:
 
 
 _REMARKS: Final = ("skipped", "noted")
-_TABLES: Final = ("settings", "statistics", "radiometry")
 
 
 def _remark(found: Any) -> Remark:
