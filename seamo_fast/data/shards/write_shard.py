@@ -73,7 +73,7 @@ class ShardReport:
         try:
             report = cls(**read_json(folder / "report.json"))
             for name, value in vars(report).items():
-                kind = dict if name in _TABLES else list
+                kind = type(getattr(cls(), name))
                 if not isinstance(value, kind):
                     raise TypeError(f"{name} is {shown(value)}; expected {kind.__name__}")
             report.skipped = [_remark(each) for each in report.skipped]
@@ -102,7 +102,6 @@ class ShardReport:
 
 
 _REMARKS: Final = ("skipped", "noted")
-_TABLES: Final = ("settings", "statistics", "radiometry")
 
 
 def _remark(found: Any) -> Remark:

@@ -8,6 +8,7 @@ import re
 import tracemalloc
 import zlib
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ from seamo_fast import pretrain, stats, view
 from seamo_fast.data import ShardSet
 from seamo_fast.data.loading.loader import TileLoader
 from seamo_fast.data.shards.array_files import encode_tiff
+from seamo_fast.data.shards.write_set import write_manifest
+from seamo_fast.data.shards.write_shard import ShardReport
 from seamo_fast.errors import DataError
 from seamo_fast.profile.__main__ import main as profile
 from tests.data.shards.test_shard_set import edit_manifest
@@ -338,3 +341,39 @@ def test_every_command_ends_with_one_line(
     assert status == 2
     assert line.startswith("error: ")
     assert message in line
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{}", None),
+        ('{"items": 5}', "items is 5; expected list"),
+        ('{"settings": []}', r"settings is \[\]; expected dict"),
+        ('{"files": "x"}', "files is 'x'; expected list"),
+        ('{"noted": [5]}', "must be an iterable"),
+        ('{"extra": 5}', "unexpected keyword argument 'extra'"),
+        ("[" * 100_000, "it is nested too deep"),
+        ('{"items": [], "items": []}', "it has the key 'items' twice"),
+    ],
+)
+def test_reports_of_strangers(tmp_path: Path, text: str, message: str | None) -> None:
+    (tmp_path / "report.json").write_text(text)
+    if message is None:
+        assert ShardReport.load(tmp_path).items == []
+        return
+    with pytest.raises(DataError, match=rf"was not written by this program \(.*{message}"):
+        ShardReport.load(tmp_path)
+
+
+def test_statistics_of_a_report_that_are_none(write_shards: Callable[..., Path]) -> None:
+    path = write_shards(4)
+    shards = ShardSet(path)
+    report = ShardReport.load(path / "shard-00000")
+    plain = [replace(each, mean=None, std=None) for each in shards.modalities]
+    for wrong in ({}, {"count": [1]}, {"count": [1, 1, 1], "mean": ["x"] * 3, "squares": [1] * 3}):
+        report.statistics["optic"] = wrong
+        with pytest.raises(DataError, match=r"a report.json in .* holds no statistics of optic \("):
+            write_manifest(
+                path, plain, shards.manifest.arrays, shards.manifest.shards, [report],
+                source="", release="",
+            )  # fmt: skip
