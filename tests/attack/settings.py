@@ -150,10 +150,10 @@ def agrees(came: Any, said: Any) -> bool:
     if isinstance(came, list) and isinstance(said, list):
         return len(came) == len(said) and all(map(agrees, came, said))
     if isinstance(came, dict) and isinstance(said, dict):
-        return all(agrees(came[key], value) for key, value in said.items())
+        return all(key in came and agrees(came[key], value) for key, value in said.items())
     if isinstance(came, bool) or isinstance(said, bool):
         return type(came) is type(said) and came == said
-    if came == said:
+    if came == said or (type(came) is float and type(said) is int and came == float(said)):
         return True
     return type(said) is str and (came == yaml.safe_load(said) or str(came) == said)
 

@@ -122,7 +122,9 @@ def test_georeferences_equal_rasterio(tmp_path: Path) -> None:
     assert read_georeference(path) is None
 
 
-@pytest.mark.parametrize(("suffix", "size"), [(".png", (9000, 4000)), (".jpg", (9000, 4000))])
+@pytest.mark.parametrize(
+    ("suffix", "size"), [(".png", (9000, 4000)), (".jpg", (9000, 4000)), (".jpg", (600, 600))]
+)
 def test_headers_that_claim_more_than_a_file_can_hold(
     suffix: str, size: tuple[int, int], tmp_path: Path
 ) -> None:

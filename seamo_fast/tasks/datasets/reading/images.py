@@ -167,7 +167,8 @@ def _read_jpeg(path: Path, dtypes: Sequence[str], shape: Shape) -> np.ndarray:
     if found is None:
         raise TileError(f"{path.name} cannot be read: it has no JPEG frame header")
     _check(path.name, "uint8", found, dtypes, shape)
-    _check_claim(path.name, found[1] * found[2], len(data) * _JPEG_PIXELS)
+    scans = len(data) - data.find(b"\xff\xda")  # what precedes them holds no pixel
+    _check_claim(path.name, found[1] * found[2], scans * _JPEG_PIXELS)
     image = _channels_first(imagecodecs.jpeg8_decode(data))
     # libjpeg fills what a cut file lacks with grey, and says nothing
     if b"\xff\xd9" not in data[-1024:]:
