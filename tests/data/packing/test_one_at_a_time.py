@@ -140,7 +140,7 @@ def test_a_lock_that_its_holder_removed_is_not_taken_for_one(
         calls.append(how)
         lockf(file, how)
 
-    monkeypatch.setattr(files.fcntl, "lockf", late)
+    monkeypatch.setattr(files.folders.fcntl, "lockf", late)
     with files.locked(tmp_path, "OUT", "folder"):
         assert len(calls) == 2
         assert (tmp_path / ".lock").read_text() == str(os.getpid())
@@ -152,7 +152,7 @@ def test_a_file_system_without_locks_is_named(
     def fails(*_: object) -> None:
         raise OSError(37, "No locks available")
 
-    monkeypatch.setattr(files.fcntl, "lockf", fails)
+    monkeypatch.setattr(files.folders.fcntl, "lockf", fails)
     with (
         pytest.raises(ConfigError, match=r"^OUT .*out cannot be locked: No locks available$"),
         files.locked(tmp_path / "out", "OUT", "folder"),

@@ -1,0 +1,40 @@
+"""Reading and writing files: nothing is lost, nothing hangs, and no file takes all memory."""
+
+from __future__ import annotations
+
+from seamo_fast.files.folders import (
+    CACHE,
+    cache_folder,
+    locked,
+    move_aside,
+    named_folder,
+    new_folder,
+    new_name,
+)
+from seamo_fast.files.regular import check_regular, open_regular, read_regular
+from seamo_fast.files.strangers import brief, parse_json, read_bounded, read_json, read_yaml, shown
+from seamo_fast.files.whole import replacing, sync, write_json, write_text, writing
+
+__all__ = [
+    "CACHE",
+    "brief",
+    "cache_folder",
+    "check_regular",
+    "locked",
+    "move_aside",
+    "named_folder",
+    "new_folder",
+    "new_name",
+    "open_regular",
+    "parse_json",
+    "read_bounded",
+    "read_json",
+    "read_regular",
+    "read_yaml",
+    "replacing",
+    "shown",
+    "sync",
+    "write_json",
+    "write_text",
+    "writing",
+]
