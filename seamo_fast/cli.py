@@ -23,7 +23,7 @@ from jsonargparse import ArgumentParser, DefaultHelpFormatter
 from tqdm import tqdm
 
 from seamo_fast.errors import ConfigError, SeaMoError
-from seamo_fast.files import read_yaml
+from seamo_fast.files import parse_yaml, read_yaml
 
 Config = TypeVar("Config")
 STOPPED: Final = 128  # what a shell adds to the number of the signal that ended a process
@@ -110,9 +110,11 @@ class Command(Generic[Config]):
                 wrong type, is missing or impossible, or a file is missing or no YAML.
         """
         arguments = self._with_files(arguments)
-        for argument in arguments:
+        for argument, following in zip_longest(arguments, arguments[1:], fillvalue=""):
             if argument.startswith("--"):
-                self._check_key(argument[2:].split("=", 1)[0].rstrip("+"))
+                name, equals, value = argument[2:].partition("=")
+                self._check_key(name.rstrip("+"))
+                self._check_inline(name, value if equals else following)
         parser = self._parser()
         try:
             # groups become their dataclasses here, and each checks itself
@@ -188,15 +190,29 @@ class Command(Generic[Config]):
         except OSError as error:
             raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
         _check_group(self.kind, tree, str(path))
+        self._check_tree(tree, f" in {path}")
+        return str(path)
+
+    def _check_inline(self, name: str, text: str) -> None:
+        """Checks a group of settings that is given as a mapping on the command line."""
+        if not text.startswith("{"):
+            return
+        try:
+            tree = parse_yaml(text)
+        except ValueError as error:
+            raise ConfigError(f"--{name} {text} is no YAML: {error}") from error
+        if isinstance(tree, Mapping):
+            self._check_tree({name: tree}, f" in --{name}")
+
+    def _check_tree(self, tree: Mapping[str, Any], where: str) -> None:
         hints = dict(_settings(self.kind))
         for key, value in _items(tree):
-            self._check_key(key, f" in {path}")
+            self._check_key(key, where)
             hint = hints.get(key)
             if is_dataclass(hint):
-                _check_group(hint, value, f"{key} in {path}")
+                _check_group(hint, value, f"{key}{where}")
             elif value is None and type(None) not in get_args(hint):
-                raise ConfigError(f"{key} in {path} must have a value, but got null")
-        return str(path)
+                raise ConfigError(f"{key}{where} must have a value, but got null")
 
     def _check_key(self, key: str, where: str = "") -> None:
         known = {*self.flags, "config", "print_config", "help"}

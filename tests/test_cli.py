@@ -190,6 +190,23 @@ def test_a_file_of_another_shape_is_one_line(
     assert "\n" not in str(raised.value)
 
 
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ("{a: {}}", "unknown setting 'inner.a' in --inner"),
+        ("{sure: true, a: 1}", "unknown setting 'inner.a' in --inner"),
+        ("{sure: true", "--inner {sure: true is no YAML: "),
+        ("{sure: true, sure: false}", "is no YAML: the key 'sure' comes again in line 1"),
+        ("{sure: null}", "inner.sure in --inner must have a value, but got null"),
+    ],
+)
+def test_a_group_on_the_command_line_is_checked_as_one_in_a_file(value: str, message: str) -> None:
+    for given in (["--inner", value], [f"--inner={value}"]):
+        with pytest.raises(ConfigError, match=re.escape(message)) as raised:
+            BY_PLACE.parse([*given, "there"])
+        assert "\n" not in str(raised.value)
+
+
 @pytest.mark.parametrize("name", ["pack", "stats", "view", "pretrain", "finetune", "profile step"])
 def test_every_command_refuses_a_broken_file(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str

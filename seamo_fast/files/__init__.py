@@ -12,7 +12,15 @@ from seamo_fast.files.folders import (
     new_name,
 )
 from seamo_fast.files.regular import check_regular, open_regular, read_regular
-from seamo_fast.files.strangers import brief, parse_json, read_bounded, read_json, read_yaml, shown
+from seamo_fast.files.strangers import (
+    brief,
+    parse_json,
+    parse_yaml,
+    read_bounded,
+    read_json,
+    read_yaml,
+    shown,
+)
 from seamo_fast.files.whole import replacing, sync, write_json, write_text, writing
 
 __all__ = [
@@ -27,6 +35,7 @@ __all__ = [
     "new_name",
     "open_regular",
     "parse_json",
+    "parse_yaml",
     "read_bounded",
     "read_json",
     "read_regular",

@@ -113,8 +113,17 @@ def read_yaml(path: Path) -> Any:
         data = file.read(_YAML_BYTES + 1)
     if len(data) > _YAML_BYTES:
         raise ValueError(f"it is larger than {_YAML_BYTES} bytes, and no file of settings")
+    return parse_yaml(data.decode())
+
+
+def parse_yaml(text: str) -> Any:
+    """Returns what YAML text says; see `read_yaml`.
+
+    Raises:
+        ValueError: As `read_yaml`.
+    """
     try:
-        loader = _YamlLoader(data.decode())
+        loader = _YamlLoader(text)
         node = loader.get_single_node()
         if node is None:
             return None

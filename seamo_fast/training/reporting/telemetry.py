@@ -40,8 +40,8 @@ class MetricsFile:
                 f"{path}: {len(broken)} broken lines are removed, the first is line {broken[0]}; "
                 "a crash or a power failure leaves such lines"
             )
-        kept = [line for line in lines if line["step"] <= step]
-        write_text(path, "".join(json.dumps(line) + "\n" for line in kept))
+        kept = {line["step"]: line for line in lines if line["step"] <= step}
+        write_text(path, "".join(json.dumps(kept[number]) + "\n" for number in sorted(kept)))
         self._file = path.open("a", encoding="utf-8")
 
     def write(self, metrics: Mapping[str, Any]) -> None:

@@ -83,6 +83,13 @@ def test_broken_lines_are_removed_and_reported_once(
     ]
 
 
+def test_each_step_is_kept_once(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_text("".join(f'{{"step": {step}, "loss": {step}}}\n' for step in (1, 2, 3, 1, 2, 4)))
+    MetricsFile(path, step=3).close()
+    assert [found["step"] for found in read_metrics(path)] == [1, 2, 3]
+
+
 def test_metrics_that_cannot_be_read_are_named(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     path.mkdir()
