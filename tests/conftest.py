@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import signal
 import stat
 import subprocess
 from collections.abc import Callable, Iterator
@@ -34,8 +35,12 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 
 
 def pytest_configure() -> None:
-    """One thread: sums come out the same everywhere, and tests do not fight over cores."""
+    """One thread: sums come out the same everywhere, and tests do not fight over cores.
+
+    Ctrl-C interrupts as in a terminal: what a shell starts in the background ignores it.
+    """
     torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)

@@ -36,9 +36,13 @@ class Result(NamedTuple):
 def prepare(folder: Path) -> Ground:
     """Makes what all inputs are made from, and imports what the doors need."""
     folder.mkdir(parents=True, exist_ok=True)
+    before = logging.root.manager.disable
     logging.disable()
-    ground = Ground(folder)
-    ground.make()
+    try:
+        ground = Ground(folder)
+        ground.make()
+    finally:
+        logging.disable(before)
     return ground
 
 

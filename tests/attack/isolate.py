@@ -116,7 +116,7 @@ def _child(make: Callable[[], Attack], pipe: int) -> None:
             os.dup2(quiet, descriptor)
         faulthandler.disable()
         warnings.simplefilter("ignore")
-        logging.getLogger("tifffile").disabled = True
+        logging.disable()
         attack = make()
         os.write(pipe, json.dumps([attack.what, attack.seconds]).encode() + b"\n")
         announced = True

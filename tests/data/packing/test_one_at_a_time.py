@@ -132,7 +132,7 @@ def test_a_lock_that_its_holder_removed_is_not_taken_for_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Between opening and locking, the other process ends, and a third one comes."""
-    lockf, calls = files.fcntl.lockf, []
+    lockf, calls = files.folders.fcntl.lockf, []
 
     def late(file: object, how: int) -> None:
         if not calls:

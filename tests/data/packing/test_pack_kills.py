@@ -104,7 +104,7 @@ def drill(tmp_path: Path, count: int, dates: int, size: int, kills: int) -> int:
     hits = 0
     for number in range(kills):
         process = start(source, tmp_path / "out", size)
-        time.sleep(random.uniform(0.2, 1.0) * seconds)
+        time.sleep(random.uniform(0.2, 0.8) * seconds)
         kill(process, ("group", "main", "worker")[number % 3])
         if (tmp_path / "out" / "manifest.json").exists():
             shutil.rmtree(tmp_path / "out")  # finished: the next kill finds work again

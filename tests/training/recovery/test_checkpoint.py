@@ -309,7 +309,7 @@ def test_a_named_pipe_is_no_part_of_a_checkpoint(tmp_path: Path, name: str) -> N
     path = save(tmp_path, 7)
     (path / name).unlink()
     os.mkfifo(path / name)
-    with pytest.raises(CheckpointError, match=rf"is refused: {name} is (damaged|missing)"):
+    with pytest.raises(CheckpointError, match=rf"{name} (is damaged|is missing|cannot be read)"):
         checkpoint.load(path)
 
 
