@@ -27,7 +27,7 @@ from seamo_fast.data.demo.labels import (
     place_shards,
     read_maps,
 )
-from seamo_fast.data.demo.scene import FIELDS, VARIED, Cover
+from seamo_fast.data.demo.scene import FIELDS, Cover
 from seamo_fast.data.shards import ShardSet
 from seamo_fast.tasks.datasets.reading.base import (
     IGNORE,
@@ -41,7 +41,7 @@ from seamo_fast.tasks.datasets.reading.base import (
 PARTS: Final = ("train", "train", "train", "val", "test")
 MODALITIES: Final = {each.name: replace(each, mean=None, std=None) for each in (OPTICAL, RADAR)}
 COVERS: Final[dict[str, tuple[Cover, ...]]] = {
-    "Cropland": tuple(VARIED.shares),
+    "Cropland": tuple(crop for crop in FIELDS if crop is not Cover.MEADOW),
     "Grassland": (Cover.MEADOW, Cover.PASTURE),
     "Broad-leaved forest": (Cover.DECIDUOUS,),
     "Needle-leaved forest": (Cover.EVERGREEN,),
