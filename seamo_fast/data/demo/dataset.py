@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import fcntl
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import date
@@ -29,8 +29,8 @@ VERSION: Final = 1
 OPTICAL: Final = replace(get_modality("s2l2a"), nodata_rule="band")
 RADAR: Final = get_modality("s1grd")
 _PIXEL: Final = 10.0
-# A tile must divide into whole pixels of the coarsest grid, 60 m.
-_MULTIPLE: Final = 6
+# Pixels of 10 m along one of the coarsest grid, 60 m; a tile must divide into whole ones.
+COARSEST: Final = 6
 _MISSING: Final = {OPTICAL.name: 0.03, RADAR.name: 0.02}
 _STRIPED: Final = 0.04
 _SHARD: Final = 512
@@ -68,25 +68,25 @@ def demo_shards(
     """
     if samples < 1 or seasons < 1:
         raise ValueError(f"samples and seasons must be at least 1, but are {samples} and {seasons}")
-    if size < _MULTIPLE or size % _MULTIPLE:
-        raise ValueError(
-            f"size must be a multiple of {_MULTIPLE}, so that its {size} pixels of 10 m divide "
-            "into pixels of 60 m"
-        )
+    check_size(size)
     folder = (root or cache_folder()) / f"demo-v{VERSION}-{samples}x{seasons}x{size}px-seed{seed}"
-    if not _is_intact(folder, samples):
-        try:
-            with writing(folder), _alone(folder):
-                if not _is_intact(folder, samples):
-                    _write(folder, samples, size, seasons, seed)
-        except DataError as error:
-            raise DataError(f"{error}; SEAMO_FAST_CACHE names the folder of demo data") from error
+
+    def write(partial: Path) -> None:
+        made = (demo_sample(seed, index, size=size, seasons=seasons) for index in range(samples))
+        write_samples(partial, made, seasons, f"demo scenes of seed {seed}")
+
+    write_once(folder, write, lambda: is_intact(folder, samples))
     return folder
 
 
 def demo_sample(seed: int, index: int, *, size: int, seasons: int) -> DemoSample:
     """Returns sample number `index` of the demo data; a pure function of its arguments."""
-    scene = make_scene(seed, index, size=size, seasons=seasons)
+    return observe(seed, index, make_scene(seed, index, size=size, seasons=seasons))
+
+
+def observe(seed: int, index: int, scene: Scene) -> DemoSample:
+    """Returns what the sensors record of scene number `index`."""
+    seasons = len(scene.optical)
     optical = _digital_numbers(generator(seed, "demo", index, "sensor"), scene)
     _add_stripe(generator(seed, "demo", index, "stripe"), optical)
     radar = scene.radar[:, [RADAR_BANDS.index(name) for name in RADAR.band_names]]
@@ -123,7 +123,7 @@ def _add_stripe(rng: np.random.Generator, arrays: list[np.ndarray]) -> None:
     season, turns = rng.integers(seasons), int(rng.integers(4))
     width = int(rng.integers(1, max(2, coarse // 2)))
     for values, grid in zip(arrays, OPTICAL.grids, strict=True):
-        pixels = width * _MULTIPLE // _step(grid.gsd)
+        pixels = width * COARSEST // _step(grid.gsd)
         np.rot90(values[season], turns, axes=(1, 2))[:, :, :pixels] = 0
 
 
@@ -131,7 +131,8 @@ def _step(gsd: float) -> int:
     return round(gsd / _PIXEL)
 
 
-def _is_intact(folder: Path, samples: int) -> bool:
+def is_intact(folder: Path, samples: int) -> bool:
+    """Returns whether a folder of shards with so many samples is complete."""
     try:
         shards = ShardSet(folder)
         for index in range(0, samples, _SHARD):
@@ -139,6 +140,38 @@ def _is_intact(folder: Path, samples: int) -> bool:
         return len(shards) == samples
     except (DataError, IndexError):
         return False
+
+
+def check_size(size: int) -> None:
+    """Raises ValueError if a tile of `size` pixels of 10 m has no whole pixels of 60 m."""
+    if size < COARSEST or size % COARSEST:
+        raise ValueError(
+            f"size must be a multiple of {COARSEST}, so that its {size} pixels of 10 m divide "
+            "into pixels of 60 m"
+        )
+
+
+def write_once(folder: Path, write: Callable[[Path], None], intact: Callable[[], bool]) -> None:
+    """Makes a folder of generated data, unless it is there and intact.
+
+    Any number of processes may call this at the same time; one writes, the others wait.
+
+    Args:
+        folder: Where the data is to be.
+        write: Writes a folder of another name, which takes this one's place when it is complete.
+        intact: Whether the data is there.
+
+    Raises:
+        DataError: The cache cannot be written.
+    """
+    if intact():
+        return
+    try:
+        with writing(folder), _alone(folder):
+            if not intact():
+                _write(folder, write)
+    except DataError as error:
+        raise DataError(f"{error}; SEAMO_FAST_CACHE names the folder of demo data") from error
 
 
 @contextmanager
@@ -150,24 +183,23 @@ def _alone(folder: Path) -> Iterator[None]:
         yield
 
 
-def _write(folder: Path, samples: int, size: int, seasons: int, seed: int) -> None:
+def _write(folder: Path, write: Callable[[Path], None]) -> None:
     partial = folder.with_name(f".{folder.name}.partial")
     for leftover in (partial, folder):
         if leftover.exists():
             shutil.rmtree(leftover)
     try:
-        writer = ShardWriter(
-            partial,
-            (OPTICAL, RADAR),
-            seasons,
-            source=f"demo scenes of seed {seed}",
-            release="demo",
-            shard_size=_SHARD,
-        )
-        for index in range(samples):
-            sample = demo_sample(seed, index, size=size, seasons=seasons)
-            writer.add(f"demo-{index:06d}", sample.arrays, sample.dates, sample.valid)
-        writer.finish()
+        write(partial)
         partial.rename(folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def write_samples(folder: Path, samples: Iterable[DemoSample], seasons: int, source: str) -> None:
+    """Writes samples as shards, named by their number."""
+    writer = ShardWriter(
+        folder, (OPTICAL, RADAR), seasons, source=source, release="demo", shard_size=_SHARD
+    )
+    for index, sample in enumerate(samples):
+        writer.add(f"demo-{index:06d}", *sample)
+    writer.finish()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from seamo_fast.tasks.datasets.bigearthnet.v1 import BigEarthNet
 from seamo_fast.tasks.datasets.bigearthnet.v2 import BigEarthNetV2
+from seamo_fast.tasks.datasets.demo import DemoChange, DemoCover, DemoCrops, DemoFields
 from seamo_fast.tasks.datasets.dfc2020 import DFC2020
 from seamo_fast.tasks.datasets.eurosat import EuroSAT
 from seamo_fast.tasks.datasets.folders import ClassFolder, MaskFolder
@@ -31,6 +32,10 @@ __all__ = [
     "BigEarthNet",
     "BigEarthNetV2",
     "ClassFolder",
+    "DemoChange",
+    "DemoCover",
+    "DemoCrops",
+    "DemoFields",
     "EuroSAT",
     "HLSBurnScars",
     "LabelledBatch",

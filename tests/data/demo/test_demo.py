@@ -146,6 +146,26 @@ def test_modalities_are_described_as_by_the_first_of_this_version(tmp_path: Path
     assert VERSION == 1
 
 
+@pytest.mark.parametrize(
+    ("index", "optical", "infrared", "radar", "day"),
+    [
+        (0, 1952.782, 2107.386, -15.09311, "2019-01-19"),
+        (1, 1168.120, 1846.697, -14.56848, "2018-01-17"),
+        (2, 1377.886, 2126.068, -11.97045, "2021-12-26"),
+    ],
+)
+def test_samples_are_those_of_the_first_of_this_version(
+    index: int, optical: float, infrared: float, radar: float, day: str
+) -> None:
+    """By their means, which other processors change in the last digits only."""
+    sample = demo_sample(0, index, size=48, seasons=4)
+    fine, middle, _ = sample.arrays["s2l2a"]
+    assert fine.mean() == pytest.approx(optical, rel=1e-4)
+    assert middle.mean() == pytest.approx(infrared, rel=1e-4)
+    assert sample.arrays["s1grd"][0].mean(dtype=np.float64) == pytest.approx(radar, rel=1e-4)
+    assert str(sample.dates["s1grd"][3]) == day
+
+
 def test_second_call_writes_nothing(tmp_path: Path) -> None:
     folder = demo_shards(tmp_path, **SMALL)
     before = stamps(folder)

@@ -2,44 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from enum import IntEnum
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from seamo_fast.data.demo.scene.cover import FIELDS, PLAIN, Cover, Farming
 from seamo_fast.data.demo.scene.noise import Floats, smooth_noise
 
 Ints = NDArray[np.intp]
 Mask = NDArray[np.bool_]
 
 PIXEL = 10.0  # metres
-
-
-class Cover(IntEnum):
-    """What a material is; the crops and MEADOW are the fields."""
-
-    CEREAL = 0
-    RAPE = 1
-    MAIZE = 2
-    BEET = 3
-    MEADOW = 4
-    DECIDUOUS = 5
-    EVERGREEN = 6
-    RIVER = 7
-    LAKE = 8
-    ROAD = 9
-    TILES = 10
-    BRIGHT_ROOF = 11
-    GREY_ROOF = 12
-    GARDEN = 13
-    ROCK = 14
-    PASTURE = 15
-
-
-FIELDS = (Cover.CEREAL, Cover.RAPE, Cover.MAIZE, Cover.BEET, Cover.MEADOW)
 _TOWN = (Cover.TILES, Cover.GREY_ROOF, Cover.BRIGHT_ROOF, Cover.GARDEN)
-_CROP_SHARE = (0.30, 0.12, 0.22, 0.12, 0.24)
 
 
 @dataclass(frozen=True)
@@ -56,6 +32,7 @@ class Land:
         delay: Days by which a material is later than the typical one of its cover [materials].
         soil: Brightness of a material's soil or surface, about 1 [materials].
         roughness: Decibels by which its backscatter differs from the typical one [materials].
+        density: Share of the plants of a full stand that a material has [materials].
     """
 
     height: Floats
@@ -67,17 +44,18 @@ class Land:
     delay: Floats
     soil: Floats
     roughness: Floats
+    density: Floats
 
 
-def make_land(rng: np.random.Generator, size: int) -> Land:
+def make_land(rng: np.random.Generator, size: int, farming: Farming = PLAIN) -> Land:
     """Returns the land of a tile of `size` pixels of 10 m."""
     mountain = rng.random() < 0.16
     base = rng.uniform(900, 2100) if mountain else rng.uniform(0, 500)
     relief = smooth_noise(rng, 1, size, (56, 28, 14, 7), 0.42)[0]
     height = base + relief * (rng.uniform(90, 170) if mountain else rng.uniform(4, 28))
 
-    plan = _Plan(rng, size)
-    plan.fields(hedged=0.0 if mountain else 0.25)
+    plan = Plan(rng, size)
+    plan.fields(farming.shares, hedged=0.0 if mountain else 0.25)
     plan.forest(rng.beta(1.4, 3.2) if not mountain else rng.uniform(0.3, 0.7), mountain)
     if mountain:
         plan.rock(height, rng.uniform(0.03, 0.35))
@@ -93,20 +71,39 @@ def make_land(rng: np.random.Generator, size: int) -> Land:
 
     south, east = np.gradient(height.astype(np.float32), PIXEL) * ~plan.water
     number = len(plan.cover)
-    return Land(
+    land = Land(
         height=height.astype(np.float32),
         south=south,
         east=east,
         vigour=np.clip(0.55 + 0.2 * smooth_noise(rng, 1, size, (20, 10, 5))[0], 0, 1),
         material=plan.material,
         cover=np.array(plan.cover),
-        delay=rng.normal(0, 6, number).astype(np.float32),
+        delay=rng.normal(0, farming.spread, number).astype(np.float32),
         soil=rng.uniform(0.78, 1.25, number).astype(np.float32),
         roughness=rng.normal(0, 0.9, number).astype(np.float32),
+        density=np.ones(number, np.float32),
+    )
+    return land if farming is PLAIN else grow(rng, land, farming)
+
+
+def grow(rng: np.random.Generator, land: Land, farming: Farming) -> Land:
+    """Returns the land with the weather and the stands of another year."""
+    number = len(land.cover)
+    density = rng.uniform(*farming.density, number)
+    return replace(
+        land,
+        delay=(land.delay + rng.normal(0, farming.weather)).astype(np.float32),
+        density=np.where(np.isin(land.cover, FIELDS), density, 1).astype(np.float32),
     )
 
 
-class _Plan:
+def draw_crops(rng: np.random.Generator, shares: Mapping[Cover, float], count: int) -> list[Cover]:
+    """Returns what grows on each of `count` fields."""
+    crops = list(shares)
+    return [crops[crop] for crop in rng.choice(len(crops), count, p=list(shares.values()))]
+
+
+class Plan:
     """A map of materials onto which one feature after the other is drawn."""
 
     def __init__(self, rng: np.random.Generator, size: int) -> None:
@@ -122,7 +119,8 @@ class _Plan:
         self.cover.append(cover)
         return len(self.cover) - 1
 
-    def _paint(self, where: Mask, cover: Cover) -> None:
+    def paint(self, where: Mask, cover: Cover) -> None:
+        """Covers some pixels by a new material."""
         self.material[where] = self._new(cover)
 
     def _axes(self, bend: float) -> tuple[Floats, Floats]:
@@ -133,19 +131,18 @@ class _Plan:
         across = np.cos(angle) * y - np.sin(angle) * x + bend * self.bends[1]
         return along.astype(np.float32), across.astype(np.float32)
 
-    def fields(self, hedged: float) -> None:
+    def fields(self, shares: Mapping[Cover, float], hedged: float) -> None:
         """Fills the tile with parcels, the share `hedged` of them with trees along the border."""
         parcel = self._strips() if self.rng.random() < 0.7 else self._cells()
         numbers = np.unique(parcel, return_inverse=True)[1]
         self.material = numbers.reshape(parcel.shape)
         count = int(self.material.max()) + 1
-        crops = self.rng.choice(len(FIELDS), count, p=_CROP_SHARE)
-        self.cover = [FIELDS[crop] for crop in crops]
+        self.cover = draw_crops(self.rng, shares, count)
         hedge = self.rng.random(count) < hedged
         border = np.zeros_like(self.water)
         border[:, 1:] |= self.material[:, 1:] != self.material[:, :-1]
         border[1:] |= self.material[1:] != self.material[:-1]
-        self._paint(border & hedge[self.material], Cover.DECIDUOUS)
+        self.paint(border & hedge[self.material], Cover.DECIDUOUS)
 
     def _strips(self) -> Ints:
         """Parcels one after the other in parallel strips."""
@@ -174,22 +171,22 @@ class _Plan:
         stand, kind = smooth_noise(self.rng, 2, self.size, (40, 18, 8), 0.4)
         wood = stand > np.quantile(stand, 1 - share)
         needles = kind > (-0.5 if mountain else 0.3)
-        self._paint(wood & ~needles, Cover.DECIDUOUS)
-        self._paint(wood & needles, Cover.EVERGREEN)
+        self.paint(wood & ~needles, Cover.DECIDUOUS)
+        self.paint(wood & needles, Cover.EVERGREEN)
         if mountain:
             open_land = np.isin(self.material, np.flatnonzero(np.isin(self.cover, FIELDS)))
-            self._paint(open_land & ~wood, Cover.PASTURE)
+            self.paint(open_land & ~wood, Cover.PASTURE)
 
     def rock(self, height: Floats, share: float) -> None:
         """Bares the highest and roughest ground."""
         bareness = height / height.std() + smooth_noise(self.rng, 1, self.size, (20, 10, 5), 0.5)[0]
-        self._paint(bareness > np.quantile(bareness, 1 - share), Cover.ROCK)
+        self.paint(bareness > np.quantile(bareness, 1 - share), Cover.ROCK)
 
     def lake(self, height: Floats, share: float) -> Floats:
         """Floods the lowest `share` of the tile; returns the height of ground and water."""
         level = np.quantile(height, share)
         lake = height < level
-        self._paint(lake, Cover.LAKE)
+        self.paint(lake, Cover.LAKE)
         self.water |= lake
         return np.maximum(height, level)
 
@@ -207,9 +204,9 @@ class _Plan:
             slope += swing * rate * np.cos(phase)
         distance = np.abs(across - course) / np.sqrt(1 + slope**2)
         bank = (distance < width + 2.2) & (self.bends[1] > -0.3) & ~self.water
-        self._paint(bank, Cover.DECIDUOUS)
+        self.paint(bank, Cover.DECIDUOUS)
         river = (distance < width) & ~self.water
-        self._paint(river, Cover.RIVER)
+        self.paint(river, Cover.RIVER)
         self.water |= river
 
     def town(self, centre: NDArray[np.float64], radius: float) -> None:
@@ -230,7 +227,7 @@ class _Plan:
             self.material[where] = lot[rows, np.floor(along[where] / house).astype(np.intp) % 64]
         block = self.rng.uniform(8, 13)
         street = (np.mod(along, block * 1.5) < 1.2) | (np.mod(across, block) < 1.2)
-        self._paint(built & street, Cover.ROAD)
+        self.paint(built & street, Cover.ROAD)
 
     def road(self, through: NDArray[np.float64]) -> None:
         """Draws a gently curved road through a point."""
@@ -238,4 +235,4 @@ class _Plan:
         row, column = (int(value) for value in through)
         line = across - across[row, column]
         line = line + 5 * (np.sin(along / 25) - np.sin(along[row, column] / 25))
-        self._paint(np.abs(line) < 0.8, Cover.ROAD)
+        self.paint(np.abs(line) < 0.8, Cover.ROAD)

@@ -6,7 +6,8 @@ from typing import Final
 
 import numpy as np
 
-from seamo_fast.data.demo.scene.land import Cover, Land
+from seamo_fast.data.demo.scene.cover import Cover
+from seamo_fast.data.demo.scene.land import Land
 from seamo_fast.data.demo.scene.noise import Floats, blur
 
 # Noise-equivalent backscatter of the sensor, linear power of VV and VH.

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from seamo_fast.data.demo.scene.land import Cover, Land
+from seamo_fast.data.demo.scene.cover import Cover
+from seamo_fast.data.demo.scene.land import Land
 from seamo_fast.data.demo.scene.noise import Floats, smooth_noise, smoothstep
 
 LATITUDE: Final = 47.0
@@ -20,6 +22,9 @@ _SNOW: Final = np.array(
 _CLOUD: Final = np.array(
     [66, 66, 65, 65, 66, 67, 67, 68, 68, 55, 46, 36], np.float32
 )[:, None, None] / 100  # fmt: skip
+# shares of dates that are clear, have thin veils, have scattered clouds, are overcast
+USUAL: Final = (0.79, 0.07, 0.12, 0.02)
+CLOUDY: Final = (0.25, 0.15, 0.3, 0.3)
 # How much of the snow on the ground is seen from above; 0.95 where nothing stands on it.
 _SNOW_SEEN: Final = {
     Cover.EVERGREEN: 0.1,
@@ -83,12 +88,14 @@ def cover_with_snow(ground: Floats, snow: Floats) -> None:
         ground += snow * (_SNOW - ground)
 
 
-def cloud_cover(rng: np.random.Generator, size: int, direction: Sun) -> tuple[Floats, Floats]:
+def cloud_cover(
+    rng: np.random.Generator, size: int, direction: Sun, kinds: Sequence[float] = USUAL
+) -> tuple[Floats, Floats]:
     """Returns the optical depth of the clouds, and of the clouds before the sun [H, W] each.
 
-    Most dates are clear; some have thin veils, some scattered clouds, a few are overcast.
+    `kinds` are their shares, see `USUAL`.
     """
-    kind = rng.choice(4, p=(0.79, 0.07, 0.12, 0.02))
+    kind = rng.choice(4, p=kinds)
     if kind == 0:
         clear = np.zeros((size, size), np.float32)
         return clear, clear

@@ -12,7 +12,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from seamo_fast.data.demo.scene.land import Cover, Land
+from seamo_fast.data.demo.scene.cover import Cover
+from seamo_fast.data.demo.scene.land import Land
 from seamo_fast.data.demo.scene.noise import Floats
 
 # Reflectance in percent in the bands B1 B2 B3 B4 B5 B6 B7 B8 B8A B9 B11 B12, then backscatter of
@@ -49,6 +50,17 @@ _CROPS: Final[dict[Cover, tuple[float, ...]]] = {
     Cover.RAPE: (55, 98, 168, 190, 200, 240, 0.50, 0.95),
     Cover.MAIZE: (135, 182, 245, 272, 282, 330, 0.0, 0.95),
     Cover.BEET: (112, 160, 285, 300, 302, 310, 0.0, 0.97),
+    Cover.BARLEY: (60, 112, 160, 184, 190, 205, 0.0, 0.95),
+    Cover.OATS: (100, 145, 175, 200, 206, 258, 0.0, 0.95),
+    Cover.POTATO: (125, 170, 225, 245, 250, 255, 0.0, 0.95),
+    Cover.RYE_MAIZE: (140, 185, 245, 272, 282, 330, 0.0, 0.95),
+}
+# What else grows on a field: mustard after barley, winter wheat after potatoes, rye before maize.
+# The first four days as above, and the green cover.
+_SECOND: Final[dict[Cover, tuple[float, ...]]] = {
+    Cover.BARLEY: (212, 250, 325, 358, 0.85),
+    Cover.POTATO: (280, 355, 435, 460, 0.32),
+    Cover.RYE_MAIZE: (340, 450, 493, 501, 0.9),
 }
 # The same without harvest and plough.
 _GRASS: Final[dict[Cover, tuple[float, ...]]] = {
@@ -65,6 +77,8 @@ _STILL: Final[dict[Cover, dict[str, float]]] = {
     Cover.BRIGHT_ROOF: {"metal": 1.0},
     Cover.GREY_ROOF: {"concrete": 1.0},
     Cover.ROCK: {"rock": 1.0},
+    Cover.CLEARING: {"branches": 0.25, "grass": 0.15},
+    Cover.BURNED: {"asphalt": 0.4, "branches": 0.15},
 }
 
 
@@ -81,6 +95,10 @@ def _crop(day: Floats, cover: Cover) -> dict[str, Floats]:
     # The next crop is sown in autumn and rests over the winter.
     resting = winter * (1 - _window(day, start, full, harvest + 60, harvest + 110))
     green = np.maximum(summer * _window(day, start, full, fade, end), resting)
+    if cover in _SECOND:
+        *days, share = _SECOND[cover]
+        for each in (day, day + 365):  # it may outlast the year
+            green = np.maximum(green, share * _window(each, *days))
     ripe = 0.9 * _window(day, fade, end, harvest, harvest + 4)
     stubble = 0.5 * _window(day, harvest, harvest + 4, plough, plough + 15)
     straw = (1 - green) * np.maximum(ripe, stubble)
@@ -129,6 +147,7 @@ def mixtures(land: Land, days: NDArray[np.float64], moisture: Floats) -> Floats:
         local = days[:, None].astype(np.float32) - land.delay[chosen]
         for name, share in _shares(local, cover).items():
             result[:, chosen, _INDEX[name]] = share
+    result[..., _PLANTS] *= land.density[:, None]
     bare = 1 - result.sum(axis=-1)
     result[..., _INDEX["wet"]] += bare * moisture[:, None]
     result[..., _INDEX["dry"]] += bare * (1 - moisture[:, None])

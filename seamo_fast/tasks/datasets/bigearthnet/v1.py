@@ -194,17 +194,15 @@ def read_pair(entry: Pair, modalities: Sequence[Modality], label: np.ndarray) ->
         DataError: A file is missing or damaged.
     """
     contents = Contents({}, {}, label)
-    absent = []
     for modality in modalities:
         folder = entry.folders[modality.name]
-        if folder is None:
-            absent.append(modality.name)
+        contents.valid[modality.name] = [folder is not None]
         contents.bands[modality.name] = [
             _read_grid(modality, grid.bands, round(EXTENT / grid.gsd), folder)
             for grid in modality.grids
         ]
         contents.dates[modality.name] = [None if folder is None else stamp_date(folder.name)]
-    return replace(contents, absent=tuple(absent))
+    return contents
 
 
 def _read_grid(

@@ -6,7 +6,7 @@ import copy
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Generic, Literal, NamedTuple, Protocol, TypeVar
@@ -127,14 +127,15 @@ class Contents:
         dates: For each modality T dates; unknown ones if it is not in here.
         label: Class number, or flags [classes].
         mask: Integers [H, W].
-        absent: Modalities that the item lacks; their bands are zeros.
+        valid: For each modality T flags, False where the item lacks a season, whose bands are
+            zeros; it lacks none of a modality that is not in here.
     """
 
     bands: dict[str, list[np.ndarray]]
     dates: dict[str, list[date | None]]
     label: int | np.ndarray | None = None
     mask: np.ndarray | None = None
-    absent: tuple[str, ...] = ()
+    valid: dict[str, list[bool]] = field(default_factory=dict)
 
 
 def choose(known: Mapping[str, Modality], names: Sequence[str]) -> list[Modality]:
@@ -243,7 +244,7 @@ class LabelledDataset(Dataset["LabelledTile | SkippedTile"], ABC, Generic[E]):
                 for name, grids in contents.bands.items()
             },
             dates={name: contents.dates.get(name, [None] * seasons[name]) for name in seasons},
-            valid={name: [name not in contents.absent] * seasons[name] for name in seasons},
+            valid={name: contents.valid.get(name, [True] * seasons[name]) for name in seasons},
             label=None if label is None else torch.tensor(label, dtype=torch.int64),
             mask=None if mask is None else torch.from_numpy(mask.astype(np.int64)),
         )
@@ -251,10 +252,11 @@ class LabelledDataset(Dataset["LabelledTile | SkippedTile"], ABC, Generic[E]):
     def _check(self, entry: E, contents: Contents) -> None:
         """Raises DataError if an image or a band of it was never filled, or a band is constant."""
         for modality in self.modalities:
-            if modality.name in contents.absent:
-                continue
             seasons = list(zip(*contents.bands[modality.name], strict=True))
+            valid = contents.valid.get(modality.name, [True] * len(seasons))
             for t, grids in enumerate(seasons):
+                if not valid[t]:
+                    continue
                 where = entry.id if len(seasons) == 1 else f"{entry.id} season {t}"
                 try:
                     if not any_measured(grids, modality.nodata, modality.limit):
