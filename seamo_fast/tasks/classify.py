@@ -25,7 +25,7 @@ from seamo_fast.tasks.config import FinetuneConfig
 from seamo_fast.tasks.datasets.eurosat import EuroSAT
 from seamo_fast.tasks.full import finetune
 from seamo_fast.tasks.metrics import Evaluation, evaluate, plot_confusion
-from seamo_fast.tasks.probe import fit_probe
+from seamo_fast.tasks.probes.linear import fit_probe
 from seamo_fast.tasks.samples import Samples, load_samples, measure
 from seamo_fast.training.precision import choose_device, choose_dtype
 

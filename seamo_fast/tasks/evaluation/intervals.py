@@ -1,0 +1,99 @@
+"""Bootstrap over test items and few-shot draws, the same resamples for every row.
+
+So the difference of two rows is compared item by item (paired).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Final, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from seamo_fast.randomness import generator
+from seamo_fast.tasks.evaluation.scores import Metric
+
+_AT_ONCE: Final = 50
+_TAILS: Final = (0.025, 0.975)
+
+
+class Estimate(NamedTuple):
+    """A figure and its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+class Resampled(NamedTuple):
+    """A metric of one row and column.
+
+    Attributes:
+        value: Mean over draws, all items counting once.
+        values: [R], the same of each resample.
+    """
+
+    value: float
+    values: Tensor
+
+    def estimate(self) -> Estimate:
+        """Returns the metric with its percentile interval."""
+        return _estimate(self.value, self.values)
+
+    def less(self, other: Resampled) -> Estimate:
+        """Returns by how much this is above another row's."""
+        return _estimate(self.value - other.value, self.values - other.values)
+
+
+def resample(
+    outcomes: Mapping[str, Sequence[Tensor]], metric: Metric, resamples: int, seed: int
+) -> dict[str, Resampled]:
+    """Computes a metric on resamples of the test items.
+
+    Where there are several draws of training items, the draws are resampled too.
+
+    Args:
+        outcomes: For each row what the metric takes, one for each draw.
+        metric: Of an outcome and weights.
+        resamples: R.
+        seed: Of the resamples.
+    """
+    items = metric_items(next(iter(outcomes.values()))[0])
+    once = torch.ones(1, items)
+    values = {
+        name: [metric(each, once).item() for each in draws] for name, draws in outcomes.items()
+    }
+    found: dict[str, list[Tensor]] = {name: [] for name in outcomes}
+    for weights, rng in _weights(items, resamples, seed):
+        for name, draws in outcomes.items():
+            each = torch.stack([metric(outcome, weights) for outcome in draws]).double()  # [D, R]
+            state = rng.bit_generator.state
+            chosen = rng.multinomial(len(draws), [1 / len(draws)] * len(draws), each.shape[1])
+            rng.bit_generator.state = state  # rows share their draws
+            found[name].append((each.T * torch.from_numpy(chosen)).sum(dim=1) / len(draws))
+    return {
+        name: Resampled(sum(values[name]) / len(values[name]), torch.cat(found[name]))
+        for name in outcomes
+    }
+
+
+def metric_items(outcome: Tensor) -> int:
+    """Returns n of an outcome: [n], [n, C, C], or [2, n, C] of scores and flags."""
+    return outcome.shape[1] if outcome.is_floating_point() else outcome.shape[0]
+
+
+def _weights(items: int, resamples: int, seed: int) -> Iterator[tuple[Tensor, np.random.Generator]]:
+    """Yields blocks [r, n] of how often each item counts, and what draws are drawn with."""
+    for start in range(0, resamples, _AT_ONCE):
+        rng = generator(seed, "bootstrap", start)
+        rows = min(_AT_ONCE, resamples - start)
+        drawn = rng.integers(items, size=(rows, items)) + items * np.arange(rows)[:, None]
+        counts = np.bincount(drawn.ravel(), minlength=rows * items).reshape(rows, items)
+        yield torch.from_numpy(counts).float(), rng
+
+
+def _estimate(value: float, values: Tensor) -> Estimate:
+    low, high = values.quantile(values.new_tensor(_TAILS)).tolist()
+    return Estimate(value, low, high)
