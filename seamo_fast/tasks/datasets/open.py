@@ -165,8 +165,12 @@ def _strata(dataset: AnyDataset) -> Sequence[str]:
 
 def _labels(dataset: AnyDataset) -> Iterator[int]:
     for number, entry in enumerate(dataset.entries):
-        label = getattr(entry, "label", None)
-        yield int(dataset.read(number).label) if label is None else label
+        if hasattr(entry, "label"):
+            yield entry.label
+            continue
+        label = dataset.read(number).label
+        assert label is not None
+        yield int(label)
 
 
 def _plain_modality(options: DatasetOptions) -> Modality | None:

@@ -60,10 +60,10 @@ def _columns(
 
         def draws(k: int = k) -> Iterator[Predictor]:
             for draw in range(config.draws):
-                few = (
+                few_train, few_val = (
                     part.take(few_of_each(part.labels, classes, k, config.seed, name, draw))
                     for name, part in (("train", train), ("val", val))
                 )
-                yield fit_probe(*few, classes, config.method)
+                yield fit_probe(few_train, few_val, classes, config.method)
 
         yield f"{k}-shot", draws()

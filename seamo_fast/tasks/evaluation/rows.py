@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 import torch
 
 from seamo_fast.modalities import Modality
-from seamo_fast.model.backbone import SeaMoBackbone
+from seamo_fast.model.backbone import Output, SeaMoBackbone
 from seamo_fast.model.config import PRESETS, ModelConfig
 from seamo_fast.model.weights import Weights
 from seamo_fast.tasks.datasets.reading.base import Task
@@ -42,9 +42,9 @@ class Target:
     strict: bool = False
 
     @property
-    def dense(self) -> bool:
-        """Whether pixels have labels."""
-        return self.task in ("mask", "change")
+    def output(self) -> Output:
+        """What a backbone is to give: a map where pixels have labels."""
+        return "map" if self.task in ("mask", "change") else "pooled"
 
 
 def pretrained_row(weights: Weights, target: Target) -> BackboneFeatures:
@@ -54,8 +54,9 @@ def pretrained_row(weights: Weights, target: Target) -> BackboneFeatures:
         ConfigError: They know no band of the dataset.
     """
     matches = match_modalities(weights, target.modalities)
-    output = "map" if target.dense else "pooled"
-    backbone = pretrained_backbone(weights, matches, target.modalities, output, target.strict)
+    backbone = pretrained_backbone(
+        weights, matches, target.modalities, target.output, target.strict
+    )
     return _row(backbone, matches, target)
 
 
@@ -89,7 +90,7 @@ def make_rows(
 def _random_row(
     model: ModelConfig, weights: Sequence[Weights], target: Target, seed: int
 ) -> BackboneFeatures:
-    """Returns what makes features of random weights, of the bands that the first checkpoint takes."""
+    """Returns what makes features of random weights, of the bands of the first checkpoint."""
     if weights:
         matches = match_modalities(weights[0], target.modalities)
     else:
@@ -99,7 +100,7 @@ def _random_row(
         backbone = SeaMoBackbone(
             replace(model),
             taken_bands(matches, target.modalities),
-            "map" if target.dense else "pooled",
+            target.output,
             target.strict,
         )
     return _row(backbone, matches, target)

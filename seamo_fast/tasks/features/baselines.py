@@ -43,6 +43,7 @@ class PixelFeatures(Extractor):
 
     @property
     def key(self) -> dict[str, Any]:
+        """See `Extractor`."""
         return {
             "baseline": type(self).__name__,
             "modalities": [modality.to_dict() for modality in self.modalities],
@@ -122,9 +123,11 @@ class PixelPca(PixelFeatures):
 
     @property
     def key(self) -> dict[str, Any]:
+        """See `Extractor`."""
         return {**super().key, "components": self.components}
 
     def prepare(self, draw: Draw) -> None:
+        """Finds the components; see `Extractor`."""
         rows = [
             self._values(each)
             for inputs in draw(_PCA_ITEMS)

@@ -49,7 +49,7 @@ class Extractor(ABC):
     def key(self) -> dict[str, Any]:
         """All that the features depend on besides the dataset, JSON-able."""
 
-    def prepare(self, draw: Draw) -> None:
+    def prepare(self, draw: Draw) -> None:  # noqa: B027 (most learn nothing)
         """Learns what is learned without labels; called before the first image.
 
         Args:
@@ -108,6 +108,7 @@ class BackboneFeatures(Extractor):
 
     @property
     def key(self) -> dict[str, Any]:
+        """See `Extractor`."""
         return {
             "weights": self._digest,
             "config": asdict(self.backbone.config),
