@@ -10,13 +10,27 @@ from torch import Tensor
 
 PENALTIES: Final = (1.0, 1e-1, 1e-2, 1e-3, 1e-4, 1e-5)
 Method = Literal["logistic", "ridge"]
-_ROUGH: Final = 1e-4  # slopes, where curvatures are about 1
-_FINE: Final = 1e-6
-_STEPS: Final = 20
-_ROUNDS: Final = 40
+_ROUNDS: Final = 20
 _RANK: Final = 1e-10  # of the largest variance; directions with less are noise of the sums
-_CURVATURE_ITEMS: Final = 4096  # enough to scale by
 _FLATTEST: Final = 1e-4  # where an item is all but certain, so that no direction is without scale
+
+
+class _Effort(NamedTuple):
+    """How far a minimum is sought.
+
+    Attributes:
+        tolerance: Largest slope, where curvatures are about 1.
+        steps: Of L-BFGS before curvatures are measured anew.
+        items: Most items that curvatures are measured on.
+    """
+
+    tolerance: float
+    steps: int
+    items: int
+
+
+_ROUGH: Final = _Effort(1e-4, 20, 2**12)
+_FINE: Final = _Effort(1e-6, 100, 2**14)
 
 
 class Probe(NamedTuple):
@@ -144,30 +158,31 @@ def _logistic(problem: _Problem, judged: _Problem) -> tuple[float, Tensor]:
     return penalty, _minimise(linear.double(), problem, penalty, _FINE)
 
 
-def _minimise(start: Tensor, problem: _Problem, penalty: float, tolerance: float) -> Tensor:
+def _minimise(start: Tensor, problem: _Problem, penalty: float, effort: _Effort) -> Tensor:
     """Returns [classes, R + 1], weights and bias, where no slope is above the tolerance.
 
-    L-BFGS in coordinates in which the curvature of each class's weights is 1, measured anew after
-    every few steps: a tenth of the passes over the features that it takes without.
+    L-BFGS in coordinates in which the curvature of each class's weights is 1: a tenth of the passes
+    over the features that it takes without.
     """
     linear = start
     for _ in range(_ROUNDS):
-        root = torch.linalg.cholesky(_curvature(linear, problem, penalty)).to(linear)
-        linear, slope = _descend(linear, root, problem, penalty, tolerance)
-        if slope <= tolerance:
+        curvature = _curvature(linear, problem, penalty, effort.items)
+        root = torch.linalg.cholesky(curvature).to(linear)
+        linear, slope = _descend(linear, root, problem, penalty, effort)
+        if slope <= effort.tolerance:
             break
     return linear
 
 
 def _descend(
-    start: Tensor, root: Tensor, problem: _Problem, penalty: float, tolerance: float
+    start: Tensor, root: Tensor, problem: _Problem, penalty: float, effort: _Effort
 ) -> tuple[Tensor, float]:
     """Returns the weights after a few steps and the largest slope; root is [classes, R+1, R+1]."""
     scaled = (start[:, None] @ root)[:, 0].requires_grad_()
     optimizer = torch.optim.LBFGS(
         [scaled],
-        max_iter=_STEPS,
-        tolerance_grad=tolerance,
+        max_iter=effort.steps,
+        tolerance_grad=effort.tolerance,
         tolerance_change=0,
         line_search_fn="strong_wolfe",
     )
@@ -190,9 +205,9 @@ def _descend(
     return unscaled().detach(), scaled.grad.abs().max().item()
 
 
-def _curvature(linear: Tensor, problem: _Problem, penalty: float) -> Tensor:
-    """Returns each class's second derivatives [classes, R + 1, R + 1], from some of the items."""
-    every = -(-problem.features.shape[1] // _CURVATURE_ITEMS)
+def _curvature(linear: Tensor, problem: _Problem, penalty: float, items: int) -> Tensor:
+    """Returns each class's second derivatives [classes, R + 1, R + 1], from so many items."""
+    every = -(-problem.features.shape[1] // items)
     values = problem.features[:, ::every].float()
     some = _Problem(values, problem.targets[:, ::every].float(), problem.exclusive)
     _, share = some.cross_entropy(linear.float())

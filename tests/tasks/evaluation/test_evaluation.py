@@ -11,13 +11,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from seamo_fast.errors import DataError
 from seamo_fast.evaluate import main
 from seamo_fast.model.weights import read_weights
-from seamo_fast.tasks.datasets.open import Opened
+from seamo_fast.tasks.datasets.open import Opened, open_dataset
 from seamo_fast.tasks.evaluation import examples, fit, judge
 from seamo_fast.tasks.evaluation import run as running
 from seamo_fast.tasks.evaluation.config import ProbeConfig
-from seamo_fast.tasks.evaluation.judge import Judged
 from seamo_fast.tasks.evaluation.rows import Target, pretrained_row
 from seamo_fast.tasks.features.baselines import BandStatisticsFeatures, PixelPca
 from seamo_fast.tasks.features.extract import Source, measured_modalities
@@ -97,7 +97,7 @@ def source_of(opened: Opened, folder: Path) -> Source:
     return Source(opened, Store(folder / "features", dataset_key(opened)))
 
 
-def toy_rows(source: Source, checkpoint: Path | None = None) -> dict[str, Extractor]:
+def toy_rows(source: Source) -> dict[str, Extractor]:
     modalities = measured_modalities(source)
     task = source.opened.dataset.task
     return {
@@ -156,8 +156,6 @@ def test_change_is_the_difference_of_two_dates(checkpoint: Path, tmp_path: Path)
 
 def test_pretrained_weights_in_memory_are_a_row(eurosat: Path, checkpoint: Path) -> None:
     """What probing within a pretraining run needs: no file, one function, a dictionary."""
-    from seamo_fast.tasks.datasets.open import open_dataset
-
     source = source_of(open_dataset(eurosat), Path("elsewhere"))
     target = Target(measured_modalities(source), "classes")
     rows = {"model": pretrained_row(read_weights(checkpoint), target)}
@@ -219,8 +217,6 @@ def test_features_are_made_once(
 def test_features_follow_the_files_the_weights_and_the_settings(
     eurosat: Path, checkpoint: Path, tmp_path: Path
 ) -> None:
-    from seamo_fast.tasks.datasets.open import open_dataset
-
     root = make_eurosat(tmp_path / "other", "eurosat_rgb", 5)
     before = dataset_key(open_dataset(root))
     assert dataset_key(open_dataset(root)) == before
@@ -313,7 +309,7 @@ def test_labels_outside_of_the_classes_are_refused(
     opened = toy(tmp_path / "toy", "classes")
     opened.dataset.classes = ("a",)
     source = source_of(opened, tmp_path)
-    with pytest.raises(examples.DataError, match=r"has the labels \[1\]; expected 0 to 0"):
+    with pytest.raises(DataError, match=r"has the labels \[1\]; expected 0 to 0"):
         running.evaluate_rows(source, toy_rows(source), PROBES)
 
 
@@ -322,7 +318,7 @@ def test_one_class_alone_is_refused(tmp_path: Path) -> None:
     even = [number for number in range(30) if number % 2 == 0]
     split = opened.split._replace(train=even[:9], val=even[9:12], test=even[12:])
     source = source_of(Opened("toy", opened.dataset, split, opened.root), tmp_path)
-    with pytest.raises(examples.DataError, match=r"has labels of 1 class\(es\)"):
+    with pytest.raises(DataError, match=r"has labels of 1 class\(es\)"):
         running.evaluate_rows(source, toy_rows(source), PROBES)
 
 
@@ -334,7 +330,7 @@ def test_a_mask_of_another_size_is_refused() -> None:
             return features[:, :2]
 
     mask = torch.zeros(17, 16, dtype=torch.int64)
-    with pytest.raises(examples.DataError, match=r"a mask is \[17, 16\]"):
+    with pytest.raises(DataError, match=r"a mask is \[17, 16\]"):
         judge._confusion(Zero(), torch.zeros(4, 2, 2), mask, 8, 2)
 
 
@@ -342,4 +338,3 @@ def test_majority_of_labelled_pixels() -> None:
     mask = torch.full((3, 5), -1)
     mask[0, 0], mask[1, :2], mask[2, 4] = 2, 1, 0
     assert examples.majority(mask, 2, 3).tolist() == [[1, -1, -1], [-1, -1, 0]]
-    assert isinstance(Judged({}, {}, mask), Judged)
