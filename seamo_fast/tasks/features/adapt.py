@@ -52,9 +52,9 @@ def match_modalities(weights: Weights, modalities: Sequence[Modality]) -> list[M
         if unknown:
             _LOG.info(f"{weights.path} leaves out {', '.join(unknown)} of {modality.name}")
     if not found:
-        names = "; ".join(f"{each.name} ({', '.join(each.band_names)})" for each in modalities)
+        names = "; ".join(f"{', '.join(each.band_names)} of {each.name}" for each in modalities)
         raise ConfigError(
-            f"{weights.path} knows none of the bands of {names}; its modalities are "
+            f"{weights.path} knows none of the bands {names}; its modalities are "
             f"{', '.join(modality.name for modality in weights.modalities)}"
         )
     return found
