@@ -33,8 +33,7 @@ class Match:
 def match_modalities(weights: Weights, modalities: Sequence[Modality]) -> list[Match]:
     """Finds the model's modality for each of a dataset: that with the most bands in common.
 
-    Bands are the same by name and wavelength, see `shared_bands`. What a model does not know of a
-    dataset is left out with a warning.
+    Bands are the same by name and wavelength, see `shared_bands`; others are left out.
 
     Raises:
         ConfigError: The model knows no band of the dataset.
@@ -48,9 +47,6 @@ def match_modalities(weights: Weights, modalities: Sequence[Modality]) -> list[M
         bands = shared[best] if best else []
         if best and bands:
             found.append(Match(modality.name, best, tuple(bands)))
-        unknown = [name for name in modality.band_names if name not in bands]
-        if unknown:
-            _LOG.info(f"{weights.path} leaves out {', '.join(unknown)} of {modality.name}")
     if not found:
         names = "; ".join(f"{', '.join(each.band_names)} of {each.name}" for each in modalities)
         raise ConfigError(
@@ -69,6 +65,8 @@ def pretrained_backbone(
 ) -> SeaMoBackbone:
     """Returns the pretrained backbone for a dataset's bands; inputs keep the model's names.
 
+    Bands that are left out are logged.
+
     Args:
         weights: Pretrained.
         matches: What `match_modalities` found.
@@ -76,6 +74,11 @@ def pretrained_backbone(
         output: See `SeaMoBackbone`.
         strict: See `SeaMoBackbone`.
     """
+    taken = {match.name: match.bands for match in matches}
+    for modality in measured:
+        unknown = [each for each in modality.band_names if each not in taken.get(modality.name, ())]
+        if unknown:
+            _LOG.info(f"{weights.path} leaves out {', '.join(unknown)} of {modality.name}")
     names = [match.known.name for match in matches]
     backbone = SeaMoBackbone.from_checkpoint(weights, names, output, strict)
     for modality in taken_bands(matches, measured):

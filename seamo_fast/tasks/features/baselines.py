@@ -6,7 +6,7 @@ or patch, D width of the features.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 import torch
@@ -23,6 +23,7 @@ from seamo_fast.tasks.features.inputs import Inputs
 PERCENTILES: Final = (5, 25, 50, 75, 95)
 _PCA_ITEMS: Final = 2000
 _PCA_PATCHES_AN_ITEM: Final = 10
+_PCA_VALUES: Final = 2**27  # of all drawn items, in memory at once
 _PCA_SIDE: Final = 64
 
 
@@ -128,14 +129,20 @@ class PixelPca(PixelFeatures):
 
     def prepare(self, draw: Draw) -> None:
         """Finds the components; see `Extractor`."""
-        rows = [
-            self._values(each)
-            for inputs in draw(_PCA_ITEMS)
-            for each in self.views(inputs.padded(self.patch))
-        ]
-        if self.dense:
-            rows = [each.flatten(1, 2)[:, :: self._step(each)].flatten(0, 1) for each in rows]
-        self._mean, self._axes = principal_axes(torch.cat(rows), self.components)
+        (one,) = self._rows(draw, 1)
+        items = max(2, min(_PCA_ITEMS, _PCA_VALUES // one.numel()))
+        rows = torch.cat(list(self._rows(draw, items)))
+        self._mean, self._axes = principal_axes(rows, self.components)
+
+    def _rows(self, draw: Draw, items: int) -> Iterator[Tensor]:
+        """Yields [n, V] of so many drawn items: an item a row, or some of its patches."""
+        for inputs in draw(items):
+            views = [self._values(each) for each in self.views(inputs.padded(self.patch))]
+            values = torch.cat(views)
+            if self.dense:
+                step = max(1, values.shape[1] * values.shape[2] // _PCA_PATCHES_AN_ITEM)
+                values = values.flatten(1, 2)[:, ::step].flatten(0, 1)
+            yield values
 
     def _features(self, inputs: Inputs) -> Tensor:
         values = self._values(inputs)
@@ -146,10 +153,6 @@ class PixelPca(PixelFeatures):
             )
         found = (values - self._mean) @ self._axes
         return found.permute(0, 3, 1, 2).contiguous() if self.dense else found
-
-    @staticmethod
-    def _step(values: Tensor) -> int:
-        return max(1, values.shape[1] * values.shape[2] // _PCA_PATCHES_AN_ITEM)
 
     def _values(self, inputs: Inputs) -> Tensor:
         """Returns [B, V], or [B, h, w, V] of masks."""

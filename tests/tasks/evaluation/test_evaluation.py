@@ -7,6 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import imagecodecs
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -25,7 +27,7 @@ from seamo_fast.tasks.features.extractors import Extractor
 from seamo_fast.tasks.features.store import LABELS, Store, dataset_key
 from tests.eurosat import make_eurosat
 from tests.tasks.datasets.layouts import write_city
-from tests.tasks.evaluation.toys import toy, write_checkpoint, write_mask_folder
+from tests.tasks.evaluation.toys import COLOURS, toy, write_checkpoint, write_mask_folder
 
 FAST = ("--shots", "[1,2]", "--draws", "2", "--bootstrap", "100")
 PROBES = ProbeConfig(shots=(2,), draws=2, bootstrap=100)
@@ -338,3 +340,64 @@ def test_majority_of_labelled_pixels() -> None:
     mask = torch.full((3, 5), -1)
     mask[0, 0], mask[1, :2], mask[2, 4] = 2, 1, 0
     assert examples.majority(mask, 2, 3).tolist() == [[1, -1, -1], [-1, -1, 0]]
+
+
+def write_pictures(root: Path, sides: tuple[int, ...], count: int = 5) -> Path:
+    """Class folders of red and green pictures of these sides."""
+    for name, colour in zip(("green", "red"), COLOURS[::-1], strict=True):
+        for number in range(count):
+            side = sides[number % len(sides)]
+            noise = np.random.default_rng(number).normal(0, 10, (side, side + 3, 3))
+            path = root / name / f"{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(imagecodecs.png_encode((colour + noise).clip(0, 255).astype(np.uint8)))
+    return root
+
+
+def test_images_of_any_sizes(checkpoint: Path, tmp_path: Path) -> None:
+    root = write_pictures(tmp_path / "pictures", (9, 32, 50))
+    assert main([str(checkpoint), "--data", str(root), *FAST]) == 0
+    figures = results("runs/evaluate-class_folder")["figures"]["accuracy"]
+    assert figures["linear"]["statistics"]["value"] == 1
+    assert list(figures["linear"]) == [str(checkpoint), "random", "statistics", "pca"]
+
+
+@pytest.mark.parametrize(
+    ("picture", "message"),
+    [
+        (np.zeros((9, 9), np.uint8), "3.png has shape [1, 9, 9], expected [3, any, any]"),
+        (np.zeros((9, 9, 4), np.uint8), "3.png has shape [4, 9, 9], expected [3, any, any]"),
+        (np.zeros((9, 9, 3), np.uint16), "3.png has dtype uint16, expected uint8"),
+    ],
+)
+def test_grey_transparent_and_16_bit_images_are_named(
+    picture: np.ndarray,
+    message: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    root = write_pictures(tmp_path / "pictures", (16,))
+    (root / "red" / "3.png").write_bytes(imagecodecs.png_encode(picture))
+    arguments = ["--data", str(root), "--baselines", "[statistics]", *FAST]
+    assert main([*arguments, "--on_bad", "stop"]) == 2
+    assert message in capsys.readouterr().err
+    assert main(arguments) == 0
+    found = results("runs/evaluate-class_folder")
+    assert [message in reason for reason in found["skipped"]] == [True]
+
+
+def test_a_class_of_one_image_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = write_pictures(tmp_path / "pictures", (16,))
+    for number in range(1, 5):
+        (root / "red" / f"{number}.png").unlink()
+    assert main(["--data", str(root)]) == 2
+    assert "class 'red' has 1 images, which cannot be split" in capsys.readouterr().err
+
+
+def test_a_folder_of_a_class_without_images_is_no_class(tmp_path: Path) -> None:
+    root = write_pictures(tmp_path / "pictures", (16,))
+    (root / "blue").mkdir()
+    assert main(["--data", str(root), "--baselines", "[statistics]", *FAST]) == 0
+    assert results("runs/evaluate-class_folder")["classes"] == ["green", "red"]
