@@ -16,6 +16,7 @@ from seamo_fast.randomness import generator
 from seamo_fast.tasks.evaluation.scores import Metric
 
 _AT_ONCE: Final = 50
+_VALUES: Final = 2**25  # of all resamples at once
 _TAILS: Final = (0.025, 0.975)
 
 
@@ -55,18 +56,21 @@ def resample(
     Where there are several draws of training items, the draws are resampled too.
 
     Args:
-        outcomes: For each row what the metric takes, one for each draw.
+        outcomes: For each row what the metric takes, one for each draw: [n], [n, C, C], or
+            [2, n, C] of scores and flags.
         metric: Of an outcome and weights.
         resamples: R.
         seed: Of the resamples.
     """
-    items = metric_items(next(iter(outcomes.values()))[0])
+    first = next(iter(outcomes.values()))[0]
+    items = first.shape[1] if first.is_floating_point() else first.shape[0]
+    at_once = max(1, min(_AT_ONCE, _VALUES // first.numel()))
     once = torch.ones(1, items)
     values = {
         name: [metric(each, once).item() for each in draws] for name, draws in outcomes.items()
     }
     found: dict[str, list[Tensor]] = {name: [] for name in outcomes}
-    for weights, rng in _weights(items, resamples, seed):
+    for weights, rng in _weights(items, resamples, seed, at_once):
         for name, draws in outcomes.items():
             each = torch.stack([metric(outcome, weights) for outcome in draws]).double()  # [D, R]
             state = rng.bit_generator.state
@@ -79,21 +83,18 @@ def resample(
     }
 
 
-def metric_items(outcome: Tensor) -> int:
-    """Returns n of an outcome: [n], [n, C, C], or [2, n, C] of scores and flags."""
-    return outcome.shape[1] if outcome.is_floating_point() else outcome.shape[0]
-
-
-def _weights(items: int, resamples: int, seed: int) -> Iterator[tuple[Tensor, np.random.Generator]]:
+def _weights(
+    items: int, resamples: int, seed: int, at_once: int
+) -> Iterator[tuple[Tensor, np.random.Generator]]:
     """Yields blocks [r, n] of how often each item counts, and what draws are drawn with."""
-    for start in range(0, resamples, _AT_ONCE):
+    for start in range(0, resamples, at_once):
         rng = generator(seed, "bootstrap", start)
-        rows = min(_AT_ONCE, resamples - start)
+        rows = min(at_once, resamples - start)
         drawn = rng.integers(items, size=(rows, items)) + items * np.arange(rows)[:, None]
         counts = np.bincount(drawn.ravel(), minlength=rows * items).reshape(rows, items)
         yield torch.from_numpy(counts).float(), rng
 
 
 def _estimate(value: float, values: Tensor) -> Estimate:
-    low, high = values.quantile(values.new_tensor(_TAILS)).tolist()
+    low, high = values.nanquantile(values.new_tensor(_TAILS)).tolist()
     return Estimate(value, low, high)

@@ -58,16 +58,18 @@ def judge(source: Source, rows: Mapping[str, Row]) -> Judged:
         for chunk, numbers in enumerate(chunks):
             labels = list(source.store.read(LABELS, "test", chunk).values())
             check_labels(labels, source)
+            bar.update(len(numbers))
+            if not labels:  # all were skipped
+                continue
             for name, row in rows.items():
                 kind = named(row.extractor.key)
                 features = list(source.store.read(kind, "test", chunk).values())
                 for (column, draw), predictor in _predictors(row.columns):
                     found = _predict(predictor, features, labels, row.extractor, classes)
-                    parts.setdefault((column, name, draw), []).extend(found)
+                    parts.setdefault((column, name, draw), []).append(found)
             truth += [] if task in ("mask", "change") else labels
-            bar.update(len(numbers))
     labels_of_all = torch.stack(truth).long() if truth else torch.empty(0)
-    return _judged({key: torch.stack(each) for key, each in parts.items()}, labels_of_all, task)
+    return _judged({key: torch.cat(each) for key, each in parts.items()}, labels_of_all, task)
 
 
 def _predictors(columns: Columns) -> Iterator[tuple[tuple[str, int], Predictor]]:
@@ -82,17 +84,16 @@ def _predict(
     labels: Sequence[Tensor],
     extractor: Extractor,
     classes: int,
-) -> list[Tensor]:
+) -> Tensor:
     """Returns for each item its class, its scores, or the confusion matrix of its pixels."""
-    if not features:
-        return []
     if extractor.dense:
-        return [
+        found = [
             _confusion(predictor, maps, mask, extractor.patch, classes)
             for maps, mask in zip(features, labels, strict=True)
         ]
+        return torch.stack(found)
     scores = predictor.scores(torch.stack(list(features)))
-    return list(scores if extractor.task == "multilabel" else scores.argmax(dim=1))
+    return scores if extractor.task == "multilabel" else scores.argmax(dim=1)
 
 
 def _confusion(
