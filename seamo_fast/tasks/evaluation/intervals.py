@@ -70,12 +70,11 @@ def resample(
         name: [metric(each, once).item() for each in draws] for name, draws in outcomes.items()
     }
     found: dict[str, list[Tensor]] = {name: [] for name in outcomes}
-    for weights, rng in _weights(items, resamples, seed, at_once):
+    for start, weights in _weights(items, resamples, seed, at_once):
         for name, draws in outcomes.items():
             each = torch.stack([metric(outcome, weights) for outcome in draws]).double()  # [D, R]
-            state = rng.bit_generator.state
+            rng = generator(seed, "draws", start)  # the same for every row
             chosen = rng.multinomial(len(draws), [1 / len(draws)] * len(draws), each.shape[1])
-            rng.bit_generator.state = state  # rows share their draws
             found[name].append((each.T * torch.from_numpy(chosen)).sum(dim=1) / len(draws))
     return {
         name: Resampled(sum(values[name]) / len(values[name]), torch.cat(found[name]))
@@ -83,16 +82,14 @@ def resample(
     }
 
 
-def _weights(
-    items: int, resamples: int, seed: int, at_once: int
-) -> Iterator[tuple[Tensor, np.random.Generator]]:
-    """Yields blocks [r, n] of how often each item counts, and what draws are drawn with."""
+def _weights(items: int, resamples: int, seed: int, at_once: int) -> Iterator[tuple[int, Tensor]]:
+    """Yields the number of each block's first resample, and how often items count, [r, n]."""
     for start in range(0, resamples, at_once):
         rng = generator(seed, "bootstrap", start)
         rows = min(at_once, resamples - start)
         drawn = rng.integers(items, size=(rows, items)) + items * np.arange(rows)[:, None]
         counts = np.bincount(drawn.ravel(), minlength=rows * items).reshape(rows, items)
-        yield torch.from_numpy(counts).float(), rng
+        yield start, torch.from_numpy(counts).float()
 
 
 def _estimate(value: float, values: Tensor) -> Estimate:
