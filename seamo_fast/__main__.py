@@ -16,6 +16,7 @@ COMMANDS: Final = {
     "stats": "stats.py",
     "view": "view.py",
     "pretrain": "pretrain.py",
+    "evaluate": "evaluate.py",
     "finetune": "finetune.py",
     "profile": "profile/__main__.py",
     "info": "info.py",

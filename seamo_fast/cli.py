@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import faulthandler
+import json
 import logging
 import reprlib
 import signal
@@ -48,6 +49,7 @@ class Command(Generic[Config]):
         kind: Dataclass of the settings; its docstring is their help.
         description: What `--help` says first: the docstring of the command's module.
         positional: Whether the settings without a default are given by place, not by name.
+        rest: Setting, a list, that takes the words that follow no `--key`; "" for none.
         presets: Embedded YAML files that `--config` knows by name.
         default: Preset that is read where no `--config` is given, None for none.
         flags: Switches beside the settings, with their help.
@@ -58,6 +60,7 @@ class Command(Generic[Config]):
     kind: Callable[..., Config]
     description: str | None
     positional: bool = False
+    rest: str = ""
     presets: Mapping[str, Path] = field(default_factory=dict)
     default: str | None = None
     flags: Mapping[str, str] = field(default_factory=dict)
@@ -118,7 +121,7 @@ class Command(Generic[Config]):
         parser = self._parser()
         try:
             # groups become their dataclasses here, and each checks itself
-            found = parser.instantiate(parser.parse_args(self._with_values(arguments)))
+            found = parser.instantiate(parser.parse_args(self._with_rest(arguments)))
         except argparse.ArgumentError as error:
             raise ConfigError(" ".join(error.message.split())) from error
         settings = {name: found[name] for name in _names(self.kind)}
@@ -143,6 +146,8 @@ class Command(Generic[Config]):
 
     def _usage(self) -> Iterator[str]:
         """Yields the words that follow the command: what is needed, then what may be given."""
+        if self.rest:
+            yield f"[{self.rest.upper()} ...]"
         for name in _required(self.kind):
             yield name.upper() if self.positional else f"--{name} {name.upper()}"
         if self.presets:
@@ -169,6 +174,18 @@ class Command(Generic[Config]):
         if self.default is not None and not given:
             result[:0] = ["--config", self._file(self.default)]
         return result
+
+    def _with_rest(self, arguments: Sequence[str]) -> list[str]:
+        """Gathers the words that follow no key into the list that takes them."""
+        words: list[str] = []
+        others: list[str] = []
+        takes_value = False
+        for argument in self._with_values(arguments):
+            is_key = argument.startswith("-")
+            (others if is_key or takes_value or not self.rest else words).append(argument)
+            alone = {"help", "print_config", *self.flags}
+            takes_value = is_key and "=" not in argument and argument.strip("-") not in alone
+        return others + ([f"--{self.rest}={json.dumps(words)}"] if words else [])
 
     def _with_values(self, arguments: Sequence[str]) -> list[str]:
         """Lets a setting that is true or false stand without a value, for true."""

@@ -26,7 +26,18 @@ ROWS = [
     {"model"},
     {"reference", "training"},
     {"tasks"},
-    {"profile", "pack", "stats", "view", "pretrain", "finetune", "info", "build", "__main__"},
+    {
+        "profile",
+        "pack",
+        "stats",
+        "view",
+        "pretrain",
+        "evaluate",
+        "finetune",
+        "info",
+        "build",
+        "__main__",
+    },
 ]
 DATA_ROWS = [{"shards"}, {"packing", "loading", "demo"}, {"checks"}]
 STRANGE_TO_DATA = {"views", "checkpoint_files", "cli"}  # of the rows above it

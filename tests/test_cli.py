@@ -24,6 +24,7 @@ USAGES = {
     "view": "python -m seamo_fast.view SOURCE [--SETTING VALUE ...]",
     "pretrain": "python -m seamo_fast.pretrain [--config PRESET_OR_FILE] [--dry_run] "
     "[--SETTING VALUE ...]",
+    "evaluate": "python -m seamo_fast.evaluate [CHECKPOINTS ...] --data DATA [--SETTING VALUE ...]",
     "finetune": "python -m seamo_fast.finetune --data DATA [--SETTING VALUE ...]",
     "profile": "python -m seamo_fast.profile NAME [--help] [ARGUMENT ...]",
     "info": "python -m seamo_fast.info",
@@ -59,6 +60,28 @@ class Settings:
 
 BY_PLACE = Command("x", Settings, "Does x.", positional=True, interrupted="run it again")
 SOURCE = Path("there")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["a", "b", "--source", "there"],
+        ["--source", "there", "a", "b"],
+        ["a", "--source=there", "--really", "b"],
+        ["--really", "true", "a", "--source", "there", "b"],
+    ],
+)
+def test_words_without_a_key_are_gathered_in_a_list(words: list[str]) -> None:
+    settings, _ = Command("x", Settings, "Does x.", rest="words").parse(words)
+    assert (settings.words, settings.source) == (["a", "b"], SOURCE)
+    assert settings.really == ("--really" in words)
+
+
+def test_a_word_that_looks_like_yaml_is_a_word() -> None:
+    settings, _ = Command("x", Settings, "Does x.", rest="words").parse(
+        ["null", "{a: 1}", "1", "--source", "there"]
+    )
+    assert settings.words == ["null", "{a: 1}", "1"]
 
 
 @pytest.mark.parametrize("name", COMMANDS)

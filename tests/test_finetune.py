@@ -23,7 +23,7 @@ from seamo_fast.model.weights import model_metadata
 from seamo_fast.tasks import classify, full
 from seamo_fast.tasks.classifier import Classifier
 from seamo_fast.tasks.datasets.eurosat import EuroSAT, Kind
-from seamo_fast.tasks.probe import Probe
+from seamo_fast.tasks.probes.linear import Probe
 from tests.eurosat import CLASSES, make_eurosat
 
 FAST = ("--epochs", "2", "--batch_size", "6")

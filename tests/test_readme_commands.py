@@ -43,12 +43,14 @@ def test_every_command_runs(tmp_path: Path) -> None:
             continue
         seen.append(words[2].removeprefix("seamo_fast."))
         given = shortened(words, tmp_path / "data")
-        if seen[-1] == "finetune":  # of a checkpoint that make pretrain leaves
+        if seen[-1] == "evaluate":  # of a checkpoint that make pretrain leaves
             (made,) = (tmp_path / "runs").iterdir()
             made.rename(tmp_path / "runs" / "demo")
+        if seen[-1] == "finetune":
             given += ["--epochs", "1"]
         run([sys.executable, *given[1:]], tmp_path)
-    assert seen == ["pack", "stats", "view", "pretrain", "pretrain", "finetune"]
+    assert seen == ["pack", "stats", "view", "pretrain", "pretrain", "evaluate", "finetune"]
     assert (tmp_path / "view.png").stat().st_size > 0
-    (results,) = (tmp_path / "runs").glob("*/results.json")
-    assert results.stat().st_size > 0
+    results = list((tmp_path / "runs").glob("*/results.json"))
+    assert len(results) == 2
+    assert all(path.stat().st_size > 0 for path in results)

@@ -14,20 +14,20 @@ from typing import Any, NamedTuple
 import torch
 
 from seamo_fast._version import __version__
-from seamo_fast.errors import ConfigError, DataError
+from seamo_fast.errors import DataError
 from seamo_fast.files import locked, move_aside, new_folder, write_text
 from seamo_fast.modalities import Modality
 from seamo_fast.model.backbone import SeaMoBackbone
 from seamo_fast.model.config import PRESETS
-from seamo_fast.model.inputs import shared_bands
 from seamo_fast.model.unit_check import UnitCheck
 from seamo_fast.model.weights import Weights, read_weights
 from seamo_fast.tasks.classifier import Classifier, predict
 from seamo_fast.tasks.config import FinetuneConfig
 from seamo_fast.tasks.datasets.eurosat import EuroSAT
+from seamo_fast.tasks.features.adapt import Match, match_modalities, pretrained_backbone
 from seamo_fast.tasks.full import finetune
 from seamo_fast.tasks.metrics import Evaluation, evaluate, plot_confusion
-from seamo_fast.tasks.probe import fit_probe
+from seamo_fast.tasks.probes.linear import fit_probe
 from seamo_fast.tasks.samples import Samples, load_samples, measure
 from seamo_fast.training.precision import choose_device, choose_dtype
 
@@ -70,7 +70,7 @@ def classify(config: FinetuneConfig) -> dict[str, Any]:
     dtype = choose_dtype(config.precision, device)
     torch.manual_seed(config.seed)
     weights = None if config.checkpoint == "none" else read_weights(config.checkpoint)
-    dataset, known = _open(config, weights)
+    dataset, match = _open(config, weights)
     start_name = "random" if weights is None else Path(config.checkpoint).stem
     with _output(config, f"{dataset.kind}-{config.method}-{start_name}") as output:
         parts = _load(dataset, config)
@@ -78,7 +78,7 @@ def classify(config: FinetuneConfig) -> dict[str, Any]:
         modality = measure(dataset.modality, parts.train.images, release, config.strict)
         for part in parts[1:]:
             UnitCheck(config.strict)(modality, part.images[:, None])
-        model = Classifier(_backbone(config, weights, known, modality), dataset.classes).to(device)
+        model = Classifier(_backbone(config, weights, match, modality), dataset.classes).to(device)
         chosen = _train(model, parts, config, dtype)
         predicted = predict(model, parts.test.images, dtype).argmax(dim=1)
         found = evaluate(predicted, parts.test.labels, len(dataset.classes))
@@ -116,21 +116,15 @@ def _output(config: FinetuneConfig, name: str) -> Iterator[Path]:
         yield Path(config.output)
 
 
-def _open(config: FinetuneConfig, weights: Weights | None) -> tuple[EuroSAT, Modality]:
-    """Returns the dataset with the bands that the model knows, and the model's modality."""
+def _open(config: FinetuneConfig, weights: Weights | None) -> tuple[EuroSAT, Match | None]:
+    """Returns the dataset with the bands that pretrained weights know, and what takes them."""
     dataset = EuroSAT(config.data, None if config.dataset == "auto" else config.dataset)
     if weights is None:
-        return dataset, dataset.modality
+        return dataset, None
     if config.model is not None:
         weights.check_size(config.model)
-    known = max(weights.modalities, key=lambda m: len(shared_bands(m, dataset.modality)))
-    bands = shared_bands(known, dataset.modality)
-    if not bands:
-        raise ConfigError(
-            f"{weights.path} knows none of the bands {', '.join(dataset.modality.band_names)} of "
-            f"{dataset.kind}; its modalities are {', '.join(m.name for m in weights.modalities)}"
-        )
-    return EuroSAT(config.data, dataset.kind, bands), known
+    (match,) = match_modalities(weights, dataset.modalities)
+    return EuroSAT(config.data, dataset.kind, match.bands), match
 
 
 def _load(dataset: EuroSAT, config: FinetuneConfig) -> _Parts:
@@ -158,15 +152,14 @@ def _load(dataset: EuroSAT, config: FinetuneConfig) -> _Parts:
 
 
 def _backbone(
-    config: FinetuneConfig, weights: Weights | None, known: Modality, modality: Modality
+    config: FinetuneConfig, weights: Weights | None, match: Match | None, modality: Modality
 ) -> SeaMoBackbone:
     """Returns a backbone without fusion that takes the dataset's bands alone."""
-    if weights is None:
+    if weights is None or match is None:
         preset = replace(PRESETS[config.model or "tiny"], fusion="none")
         return SeaMoBackbone(preset, [modality], "pooled", config.strict)
     weights = replace(weights, config=replace(weights.config, fusion="none"))
-    backbone = SeaMoBackbone.from_checkpoint(weights, [known.name], "pooled", config.strict)
-    return backbone.adapt(known.name, modality)
+    return pretrained_backbone(weights, [match], [modality], "pooled", config.strict)
 
 
 def _train(

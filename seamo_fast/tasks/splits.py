@@ -52,3 +52,33 @@ def stratified_split(labels: Sequence[str], same: Mapping[int, int] | None = Non
     for number, at in sorted({**drawn, **moved}.items()):
         found[at].append(number)
     return found
+
+
+def held_out(numbers: Sequence[int], labels: Sequence[str]) -> tuple[list[int], list[int]]:
+    """Holds a fifth of a published training part out for validation, within every class.
+
+    A pure function of its arguments, as `stratified_split` is.
+
+    Args:
+        numbers: Items of the training part.
+        labels: Name of the class of every item of the dataset.
+
+    Returns:
+        Numbers of the items that still train, and of those that validate; ascending.
+
+    Raises:
+        DataError: There is only one item.
+    """
+    if len(numbers) < 2:
+        raise DataError("the training part has one item; validation needs another")
+    train: list[int] = []
+    val: list[int] = []
+    for label in sorted({labels[number] for number in numbers}):
+        members = [number for number in numbers if labels[number] == label]
+        count = round(HELD_OUT * len(members))
+        order = generator(0, "held out", label).random(len(members)).argsort(kind="stable")
+        val += [members[at] for at in order[:count]]
+        train += [members[at] for at in order[count:]]
+    if not val:
+        val.append(train.pop())
+    return sorted(train), sorted(val)

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from seamo_fast.errors import DataError
-from seamo_fast.tasks.probe import PENALTIES, Probe, fit_probe
+from seamo_fast.tasks.probes.linear import PENALTIES, Probe, fit_probe
 
 CLASSES = 3
 
@@ -37,7 +37,7 @@ def test_separable_features_are_separated() -> None:
 def test_the_probe_is_the_optimum_of_its_objective(
     penalty: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("seamo_fast.tasks.probe.PENALTIES", (penalty,))
+    monkeypatch.setattr("seamo_fast.tasks.probes.linear.PENALTIES", (penalty,))
     train = features(120, 0.8)
     probe = fit_probe(train, features(30, 0.8, 1), CLASSES)
     mean, std = train[0].double().mean(0), train[0].double().std(0)

@@ -1,0 +1,1 @@
+"""Frozen features of labelled images: from files to cached tensors."""

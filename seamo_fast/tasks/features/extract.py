@@ -1,0 +1,241 @@
+"""The passes over the images of a dataset: band statistics once, then features in chunks."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Final
+
+import torch
+from torch import Tensor
+
+from seamo_fast.cli import progress_bar
+from seamo_fast.data.shards.band_statistics import BandStatistics
+from seamo_fast.errors import DataError
+from seamo_fast.files import write_json
+from seamo_fast.modalities import Modality
+from seamo_fast.model.unit_check import UnitCheck
+from seamo_fast.randomness import generator
+from seamo_fast.tasks.datasets.open import Opened
+from seamo_fast.tasks.datasets.reading.base import LabelledTile, OnBad
+from seamo_fast.tasks.features.extractors import Extractor
+from seamo_fast.tasks.features.inputs import Inputs, by_shape, read_inputs
+from seamo_fast.tasks.features.store import LABELS, Store, named
+
+_HALF: Final = 6e4  # maps are kept as float16
+_CHUNK: Final = {"classes": 256, "multilabel": 256, "mask": 16, "change": 4}
+
+
+@dataclass(frozen=True)
+class Source:
+    """A dataset, and where what is made of it is kept.
+
+    Attributes:
+        opened: The dataset and its split.
+        store: Its cache.
+        on_bad: What an item that cannot be read does.
+        strict: End if images look like another unit, instead of warning.
+    """
+
+    opened: Opened
+    store: Store
+    on_bad: OnBad = "skip"
+    strict: bool = False
+
+    def chunks(self, part: str) -> list[list[int]]:
+        """Returns the numbers of a part's items, chunk by chunk."""
+        numbers = getattr(self.opened.split, part)
+        size = _CHUNK[self.opened.dataset.task]
+        return [numbers[at : at + size] for at in range(0, len(numbers), size)]
+
+    def read(
+        self, chunks: Sequence[Sequence[int]]
+    ) -> Iterator[tuple[dict[int, LabelledTile], list[str]]]:
+        """Yields the items of each chunk by number, and why others were left out.
+
+        Threads read, one chunk ahead.
+
+        Raises:
+            DataError: An item cannot be read and `on_bad` is "stop".
+        """
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            coming: deque[dict[int, Future[LabelledTile | DataError]]] = deque()
+            for at in range(len(chunks) + 1):
+                if at < len(chunks):
+                    coming.append({n: pool.submit(self._read, n) for n in chunks[at]})
+                if at:
+                    found = {n: future.result() for n, future in coming.popleft().items()}
+                    yield self._sorted(found)
+
+    def _read(self, number: int) -> LabelledTile | DataError:
+        try:
+            return self.opened.dataset.read(number)
+        except DataError as error:
+            return error
+
+    def _sorted(
+        self, found: Mapping[int, LabelledTile | DataError]
+    ) -> tuple[dict[int, LabelledTile], list[str]]:
+        tiles, reasons = {}, []
+        for number, each in found.items():
+            if isinstance(each, LabelledTile):
+                tiles[number] = each
+            elif self.on_bad == "stop":
+                raise each
+            else:
+                reasons.append(str(each))
+        return tiles, reasons
+
+
+def measured_modalities(source: Source) -> tuple[Modality, ...]:
+    """Returns the dataset's modalities with the statistics of its training part.
+
+    Raises:
+        DataError: A band has the same value everywhere, or no item can be read.
+    """
+    path = source.store.folder / "statistics.json"
+    modalities = source.opened.dataset.modalities
+    if not path.is_file():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(path, {name: each.to_dict() for name, each in _measure(source).items()})
+    found = json.loads(path.read_text(encoding="utf-8"))
+    release = f"{source.opened.name} training part"
+    return tuple(
+        BandStatistics.from_dict(found[each.name]).apply(each, release) for each in modalities
+    )
+
+
+def _measure(source: Source) -> dict[str, BandStatistics]:
+    modalities = source.opened.dataset.modalities
+    statistics = {each.name: BandStatistics(len(each.bands)) for each in modalities}
+    chunks = source.chunks("train")
+    with progress_bar(sum(map(len, chunks))) as bar:
+        bar.set_description("statistics")
+        for (tiles, _), chunk in zip(source.read(chunks), chunks, strict=True):
+            for tile in tiles.values():
+                for modality in modalities:
+                    grids = [grid.numpy() for grid in tile.bands[modality.name]]
+                    valid = torch.tensor(tile.valid[modality.name]).numpy()
+                    statistics[modality.name].add(modality, grids, valid)
+            bar.update(len(chunk))
+    return statistics
+
+
+def extract(source: Source, extractors: Sequence[Extractor]) -> list[str]:
+    """Makes what the cache lacks of the features and labels of all three parts.
+
+    Images are read once for all extractors. A chunk's features do not depend on which chunks were
+    there before.
+
+    Args:
+        source: The images.
+        extractors: What to make of them.
+
+    Returns:
+        Why items were left out.
+
+    Raises:
+        DataError: None of the items of a part can be read, or as `Source.read`.
+    """
+    for extractor in extractors:
+        if _lacking(source, [extractor]):
+            extractor.prepare(lambda count: _draw(source, count))
+    reasons = []
+    for part in source.opened.split._fields:
+        _extract_part(source, part, extractors)
+        found = [
+            source.store.metadata(LABELS, part, chunk) for chunk in range(len(source.chunks(part)))
+        ]
+        skipped = [reason for each in found for reason in json.loads(each["skipped"])]
+        if len(skipped) == len(getattr(source.opened.split, part)):
+            raise DataError(f"no item of the {part} part can be read: {skipped[0]}")
+        reasons += skipped
+    return reasons
+
+
+def _lacking(source: Source, extractors: Sequence[Extractor]) -> list[tuple[str, int]]:
+    """Returns the part and number of each chunk that an extractor lacks."""
+    return [
+        (part, chunk)
+        for part in source.opened.split._fields
+        for chunk in range(len(source.chunks(part)))
+        if _kinds(source, part, chunk, extractors)
+    ]
+
+
+def _kinds(
+    source: Source, part: str, chunk: int, extractors: Sequence[Extractor]
+) -> dict[str, Extractor | None]:
+    """Returns what is lacking of a chunk by name; None for labels."""
+    wanted: dict[str, Extractor | None] = {LABELS: None}
+    wanted.update((named(extractor.key), extractor) for extractor in extractors)
+    return {kind: each for kind, each in wanted.items() if not source.store.has(kind, part, chunk)}
+
+
+def _extract_part(source: Source, part: str, extractors: Sequence[Extractor]) -> None:
+    chunks = source.chunks(part)
+    lacking = [n for n in range(len(chunks)) if _kinds(source, part, n, extractors)]
+    check = UnitCheck(source.strict)
+    with progress_bar(sum(len(chunks[number]) for number in lacking)) as bar:
+        bar.set_description(f"features of {part}")
+        wanted = [chunks[number] for number in lacking]
+        for number, (tiles, skipped) in zip(lacking, source.read(wanted), strict=True):
+            for kind, extractor in _kinds(source, part, number, extractors).items():
+                if extractor is None:
+                    tensors = labels_of(tiles, source.opened.dataset.task)
+                    source.store.write(kind, part, number, tensors, skipped=json.dumps(skipped))
+                else:
+                    tensors = _features(tiles, extractor, source.opened.dataset.modalities, check)
+                    source.store.write(kind, part, number, tensors)
+            bar.update(len(chunks[number]))
+
+
+def _features(
+    tiles: Mapping[int, LabelledTile],
+    extractor: Extractor,
+    modalities: Sequence[Modality],
+    check: UnitCheck,
+) -> dict[str, Tensor]:
+    """Returns the features of each item, by its number."""
+    found: dict[str, Tensor] = {}
+    for group in by_shape(tiles):
+        inputs = read_inputs(list(group.values()), modalities)
+        for m, modality in enumerate(modalities):
+            check(modality, inputs.images[modality.name], inputs.valid[:, :, m])
+        features = extractor(inputs)
+        kept = features.clamp(-_HALF, _HALF).half() if extractor.dense else features
+        found.update(
+            {f"{number:09d}": each.clone() for number, each in zip(group, kept, strict=True)}
+        )
+    return found
+
+
+def labels_of(tiles: Mapping[int, LabelledTile], task: str) -> dict[str, Tensor]:
+    """Returns the label or mask of each item, by its number.
+
+    Raises:
+        DataError: An item has none.
+    """
+    found = {}
+    for number, tile in tiles.items():
+        label = tile.mask if task in ("mask", "change") else tile.label
+        if label is None:
+            raise DataError(f"{tile.id} has no {'mask' if task != 'classes' else 'label'}")
+        found[f"{number:09d}"] = label.to(torch.int16)
+    return found
+
+
+def _draw(source: Source, count: int) -> Iterator[Inputs]:
+    """Yields so many items of the training part, drawn by a fixed rule."""
+    numbers = torch.tensor(source.opened.split.train)
+    order = generator(0, "draw").random(len(numbers)).argsort(kind="stable")[:count]
+    drawn = numbers[torch.from_numpy(order).sort().values].tolist()
+    size = _CHUNK[source.opened.dataset.task]
+    chunks = [drawn[at : at + size] for at in range(0, len(drawn), size)]
+    for tiles, _ in source.read(chunks):
+        for group in by_shape(tiles):
+            yield read_inputs(list(group.values()), source.opened.dataset.modalities)

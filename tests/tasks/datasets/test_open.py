@@ -1,0 +1,157 @@
+"""Datasets by name: every folder is recognised, and published parts are used as published."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import imagecodecs
+import numpy as np
+import pytest
+
+from seamo_fast.errors import ConfigError, DataError
+from seamo_fast.tasks.datasets.open import DATASETS, DatasetOptions, open_dataset, recognise
+from seamo_fast.tasks.splits import HELD_OUT, held_out
+from tests.eurosat import make_eurosat
+from tests.tasks.datasets.layouts import (
+    write_bigearthnet,
+    write_bigearthnet_v2,
+    write_burn_scars,
+    write_city,
+    write_segmunich,
+    write_sen1floods11,
+    write_so2sat,
+    write_triplets,
+)
+from tests.tasks.evaluation.toys import write_mask_folder
+
+WRITERS: dict[str, Callable[[Path], object]] = {
+    "bigearthnet_v2": write_bigearthnet_v2,
+    "bigearthnet": write_bigearthnet,
+    "so2sat": write_so2sat,
+    "dfc2020": lambda root: [
+        write_triplets(root, "ROIs0000_validation", "dfc", ["0_p0"]),
+        write_triplets(root, "ROIs0000_test", "dfc", [f"0_p{n}" for n in range(5)]),
+    ],
+    "sen12ms": lambda root: write_triplets(
+        root, "ROIs1158_spring", "lc", [f"1_p{n}" for n in range(5)]
+    ),
+    "segmunich": write_segmunich,
+    "sen1floods11": write_sen1floods11,
+    "hls_burn_scars": write_burn_scars,
+    "oscd": lambda root: [
+        write_city(root, city, part)
+        for city, part in (("paris", "train"), ("bercy", "train"), ("rio", "test"))
+    ],
+    "eurosat": lambda root: make_eurosat(root, "eurosat_ms", 5),
+    "mask_folder": write_mask_folder,
+    "class_folder": lambda root: write_classes(root, 5),
+}
+
+
+def write_classes(root: Path, images: int) -> None:
+    for name in ("cats", "dogs"):
+        (root / name).mkdir(parents=True)
+        for number in range(images):
+            picture = imagecodecs.png_encode(np.full((8, 8, 3), number, np.uint8))
+            (root / name / f"{number}.png").write_bytes(picture)
+
+
+def test_every_dataset_is_written_here() -> None:
+    assert list(WRITERS) == [name for name, reader in DATASETS.items() if reader.signs]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name, reader in DATASETS.items() if not reader.signs])
+def test_generated_places_need_no_files(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SEAMO_FAST_CACHE", str(tmp_path))
+    opened = open_dataset("demo", name, DatasetOptions(modalities=["s1grd"]))
+    assert [each.name for each in opened.dataset.modalities] == ["s1grd"]
+    assert all(len(part) > 50 for part in opened.split)
+    assert opened.dataset.read(opened.split.test[0]).bands.keys() == {"s1grd"}
+    if name == "demo_fields":
+        several = open_dataset("demo", options=DatasetOptions(seasons=[1, 3], clouds="many"))
+        assert several.name == name
+        assert len(several.dataset.read(0).bands["s2l2a"][0]) == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "option"),
+    [("demo_change", {"seasons": [1]}), ("class_folder", {"clouds": "many"})],
+)
+def test_options_of_demo_places_are_refused_elsewhere(name: str, option: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=f"{name} has no choice of {next(iter(option))}; leave"):
+        open_dataset("demo", name, DatasetOptions(**option))
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_a_folder_is_recognised(name: str, tmp_path: Path) -> None:
+    root = tmp_path / "data"
+    root.mkdir()
+    if name == "eurosat":
+        root.rmdir()
+    if name == "so2sat":
+        pytest.importorskip("h5py")
+    WRITERS[name](root)
+    assert recognise(root) == name
+
+
+@pytest.mark.parametrize(
+    ("name", "published", "expected"),
+    [
+        ("segmunich", {"train": "train", "val": "train", "test": "val"}, [1, 1, 1]),
+        ("dfc2020", {"train": "test", "val": "test", "test": "val"}, [4, 1, 1]),
+        ("oscd", {"train": "train", "val": "train", "test": "test"}, [1, 1, 1]),
+        ("mask_folder", {"train": "train", "val": "val", "test": "test"}, [4, 2, 2]),
+        ("sen12ms", {"train": "", "val": "", "test": ""}, [3, 1, 1]),
+        ("eurosat", {"train": "", "val": "", "test": ""}, [9, 3, 3]),
+        ("class_folder", {"train": "", "val": "", "test": ""}, [6, 2, 2]),
+    ],
+)
+def test_published_parts_are_used_as_published(
+    name: str, published: dict[str, str], expected: list[int], tmp_path: Path
+) -> None:
+    WRITERS[name](tmp_path / "data")
+    options = DatasetOptions(classes=["red", "green"] if name == "mask_folder" else None)
+    opened = open_dataset(tmp_path / "data", options=options)
+    assert [len(part) for part in opened.split] == expected
+    everything = sorted(number for part in opened.split for number in part)
+    assert everything == list(range(len(opened.dataset)))
+    for part, numbers in opened.split._asdict().items():
+        found = {opened.dataset.entries[number].split for number in numbers}
+        assert found == {published[part]}
+
+
+def test_a_part_that_is_missing_is_named(tmp_path: Path) -> None:
+    write_sen1floods11(tmp_path)
+    with pytest.raises(DataError, match="no items in its 'train' part; the parts here: 'bolivia'"):
+        open_dataset(tmp_path)
+
+
+def test_modalities_can_be_left_out(tmp_path: Path) -> None:
+    WRITERS["dfc2020"](tmp_path)
+    opened = open_dataset(tmp_path, options=DatasetOptions(modalities=["s1grd"]))
+    assert [modality.name for modality in opened.dataset.modalities] == ["s1grd"]
+    with pytest.raises(ConfigError, match="modalities must be some of s2l1c, s1grd"):
+        open_dataset(tmp_path, options=DatasetOptions(modalities=["s3"]))
+
+
+def test_plain_folders_hold_what_they_are_said_to(tmp_path: Path) -> None:
+    write_classes(tmp_path, 5)
+    with pytest.raises(ConfigError, match="unknown modality 'rbg'; did you mean 'rgb'"):
+        open_dataset(tmp_path, options=DatasetOptions(modality="rbg"))
+
+
+def test_a_fifth_is_held_out_of_each_class() -> None:
+    labels = ["a"] * 50 + ["b"] * 10 + ["c"]
+    train, val = held_out(range(len(labels)), labels)
+    assert sorted(train + val) == list(range(len(labels)))
+    assert len([n for n in val if labels[n] == "a"]) == 50 * HELD_OUT
+    assert len([n for n in val if labels[n] == "b"]) == 2
+    assert (train, val) == held_out(range(len(labels)), labels)
+    assert held_out([3, 4], labels) == ([3], [4]) or held_out([3, 4], labels) == ([4], [3])
+    with pytest.raises(DataError, match="has one item"):
+        held_out([3], labels)
