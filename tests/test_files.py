@@ -177,12 +177,12 @@ def test_a_new_folder_is_nobodys_else(tmp_path: Path) -> None:
     assert not folder.exists()  # nothing came of it
 
 
-def test_a_named_folder_is_the_one_that_was_named(tmp_path: Path) -> None:
+def test_a_results_folder_is_the_one_that_was_named(tmp_path: Path) -> None:
     for _ in range(2):
-        with files.named_folder(str(tmp_path / "mine"), tmp_path / "runs") as folder:
+        with files.results_folder(str(tmp_path / "mine"), tmp_path / "runs", "out") as folder:
             (folder / "results").touch()
         assert folder == tmp_path / "mine"
-    with files.named_folder(None, tmp_path / "runs") as folder:
+    with files.results_folder(None, tmp_path / "runs", "out") as folder:
         (folder / "results").touch()
     assert folder == tmp_path / "runs"
 

@@ -7,9 +7,9 @@ from seamo_fast.files.folders import (
     cache_folder,
     locked,
     move_aside,
-    named_folder,
     new_folder,
     new_name,
+    results_folder,
 )
 from seamo_fast.files.regular import check_regular, open_regular, read_regular
 from seamo_fast.files.strangers import (
@@ -30,7 +30,6 @@ __all__ = [
     "check_regular",
     "locked",
     "move_aside",
-    "named_folder",
     "new_folder",
     "new_name",
     "open_regular",
@@ -41,6 +40,7 @@ __all__ = [
     "read_regular",
     "read_yaml",
     "replacing",
+    "results_folder",
     "shown",
     "sync",
     "write_json",

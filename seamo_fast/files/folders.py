@@ -138,17 +138,23 @@ def new_folder(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def named_folder(named: str | None, path: Path) -> Iterator[Path]:
-    """Makes the folder that a user named, whatever it holds; without a name as `new_folder`.
+def results_folder(named: str | None, path: Path, key: str) -> Iterator[Path]:
+    """Makes the folder of results: the one that a user named, else a `new_folder`.
+
+    Args:
+        named: What the user named, whatever it holds; other processes are kept out of it.
+        path: Otherwise.
+        key: The setting that names it.
 
     Raises:
-        OSError: It cannot be made.
+        ConfigError: As `locked`.
+        OSError: A new folder cannot be made.
     """
     if named is None:
         with new_folder(path) as folder:
             yield folder
-    else:
-        Path(named).mkdir(parents=True, exist_ok=True)
+        return
+    with locked(Path(named), key, f"--{key}"):
         yield Path(named)
 
 

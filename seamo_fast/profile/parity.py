@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 from seamo_fast.errors import SeaMoError
-from seamo_fast.files import named_folder, write_text
+from seamo_fast.files import results_folder, write_text
 from seamo_fast.kernels import _registry
 from seamo_fast.profile.config import ParityConfig
 from seamo_fast.profile.tables import as_text, write_csv
@@ -73,7 +73,7 @@ def compare(config: ParityConfig) -> str:
     Raises:
         SeaMoError: A variant failed; the message says which and where its output is.
     """
-    with named_folder(config.parity.folder, Path("runs/parity")) as folder:
+    with results_folder(config.parity.folder, Path("runs/parity"), "parity.folder") as folder:
         return _compare(config, folder)
 
 

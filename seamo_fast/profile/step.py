@@ -11,7 +11,7 @@ import torch
 from torch._C._autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
-from seamo_fast.files import named_folder, write_text
+from seamo_fast.files import results_folder, write_text
 from seamo_fast.model.seamo import SeaMo
 from seamo_fast.profile.config import StepConfig
 from seamo_fast.profile.phases import Phases
@@ -52,7 +52,7 @@ def profile_step(config: StepConfig) -> str:
     Raises:
         SeaMoError: The run could not start with these settings.
     """
-    with named_folder(config.profile.folder, Path("runs/profile")) as folder:
+    with results_folder(config.profile.folder, Path("runs/profile"), "profile.folder") as folder:
         return _profile_step(config, folder)
 
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,7 +13,7 @@ import torch
 
 from seamo_fast._version import __version__
 from seamo_fast.errors import DataError
-from seamo_fast.files import locked, move_aside, new_folder, write_text
+from seamo_fast.files import move_aside, results_folder, write_text
 from seamo_fast.modalities import Modality
 from seamo_fast.model.backbone import SeaMoBackbone
 from seamo_fast.model.config import PRESETS
@@ -72,7 +70,8 @@ def classify(config: FinetuneConfig) -> dict[str, Any]:
     weights = None if config.checkpoint == "none" else read_weights(config.checkpoint)
     dataset, match = _open(config, weights)
     start_name = "random" if weights is None else Path(config.checkpoint).stem
-    with _output(config, f"{dataset.kind}-{config.method}-{start_name}") as output:
+    default = Path("runs") / f"{dataset.kind}-{config.method}-{start_name}"
+    with results_folder(config.output, default, "output") as output:
         parts = _load(dataset, config)
         release = f"{dataset.kind} training split"
         modality = measure(dataset.modality, parts.train.images, release, config.strict)
@@ -103,17 +102,6 @@ def classify(config: FinetuneConfig) -> dict[str, Any]:
         write_text(output / RESULTS, json.dumps(results, indent=1) + "\n")
         _LOG.info(_report(results, output))
     return results
-
-
-@contextmanager
-def _output(config: FinetuneConfig, name: str) -> Iterator[Path]:
-    """Makes the output folder; a run that fails leaves none behind that is empty."""
-    if config.output is None:
-        with new_folder(Path("runs") / name) as folder:
-            yield folder
-        return
-    with locked(Path(config.output), "output", "--output"):
-        yield Path(config.output)
 
 
 def _open(config: FinetuneConfig, weights: Weights | None) -> tuple[EuroSAT, Match | None]:

@@ -248,5 +248,7 @@ def finished_entry(folder: Path) -> ShardEntry:
     try:
         data = read_bounded(folder / "records.json")
         return ShardEntry(folder.name, len(parse_json(data)), zlib.crc32(data))
+    except PermissionError as error:
+        raise DataError(f"{folder} cannot be read ({error.strerror}); make it readable") from error
     except (OSError, TypeError, ValueError) as error:
         raise DataError(f"{folder} is damaged ({brief(error)}); delete it and run again") from error

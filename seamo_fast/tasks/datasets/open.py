@@ -90,12 +90,14 @@ class Opened:
         dataset: All items.
         split: Numbers of those that train, validate and test.
         root: Its folder.
+        choices: Options that its items depend on.
     """
 
     name: str
     dataset: AnyDataset
     split: Split
     root: Path = field(default_factory=Path)
+    choices: dict[str, Any] = field(default_factory=dict)
 
 
 def open_dataset(
@@ -125,7 +127,8 @@ def open_dataset(
         dataset = reader.open(root, options)
     except ValueError as error:
         raise ConfigError(f"{name}: {error}") from error
-    return Opened(name, dataset, _split(name, dataset, reader.parts), root)
+    choices = {option: getattr(options, option) for option in reader.takes}
+    return Opened(name, dataset, _split(name, dataset, reader.parts), root, choices)
 
 
 def recognise(root: Path) -> str:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from itertools import count
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,30 +13,28 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from seamo_fast.errors import ConfigError
-from seamo_fast.files import replacing, write_text, writing
+from seamo_fast.files import replacing, results_folder, write_text, writing
 from seamo_fast.tasks.evaluation.judge import Judged
 from seamo_fast.tasks.evaluation.table import as_markdown, draw
 
 RESULTS: Final = "results.json"  # written last: a folder without it is not finished
 
 
-def choose_folder(given: str | None, name: str) -> Path:
-    """Returns the folder of the results, which has none yet.
+@contextmanager
+def open_folder(given: str | None, name: str) -> Iterator[Path]:
+    """Makes the folder of the results, which has none yet and no other process may use.
 
     Args:
-        given: What the user asks for; None for the first of runs/<name>, runs/<name>-2, ... that
-            is free. What a killed run left there is written over.
+        given: What the user asks for; None for a new one, runs/<name> or with a number.
         name: See above.
 
     Raises:
-        ConfigError: The folder has results already.
+        ConfigError: The folder has results already, or is in use.
     """
-    if given is not None:
-        if (Path(given) / RESULTS).exists():
-            raise ConfigError(f"output {given} has {RESULTS} already; give another folder")
-        return Path(given)
-    names = (name if number == 1 else f"{name}-{number}" for number in count(1))
-    return next(path for path in map(Path("runs").joinpath, names) if not (path / RESULTS).exists())
+    with results_folder(given, Path("runs") / name, "output") as folder:
+        if (folder / RESULTS).exists():
+            raise ConfigError(f"output {folder} has {RESULTS} already; give another folder")
+        yield folder
 
 
 def write_results(
@@ -51,7 +49,6 @@ def write_results(
         DataError: The disk is full or not writable.
     """
     with writing(folder / RESULTS):
-        folder.mkdir(parents=True, exist_ok=True)
         with replacing(folder / "predictions.safetensors") as temporary:
             save_file(_predictions(judged), temporary)
         with replacing(folder / "table.png") as temporary:

@@ -6,7 +6,7 @@ import logging
 import platform
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -15,14 +15,14 @@ from typing import Any
 import torch
 
 from seamo_fast._version import __version__
-from seamo_fast.files import cache_folder
+from seamo_fast.files import cache_folder, locked
 from seamo_fast.model.weights import read_weights
-from seamo_fast.tasks.datasets.open import open_dataset
+from seamo_fast.tasks.datasets.open import Opened, open_dataset
 from seamo_fast.tasks.evaluation.config import EvaluateConfig, ProbeConfig
 from seamo_fast.tasks.evaluation.fit import fit_probes
 from seamo_fast.tasks.evaluation.intervals import resample
 from seamo_fast.tasks.evaluation.judge import Judged, Row, judge
-from seamo_fast.tasks.evaluation.output import choose_folder, write_results
+from seamo_fast.tasks.evaluation.output import open_folder, write_results
 from seamo_fast.tasks.evaluation.rows import Target, make_rows
 from seamo_fast.tasks.evaluation.scores import METRICS
 from seamo_fast.tasks.evaluation.table import as_text
@@ -52,10 +52,9 @@ def run(config: EvaluateConfig) -> dict[str, Any]:
     device = choose_device(config.device)
     weights = [read_weights(path) for path in config.checkpoints]
     opened = open_dataset(config.data, config.dataset, config)
-    output = choose_folder(config.output, f"evaluate-{opened.name}")
-    with _features_folder(config.cache) as folder:
-        key = {**dataset_key(opened), "on_bad": config.on_bad}
-        source = Source(opened, Store(folder, key), config.on_bad, config.strict)
+    name = f"evaluate-{opened.name}"
+    with open_folder(config.output, name) as output, _open_store(config, opened) as store:
+        source = Source(opened, store, config.on_bad, config.strict)
         target = Target(
             measured_modalities(source),
             opened.dataset.task,
@@ -65,23 +64,23 @@ def run(config: EvaluateConfig) -> dict[str, Any]:
         )
         rows = make_rows(config, weights, target)
         found, judged = evaluate_rows(source, rows, config, config.reference)
-    results = {
-        "dataset": opened.name,
-        **found,
-        "weights": {
-            name: str(each.path) for name, each in zip(config.checkpoints, weights, strict=True)
-        },
-        "config": asdict(config),
-        "versions": {"seamo_fast": __version__, "torch": torch.__version__},
-    }
-    facts = {
-        "seconds": round(time.perf_counter() - start, 1),
-        "machine": platform.machine(),
-        "device": str(device),
-        "threads": torch.get_num_threads(),
-    }
-    write_results(output, results, judged, facts)
-    _LOG.info(f"{as_text(results)}\n{facts['seconds']:.0f} s; written to {output}")
+        results = {
+            "dataset": opened.name,
+            **found,
+            "weights": {
+                name: str(each.path) for name, each in zip(config.checkpoints, weights, strict=True)
+            },
+            "config": asdict(config),
+            "versions": {"seamo_fast": __version__, "torch": torch.__version__},
+        }
+        facts = {
+            "seconds": round(time.perf_counter() - start, 1),
+            "machine": platform.machine(),
+            "device": str(device),
+            "threads": torch.get_num_threads(),
+        }
+        write_results(output, results, judged, facts)
+        _LOG.info(f"{as_text(results)}\n{facts['seconds']:.0f} s; written to {output}")
     return results
 
 
@@ -161,10 +160,13 @@ def _compared(
 
 
 @contextmanager
-def _features_folder(kept: bool) -> Iterator[Path]:
-    """Gives the folder of features: the cache's, or one that is gone afterwards."""
-    if kept:
-        yield cache_folder() / "features"
-        return
-    with TemporaryDirectory(prefix="seamo_fast-features-") as folder:
-        yield Path(folder)
+def _open_store(config: EvaluateConfig, opened: Opened) -> Iterator[Store]:
+    """Opens the features of a dataset, for one process: in the cache, or gone afterwards."""
+    with ExitStack() as stack:
+        if config.cache:
+            root = cache_folder() / "features"
+        else:
+            root = Path(stack.enter_context(TemporaryDirectory(prefix="seamo_fast-features-")))
+        store = Store(root, {**dataset_key(opened), "on_bad": config.on_bad})
+        stack.enter_context(locked(store.folder, "the cache of features", "(--cache false)"))
+        yield store

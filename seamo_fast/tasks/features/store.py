@@ -120,6 +120,7 @@ def dataset_key(opened: Opened) -> dict[str, Any]:
         "files": digest.hexdigest(),
         "classes": dataset.classes,
         "modalities": [modality.to_dict() for modality in dataset.modalities],
+        "choices": opened.choices,
         "split": hashlib.sha256(json.dumps(opened.split).encode()).hexdigest(),
     }
 

@@ -105,7 +105,7 @@ def is_main() -> bool:
 
 def restarted() -> bool:
     """Returns whether `torchrun --max-restarts` started this process after a failure."""
-    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+    return os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"
 
 
 def check_batch(batch_size: int, accumulate: int) -> None:

@@ -21,9 +21,10 @@ from seamo_fast.data.shards import write_shard as folder_module
 from seamo_fast.data.shards.array_files import tiff_name
 from seamo_fast.data.shards.band_statistics import BandStatistics
 from seamo_fast.data.shards.manifest import Encoding
-from seamo_fast.data.shards.write_shard import ShardReport
+from seamo_fast.data.shards.write_shard import ShardReport, finished_entry
 from seamo_fast.errors import DataError
 from seamo_fast.modalities import Band, Modality, get_modality
+from tests.conftest import Shut
 
 ONE = Modality("one", (Band("A", 10),), "dn", nodata=0)
 
@@ -242,3 +243,15 @@ def test_statistics_leave_out_invalid_groups_and_nan(write_shards: Callable[...,
     measured = statistics.apply(radar, "here")
     assert (measured.mean, measured.std, measured.release) == ((2.0,), (1.0,), "here")
     assert get_modality("s1grd").release != "here"
+
+
+def test_a_shard_of_another_user_is_not_called_damaged(tmp_path: Path, shut: Shut) -> None:
+    records = tmp_path / "shard-00000" / "records.json"
+    records.parent.mkdir()
+    records.write_text("[]")
+    message = f"{records.parent} cannot be read .Permission denied.; make it readable"
+    with shut(records), pytest.raises(DataError, match=message):
+        finished_entry(records.parent)
+    records.write_text("[")
+    with pytest.raises(DataError, match="is damaged .*; delete it and run again"):
+        finished_entry(records.parent)

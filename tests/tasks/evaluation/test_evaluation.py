@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
+from itertools import combinations
 from pathlib import Path
+from subprocess import PIPE
+from types import SimpleNamespace
 from typing import Any
 
 import imagecodecs
@@ -15,6 +20,7 @@ from safetensors.torch import load_file
 
 from seamo_fast.errors import DataError
 from seamo_fast.evaluate import main
+from seamo_fast.files import cache_folder
 from seamo_fast.model.weights import read_weights
 from seamo_fast.tasks.datasets.open import Opened, open_dataset
 from seamo_fast.tasks.evaluation import examples, fit, judge
@@ -25,6 +31,7 @@ from seamo_fast.tasks.features.baselines import BandStatisticsFeatures, PixelPca
 from seamo_fast.tasks.features.extract import Source, measured_modalities
 from seamo_fast.tasks.features.extractors import Extractor
 from seamo_fast.tasks.features.store import LABELS, Store, dataset_key
+from seamo_fast.tasks.splits import Split
 from tests.eurosat import make_eurosat
 from tests.tasks.datasets.layouts import write_city
 from tests.tasks.evaluation.toys import COLOURS, toy, write_checkpoint, write_mask_folder
@@ -214,6 +221,36 @@ def test_features_are_made_once(
         results("runs/evaluate-eurosat-3")["figures"]
         == (results("runs/evaluate-eurosat")["figures"])
     )
+
+
+def test_one_command_at_a_time_uses_a_folder_or_the_features(
+    eurosat: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--data", str(eurosat), "--baselines", "[statistics]", *FAST]
+    assert main(arguments) == 0
+    (features,) = (cache_folder() / "features").iterdir()
+    for folder, given in ((tmp_path / "out", ["--output", str(tmp_path / "out")]), (features, [])):
+        code = (
+            "import sys; from pathlib import Path; from seamo_fast.files import locked\n"
+            "with locked(Path(sys.argv[1]), 'a', 'b'): print(flush=True); sys.stdin.read()"
+        )
+        other = subprocess.Popen(
+            [sys.executable, "-c", code, str(folder)], stdin=PIPE, stdout=PIPE, text=True
+        )
+        assert other.stdout is not None
+        other.stdout.readline()
+        assert main([*arguments, *given]) == 2
+        assert f"{folder} is in use by process {other.pid}; " in capsys.readouterr().err
+        other.communicate("")
+
+
+def test_features_follow_what_was_chosen_of_demo_places() -> None:
+    dataset = SimpleNamespace(entries=(), classes=("a",), modalities=())
+    keys = [
+        dataset_key(Opened("demo_fields", dataset, Split([], [], []), Path("demo"), choices))  # type: ignore[arg-type]
+        for choices in ({}, {"seasons": [1]}, {"seasons": [1], "clouds": "many"})
+    ]
+    assert all(a != b for a, b in combinations(keys, 2))
 
 
 def test_features_follow_the_files_the_weights_and_the_settings(
