@@ -249,9 +249,9 @@ def test_a_shard_of_another_user_is_not_called_damaged(tmp_path: Path, shut: Shu
     records = tmp_path / "shard-00000" / "records.json"
     records.parent.mkdir()
     records.write_text("[]")
-    message = f"{records.parent} cannot be read .Permission denied.; make it readable"
+    message = rf"{records.parent} cannot be read \(Permission denied\); make it readable"
     with shut(records), pytest.raises(DataError, match=message):
         finished_entry(records.parent)
     records.write_text("[")
-    with pytest.raises(DataError, match="is damaged .*; delete it and run again"):
+    with pytest.raises(DataError, match=r"is damaged .*; delete it and run again"):
         finished_entry(records.parent)
