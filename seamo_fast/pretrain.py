@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from seamo_fast.cli import STOPPED, Command, say
+from seamo_fast.tasks.evaluation.in_loop import open_probe
 from seamo_fast.training import allocator
 from seamo_fast.training.config import PretrainConfig
 from seamo_fast.training.dry_run import dry_run as plan_of
@@ -33,9 +34,11 @@ COMMAND: Final = Command(
 def _run(config: PretrainConfig, *, dry_run: bool) -> int:
     if dry_run:
         say(plan_of(config))
+        if config.run.probe is not None:
+            open_probe(config)
         return 0
     allocator.keep_freed_memory()
-    stopped = pretrain(config)
+    stopped = pretrain(config, open_probe)
     return 0 if stopped is None else STOPPED + stopped
 
 

@@ -186,6 +186,9 @@ class RunConfig:
         log_every: Steps between lines of metrics.
         figures_every: Steps between figures; null for the ends of stages only.
         figure_samples: Samples shown in the figures.
+        probe: Folder of a labelled dataset that says during training what the features are worth,
+            or `demo` for generated places; null for none.
+        probe_every: Steps between probes; null for the ends of stages only.
         tensorboard: Write TensorBoard events.
         wandb: Project of Weights & Biases that gets the metrics; null for none.
         stall_seconds: Write the stacks of all threads when no step ends in this time; null never.
@@ -205,6 +208,8 @@ class RunConfig:
     log_every: int = 20
     figures_every: int | None = None
     figure_samples: int = 3
+    probe: str | None = None
+    probe_every: int | None = None
     tensorboard: bool = True
     wandb: str | None = None
     stall_seconds: float | None = 600
@@ -214,7 +219,7 @@ class RunConfig:
     def __post_init__(self) -> None:
         for key in ("checkpoint_every", "keep", "log_every", "max_nonfinite", "figure_samples"):
             expect(getattr(self, key) > 0, f"run.{key}", "at least 1", getattr(self, key))
-        for key in ("figures_every", "steps_per_stage"):
+        for key in ("figures_every", "probe_every", "steps_per_stage"):
             value = getattr(self, key)
             expect(value is None or value > 0, f"run.{key}", "at least 1 or null", value)
         stall = self.stall_seconds
@@ -222,6 +227,7 @@ class RunConfig:
         expect(waits, "run.stall_seconds", f"above 0 and at most {_MOST}, or null", stall)
         expect_seed("run.seed", self.seed)
         expect(bool(self.folder), "run.folder", "the name of a folder", self.folder)
+        expect(self.probe != "", "run.probe", "the name of a folder, demo or null", self.probe)
 
 
 @dataclass(frozen=True)
@@ -261,7 +267,8 @@ FREE_KEYS: Final = frozenset(
         f"run.{key}"
         for key in (
             "folder", "resume", "checkpoint_every", "keep", "log_every", "figures_every",
-            "figure_samples", "tensorboard", "wandb", "stall_seconds", "max_nonfinite",
+            "figure_samples", "probe", "probe_every", "tensorboard", "wandb", "stall_seconds",
+            "max_nonfinite",
         )
     }
 )  # fmt: skip

@@ -23,16 +23,21 @@ from seamo_fast.training.recovery.watchdog import Watchdog
 from seamo_fast.training.reporting import messages, targets
 from seamo_fast.training.reporting.figures import Figures
 from seamo_fast.training.reporting.meter import Meter
-from seamo_fast.training.reporting.telemetry import LOG, Telemetry
+from seamo_fast.training.reporting.probes import OpenProbe, Probes
+from seamo_fast.training.reporting.telemetry import LOG, Telemetry, probed
 from seamo_fast.training.schedule import Stage
 from seamo_fast.training.step import step_flops
 from seamo_fast.views import Views
 
 
-def pretrain(config: PretrainConfig) -> signal.Signals | None:
+def pretrain(config: PretrainConfig, open_probe: OpenProbe | None = None) -> signal.Signals | None:
     """Pretrains SeaMo in `config.run.folder`, or resumes the run that is there.
 
     Started by `torchrun`, all ranks call this, and share the work of one run.
+
+    Args:
+        config: All settings.
+        open_probe: Opens the dataset `run.probe`; needed where that is set.
 
     Returns:
         The signal that stopped the run before its last step, None if it is finished.
@@ -50,7 +55,7 @@ def pretrain(config: PretrainConfig) -> signal.Signals | None:
         stopped = ranks.from_main(run_folder.stopped_by(folder)) if ranks.restarted() else None
         if stopped is None:
             _note_stop(folder, None)
-            stopped = run(RunState(config, folder))
+            stopped = run(RunState(config, folder), open_probe)
             _note_stop(folder, stopped)
         return stopped
 
@@ -61,8 +66,12 @@ def _note_stop(folder: Path, stopped: signal.Signals | None) -> None:
             run_folder.note_stop(folder, stopped)
 
 
-def run(state: RunState) -> signal.Signals | None:
-    """Trains the steps that are left, with checkpoints, metrics and figures.
+def run(state: RunState, open_probe: OpenProbe | None = None) -> signal.Signals | None:
+    """Trains the steps that are left, with checkpoints, metrics, figures and probes.
+
+    Args:
+        state: The run.
+        open_probe: As in `pretrain`.
 
     Returns:
         The signal that stopped the run before its last step, None if it is finished.
@@ -75,12 +84,13 @@ def run(state: RunState) -> signal.Signals | None:
         figures.draw_missed(state.model, state.step, state.dtype)
         LOG.info(messages.already_finished(state))
         return None
+    probes = Probes(state.config, state.folder, state.plan, open_probe)
     remarks: list[str] = []
     with ranks.raise_on_all():
         if ranks.is_main():
             remarks = targets.without_targets(state.config, state.shards, state.plan)
     with _telemetry(state) as telemetry, state.writer:
-        return Trainer(state, figures, telemetry).train(remarks)
+        return Trainer(state, figures, probes, telemetry).train(remarks)
 
 
 @contextmanager
@@ -102,13 +112,17 @@ class Trainer:
     Args:
         state: The run.
         figures: Draws its figures.
+        probes: Measure what its features are worth.
         telemetry: Reports it; None on other ranks than 0.
     """
 
-    def __init__(self, state: RunState, figures: Figures, telemetry: Telemetry | None) -> None:
+    def __init__(
+        self, state: RunState, figures: Figures, probes: Probes, telemetry: Telemetry | None
+    ) -> None:
         self.state = state
         self.config = state.config
         self.figures = figures
+        self.probes = probes
         self.telemetry = telemetry
         self.watchdog = Watchdog(state.folder, state.config.run.stall_seconds, state.step)
         self.stop = StopRequest()
@@ -129,6 +143,7 @@ class Trainer:
         for line in (*messages.introduction(state, self.rate), *remarks):
             self._say(line)
         self.figures.draw_missed(state.model, state.step, state.dtype)
+        self._probe_first()
         with self.watchdog, self.stop:
             while not state.finished and not self.signal:
                 self._train_stage()
@@ -137,6 +152,18 @@ class Trainer:
         stopped = None if state.finished else self.signal
         self._say(messages.conclusion(state, stopped))
         return stopped
+
+    def _probe_first(self) -> None:
+        """Probes before the first step: data that cannot be used end the run here."""
+        if not self.probes.missing():
+            return
+        state = self.state
+        found = self.probes.measure(state.model)
+        if self.telemetry is not None and not state.step:
+            stage, _ = state.plan.locate(0)
+            line = {"step": 0, "stage": stage.name, **found, "time": time.time()}
+            self.telemetry.file(line)
+        self._say(f"probe at step {state.step}: {', '.join(probed(found))}")
 
     def _train_stage(self) -> None:
         state, config = self.state, self.config
@@ -184,9 +211,10 @@ class Trainer:
         run, state = self.config.run, self.state
         save = last or state.step % run.checkpoint_every == 0
         draw = self.figures.due(state.step)
-        if not (save or draw or state.step % run.log_every == 0):
+        probe = self.probes.due(state.step)
+        if not (save or draw or probe or state.step % run.log_every == 0):
             return
-        self._log(stage, lr, meter)
+        self._log(stage, lr, meter, probe)
         if save:
             with meter.time("checkpoint"):
                 self._save(stage)
@@ -194,7 +222,7 @@ class Trainer:
             self.figures.write(state.model, stage, state.step, state.dtype)
         meter.restart()
 
-    def _log(self, stage: Stage, lr: float, meter: Meter) -> None:
+    def _log(self, stage: Stage, lr: float, meter: Meter, probe: bool) -> None:
         state = self.state
         state.guard.check()
         measured = meter.flush()
@@ -202,6 +230,8 @@ class Trainer:
         own = {key: value for key, value in measured.items() if key.startswith("loss")}
         measured.update(ranks.totals(own))
         state.bad_records = ranks.union(state.bad_records)
+        # in the line of its step: what was reported is not measured again after a kill
+        found = self.probes.measure(state.model) if probe else {}
         if self.telemetry is None:
             return
         self.telemetry.report(
@@ -209,6 +239,7 @@ class Trainer:
                 "step": state.step,
                 "stage": stage.name,
                 **measured,
+                **found,
                 "lr": lr,
                 "seconds_left": self._flops_left() / (measured["mfu"] * self.rate),
                 "skipped": state.guard.skipped,

@@ -12,8 +12,8 @@ Published parts are used as published. Where one is missing, a fixed rule fills 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
@@ -131,6 +131,20 @@ def open_dataset(
     return Opened(name, dataset, _split(name, dataset, reader.parts), root, choices)
 
 
+def within_training(opened: Opened) -> Opened:
+    """Returns a dataset whose validation part is the test, for figures that choose settings.
+
+    A fixed fifth of the training part validates instead; the test part is in no part.
+
+    Raises:
+        DataError: The training part has only one item.
+    """
+    numbers = opened.split.train
+    parts = held_out(range(len(numbers)), [_stratum(opened.dataset, n) for n in numbers])
+    train, val = ([numbers[at] for at in part] for part in parts)
+    return replace(opened, split=Split(train, val, opened.split.val))
+
+
 def recognise(root: Path) -> str:
     """Returns the name of the dataset that a folder holds.
 
@@ -153,7 +167,7 @@ def _split(name: str, dataset: AnyDataset, parts: tuple[str, str, str]) -> Split
     numbers: dict[str, list[int]] = {}
     for number, entry in enumerate(dataset.entries):
         numbers.setdefault(entry.split, []).append(number)
-    labels = _strata(dataset)
+    labels = [_stratum(dataset, number) for number in range(len(dataset))]
     train, val, test = (numbers.get(part, []) for part in parts)
     if not (train or val or test):
         return stratified_split(labels)
@@ -170,21 +184,16 @@ def _split(name: str, dataset: AnyDataset, parts: tuple[str, str, str]) -> Split
     return Split(train, val, test)
 
 
-def _strata(dataset: AnyDataset) -> Sequence[str]:
-    """Returns the name of the class of each item; one for all where an item has several."""
+def _stratum(dataset: AnyDataset, number: int) -> str:
+    """Returns the name of an item's class; one for all where an item has several."""
     if dataset.task != "classes":
-        return ["item"] * len(dataset)
-    return [dataset.classes[number] for number in _labels(dataset)]
-
-
-def _labels(dataset: AnyDataset) -> Iterator[int]:
-    for number, entry in enumerate(dataset.entries):
-        if hasattr(entry, "label"):
-            yield entry.label
-            continue
-        label = dataset.read(number).label
-        assert label is not None
-        yield int(label)
+        return "item"
+    entry = dataset.entries[number]
+    if hasattr(entry, "label"):
+        return dataset.classes[entry.label]
+    label = dataset.read(number).label
+    assert label is not None
+    return dataset.classes[int(label)]
 
 
 def _plain_modality(options: DatasetOptions) -> Modality | None:

@@ -16,10 +16,11 @@ from seamo_fast.training.config import differences
 CHECKPOINTS: Final = "checkpoints"
 METRICS: Final = "metrics.jsonl"
 WANDB: Final = "wandb"
+PROBE: Final = "probe"
 _STOPPED: Final = ".stopped"
 _SHOWN: Final = 4
 _CONTENTS: Final = (
-    CHECKPOINTS, METRICS, WANDB, "config.yaml", "tensorboard", "loss.png", "reconstructions"
+    CHECKPOINTS, METRICS, WANDB, PROBE, "config.yaml", "tensorboard", "loss.png", "reconstructions"
 )  # fmt: skip
 
 

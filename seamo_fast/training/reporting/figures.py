@@ -18,7 +18,7 @@ from seamo_fast.training.config import PretrainConfig
 from seamo_fast.training.distributed import ranks, sharding
 from seamo_fast.training.recovery import run_folder
 from seamo_fast.training.reporting import patch_images
-from seamo_fast.training.reporting.telemetry import read_metrics
+from seamo_fast.training.reporting.telemetry import PROBE, read_metrics
 from seamo_fast.training.schedule import Plan, Stage
 
 _NO_STAGE = -1  # keys the figures' views; no training step sees them
@@ -155,13 +155,12 @@ def draw_losses(folder: Path, plan: Plan) -> None:
     """Draws loss.png from metrics.jsonl; a dashed line ends each stage but the last."""
     lines = read_metrics(folder / run_folder.METRICS)
     names = dict.fromkeys(
-        key for line in lines for key, value in line.items() if _is_loss(key) and value is not None
+        key for line in lines for key, value in line.items() if _is_drawn(key) and value is not None
     )
-    figure = new_figure((7, 4))
-    axis = figure.subplots()
-    for name in names:
-        points = [(line["step"], line[name]) for line in lines if line.get(name) is not None]
-        axis.plot(*zip(*points, strict=True), ".-", markersize=3, label=name.removeprefix("loss/"))
+    probes = [key for key in names if key.startswith(PROBE)]
+    figure = new_figure((7, 7 if probes else 4))
+    axis, *below = figure.subplots(2 if probes else 1, sharex=True, squeeze=False)[:, 0]
+    _draw_curves(axis, lines, [key for key in names if key not in probes])
     for stage, steps, end in zip(plan.stages, plan.steps, plan.ends(), strict=True):
         axis.text(
             end - steps, 1.01, f" {stage.name}", fontsize=7, transform=axis.get_xaxis_transform()
@@ -174,11 +173,22 @@ def draw_losses(folder: Path, plan: Plan) -> None:
     axis.set_ylabel("loss of hidden patches")
     axis.set_ylim(bottom=0)
     axis.legend()
+    for lower in below:
+        _draw_curves(lower, lines, probes)
+        lower.set_xlabel("step")
+        lower.set_ylabel("probe, validation part")
+        lower.legend()
     save_figure(figure, folder / "loss.png")
 
 
-def _is_loss(key: str) -> bool:
-    return key.startswith("loss/")
+def _draw_curves(axis: Any, lines: list[dict[str, Any]], names: list[str]) -> None:
+    for name in names:
+        points = [(line["step"], line[name]) for line in lines if line.get(name) is not None]
+        axis.plot(*zip(*points, strict=True), ".-", markersize=3, label=name.partition("/")[2])
+
+
+def _is_drawn(key: str) -> bool:
+    return key.startswith(("loss/", PROBE))
 
 
 def new_figure(size: tuple[float, float]) -> Any:

@@ -19,6 +19,7 @@ from seamo_fast.training.config import PretrainConfig, to_dict
 from seamo_fast.training.recovery import run_folder
 
 LOG: Final = logging.getLogger("seamo_fast")
+PROBE: Final = "probe/"  # begins the names of what probes find
 
 
 class MetricsFile:
@@ -89,14 +90,14 @@ def _parse(path: Path) -> tuple[list[dict[str, Any]], list[int]]:
 
 
 def _is_metrics(line: Any) -> bool:
-    """Whether a line has what is read of it: a step, and numbers or nothing as losses."""
+    """Whether a line has what is read of it: a step, and numbers or nothing where it is drawn."""
     return (
         isinstance(line, dict)
         and type(line.get("step")) is int
         and all(
             value is None or type(value) in (int, float)
             for key, value in line.items()
-            if key.startswith("loss")
+            if key.startswith(("loss", PROBE))
         )
     )
 
@@ -133,6 +134,15 @@ class Telemetry:
 
     def report(self, metrics: dict[str, Any]) -> None:
         """Shows and files one interval's metrics (with keys "step" and "stage")."""
+        self.file(metrics)
+        if self._bar is not None:
+            self._bar.set_description_str(metrics["stage"])
+            self._bar.set_postfix_str(summary(metrics))
+        else:
+            LOG.info(f"{metrics['stage']}  {metrics['step']}/{self._total}  {summary(metrics)}")
+
+    def file(self, metrics: dict[str, Any]) -> None:
+        """Files metrics of a step without showing them."""
         self._file.write(metrics)
         step = metrics["step"]
         numbers = {
@@ -145,11 +155,6 @@ class Telemetry:
                 self._events.add_scalar(key, value, step)
         if self._wandb is not None:
             self._wandb.log(numbers, step=step)
-        if self._bar is not None:
-            self._bar.set_description_str(metrics["stage"])
-            self._bar.set_postfix_str(summary(metrics))
-        else:
-            LOG.info(f"{metrics['stage']}  {step}/{self._total}  {summary(metrics)}")
 
     def sync(self) -> None:
         """Waits until all metrics so far are on the disk."""
@@ -205,6 +210,7 @@ def summary(metrics: Mapping[str, Any]) -> str:
     norm = metrics["grad_norm"]
     parts = [
         "loss not finite" if norm is None else _losses(metrics),
+        *probed(metrics),
         f"lr {metrics['lr']:.2e}",
         f"grad {'not finite' if norm is None else format(norm, '.2f')}",
         f"{metrics['samples_per_second']:.1f} samples/s",
@@ -218,6 +224,15 @@ def summary(metrics: Mapping[str, Any]) -> str:
         if metrics.get(key):
             parts.append(f"{word}: {metrics[key]}")
     return "  ".join(parts)
+
+
+def probed(metrics: Mapping[str, Any]) -> list[str]:
+    """Returns what a probe found, in words."""
+    return [
+        f"{key.removeprefix(PROBE)} {value:.4f}"
+        for key, value in metrics.items()
+        if key.startswith(PROBE)
+    ]
 
 
 def _losses(metrics: Mapping[str, Any]) -> str:
