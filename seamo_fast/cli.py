@@ -278,7 +278,8 @@ def say(line: str) -> None:
 
 def progress_bar(samples: int) -> tqdm[None]:
     """Returns a bar over so many samples, with rate and time left; silent if no terminal reads."""
-    return tqdm(total=samples, unit="sample", disable=not sys.stderr.isatty())
+    quiet = not sys.stderr.isatty()
+    return tqdm(total=samples, unit="sample", leave=None, disable=quiet)  # below another it goes
 
 
 def _own(arguments: Sequence[str] | None) -> Sequence[str]:

@@ -163,7 +163,8 @@ class Trainer:
             stage, _ = state.plan.locate(0)
             line = {"step": 0, "stage": stage.name, **found, "time": time.time()}
             self.telemetry.file(line)
-        self._say(f"probe at step {state.step}: {', '.join(probed(found))}")
+        for text in probed(found):
+            self._say(f"step {state.step}: {text}")
 
     def _train_stage(self) -> None:
         state, config = self.state, self.config

@@ -173,6 +173,8 @@ AT_LEAST_1 = ([1, 2], [0, -1])
         (RunConfig, "max_nonfinite", *AT_LEAST_1),
         (RunConfig, "figure_samples", *AT_LEAST_1),
         (RunConfig, "figures_every", [None, 1], [0, -1]),
+        (RunConfig, "probe", [None, "a"], [""]),
+        (RunConfig, "probe_every", [None, 1], [0, -1]),
         (RunConfig, "steps_per_stage", [None, 1], [0, -1]),
         (RunConfig, "stall_seconds", [None, TINY, MOST], [0, -1, MOST + 1, *NO_NUMBERS]),
     ],

@@ -62,7 +62,11 @@ class Probes:
 
     def missing(self) -> bool:
         """Whether the run is to be probed and has no figure yet."""
-        return self._on and ranks.from_main(not self._begun())
+        begun = True
+        with ranks.raise_on_all():
+            if self._on and ranks.is_main():
+                begun = self._begun()
+        return not ranks.from_main(begun)
 
     def _begun(self) -> bool:
         lines = read_metrics(self._folder / run_folder.METRICS)

@@ -227,12 +227,13 @@ def summary(metrics: Mapping[str, Any]) -> str:
 
 
 def probed(metrics: Mapping[str, Any]) -> list[str]:
-    """Returns what a probe found, in words."""
-    return [
+    """Returns one text about what a probe found, none without a probe."""
+    parts = [
         f"{key.removeprefix(PROBE)} {value:.4f}"
         for key, value in metrics.items()
         if key.startswith(PROBE)
     ]
+    return [f"probe ({', '.join(parts)})"] if parts else []
 
 
 def _losses(metrics: Mapping[str, Any]) -> str:

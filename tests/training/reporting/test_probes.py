@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -32,7 +33,6 @@ from tests.tasks.evaluation.toys import toy
 from tests.training.distributed.worker import run_ranks
 
 Settings = Callable[..., PretrainConfig]
-Bytes = dict[str, bytes]
 pytestmark = pytest.mark.usefixtures("quick_rate")
 TOTAL = 11
 MEASURED = ("_per_second", "mfu", "wait", "time", "seconds", "gib", "probe/")
@@ -45,14 +45,11 @@ def open_toy(config: PretrainConfig) -> RunProbe:
     return RunProbe(opened, folder / "probe", torch.device("cpu"), torch.float32)
 
 
-def fake(calls: list[int] | None = None, fatal: int | None = None) -> probes.OpenProbe:
-    """A probe that finds how often it was called, and kills its process then."""
-    calls = [] if calls is None else calls
+def fake(calls: list[int]) -> probes.OpenProbe:
+    """A probe that notes that it was called."""
 
     def measure(weights: Weights) -> dict[str, float]:
         calls.append(len(weights.state))
-        if len(calls) == fatal:
-            os.kill(os.getpid(), signal.SIGKILL)
         torch.rand(3)
         return {"knn": 0.25, "linear": float("nan")}
 
@@ -76,7 +73,7 @@ def probed(config: PretrainConfig) -> list[int]:
     return [line["step"] for line in metrics(config) if "probe/knn" in line]
 
 
-def saved(config: PretrainConfig) -> Bytes:
+def saved(config: PretrainConfig) -> dict[str, bytes]:
     found = checkpoint.load(Path(config.run.folder) / "checkpoints" / f"step_{TOTAL:08d}")
     parts: Iterable[tuple[str, torch.Tensor]] = [*found.model.items(), *found.optimizer.items()]
     return {name: tensor.numpy().tobytes() for name, tensor in parts}
@@ -167,25 +164,29 @@ def test_what_is_measured_is_not_measured_again(
     assert len(calls) == 3
     assert probed(config) == [0, 2, TOTAL]
     assert not any("probe/linear" in line for line in metrics(config))  # NaN is no JSON
-    assert "probe at step 0: knn 0.2500" in caplog.text
-    assert sum("  knn 0.2500  lr" in line for line in caplog.messages) == 2
+    assert "step 0: probe (knn 0.2500)" in caplog.text
+    assert sum("  probe (knn 0.2500)  lr" in line for line in caplog.messages) == 2
     loop.pretrain(config, fake(calls))
     assert len(calls) == 3
 
 
 @pytest.mark.usefixtures("no_figures")
-def test_a_run_can_begin_or_cease_to_probe_when_it_resumes(settings: Settings) -> None:
-    with_probe, without = settings(run__probe="any", run__probe_every=1), settings()
-    loop.pretrain(settings(run__steps_per_stage=None), None)
-    newest = Path(without.run.folder) / "checkpoints" / f"step_{TOTAL:08d}"
-    for path in newest.iterdir():
-        path.unlink()
-    newest.rmdir()
+def test_a_run_can_begin_and_cease_to_probe_when_it_resumes(settings: Settings) -> None:
+    config = settings(run__probe="any", run__probe_every=1)
     calls: list[int] = []
-    loop.pretrain(with_probe, fake(calls))
-    assert probed(with_probe) == [9, 10, 11]
-    assert len(calls) == 4  # and one before the first step
-    assert len(own(with_probe)) == TOTAL
+    loop.pretrain(settings())
+    forget_the_end(config)
+    loop.pretrain(config, fake(calls))
+    assert probed(config) == [9, 10, 11]
+    assert len(calls) == 4  # and one before the first step, as the run had none
+    forget_the_end(config)
+    loop.pretrain(settings())
+    assert probed(config) == []  # steps 9 to 11 are there again, without
+    assert len(own(config)) == TOTAL
+
+
+def forget_the_end(config: PretrainConfig) -> None:
+    shutil.rmtree(Path(config.run.folder) / "checkpoints" / f"step_{TOTAL:08d}")
 
 
 def test_a_probe_needs_what_opens_it(settings: Settings) -> None:
@@ -255,7 +256,7 @@ def write_images(root: Path) -> Path:
     ("probe", "message"),
     [
         ("nowhere", "error: nowhere is no folder"),
-        (".", "error: . looks like no known dataset"),
+        ("empty", "error: empty looks like no known dataset"),
         ("images", "knows none of the bands"),
     ],
 )
@@ -266,14 +267,10 @@ def test_a_dataset_that_cannot_be_used_ends_the_run_before_its_first_step(
     probe: str,
     message: str,
 ) -> None:
-    monkeypatch.chdir(tmp_path)
-    data = tmp_path / "data"
-    shards = demo_shards(data, samples=4, size=24, seasons=2)
+    shards = demo_shards(tmp_path / "cache", samples=4, size=24, seasons=2)
     write_images(tmp_path / "data" / "images")
-    monkeypatch.chdir(tmp_path / "data")
     (tmp_path / "data" / "empty").mkdir()
-    if probe == ".":
-        monkeypatch.chdir(tmp_path / "data" / "empty")
+    monkeypatch.chdir(tmp_path / "data")
     arguments = ["--config=tiny", f"--data.path={shards}", f"--run.folder={tmp_path / 'run'}"]
     arguments += ["--model.width=48", "--model.depth=1", "--model.image_size=32"]
     arguments += ["--model.patch_size=16", "--data.batch_size=2", "--run.device=cpu"]
@@ -282,3 +279,5 @@ def test_a_dataset_that_cannot_be_used_ends_the_run_before_its_first_step(
     assert message in shown
     assert shown.count("\n") == 1
     assert not (tmp_path / "run" / "checkpoints").exists()
+    if probe != "images":
+        assert main([*arguments, f"--run.probe={probe}", "--dry_run"]) == 2
