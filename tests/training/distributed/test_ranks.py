@@ -27,7 +27,7 @@ from seamo_fast.training.recovery import checkpoint
 from seamo_fast.training.recovery.run_state import RunState
 from seamo_fast.training.reporting.telemetry import read_metrics
 from tests.training.conftest import write_shards
-from tests.training.distributed.worker import before_step, run_ranks, terminate
+from tests.training.distributed.worker import act_compile, before_step, run_ranks, terminate
 
 Settings = Callable[..., PretrainConfig]
 pytestmark = pytest.mark.usefixtures("no_figures", "quick_rate")
@@ -336,16 +336,6 @@ def test_one_gpu_for_all_ranks_is_refused(monkeypatch: pytest.MonkeyPatch) -> No
     with pytest.raises(ConfigError, match="each rank takes the GPU of its own number"):
         loop.precision.choose_device("cuda:0")
     assert loop.precision.choose_device("cpu").type == "cpu"
-
-
-def act_compile(patch: pytest.MonkeyPatch, here: int) -> None:
-    compile_module = torch.nn.Module.compile
-    # inductor takes minutes for what this test is about
-    patch.setattr(
-        torch.nn.Module,
-        "compile",
-        lambda self, **given: compile_module(self, backend="aot_eager", **given),
-    )
 
 
 def test_figures_and_compiled_blocks_of_a_sharded_model(uneven: Settings) -> None:

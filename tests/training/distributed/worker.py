@@ -145,3 +145,14 @@ def before_step(patch: pytest.MonkeyPatch, step: int, act: Callable[[], Any]) ->
 
 def terminate() -> None:
     os.kill(os.getpid(), signal.SIGTERM)
+
+
+def act_compile(patch: pytest.MonkeyPatch, here: int) -> None:
+    """Lets compiled modules be captured and not translated to C++."""
+    compile_module = torch.nn.Module.compile
+    # inductor takes minutes for what this test is about
+    patch.setattr(
+        torch.nn.Module,
+        "compile",
+        lambda self, **given: compile_module(self, backend="aot_eager", **given),
+    )

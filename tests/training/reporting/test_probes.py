@@ -30,7 +30,7 @@ from seamo_fast.training.reporting import figures, probes
 from seamo_fast.training.reporting.telemetry import read_metrics
 from tests.forkserver import FORK
 from tests.tasks.evaluation.toys import toy
-from tests.training.distributed.worker import run_ranks
+from tests.training.distributed.worker import act_compile, run_ranks
 
 Settings = Callable[..., PretrainConfig]
 pytestmark = pytest.mark.usefixtures("quick_rate")
@@ -80,10 +80,25 @@ def saved(config: PretrainConfig) -> dict[str, bytes]:
 
 
 @pytest.mark.usefixtures("no_figures")
-@pytest.mark.parametrize("task", ["classes", "mask"])
-def test_a_probe_leaves_the_run_as_it_was(settings: Settings, tmp_path: Path, task: str) -> None:
-    plain = settings(run__folder=str(tmp_path / "plain"))
-    config = settings(run__probe=task, run__probe_every=3)
+@pytest.mark.parametrize(
+    ("task", "how"),
+    [
+        ("classes", {}),
+        ("mask", {"run__precision": "bf16"}),
+        ("classes", {"run__compile": "regional"}),
+    ],
+)
+def test_a_probe_leaves_the_run_as_it_was(
+    settings: Settings,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    task: str,
+    how: dict[str, Any],
+) -> None:
+    if how.get("run__compile"):
+        act_compile(monkeypatch, 0)
+    plain = settings(run__folder=str(tmp_path / "plain"), **how)
+    config = settings(run__probe=task, run__probe_every=3, **how)
     loop.pretrain(plain)
     before = torch.get_rng_state()
     loop.pretrain(config, open_toy)
