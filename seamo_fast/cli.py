@@ -112,6 +112,8 @@ class Command(Generic[Config]):
             ConfigError: A key is unknown (the message names the nearest known one), a value has the
                 wrong type, is missing or impossible, or a file is missing or no YAML.
         """
+        if any("\0" in argument for argument in arguments):
+            raise ConfigError("an argument holds a NUL character, which no name or number has")
         arguments = self._with_files(arguments)
         for argument, following in zip_longest(arguments, arguments[1:], fillvalue=""):
             if argument.startswith("--"):

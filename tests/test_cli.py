@@ -129,6 +129,7 @@ def test_every_module_that_can_be_run_is_a_command() -> None:
         (["view", "/nowhere", "c"], "unrecognized arguments: c"),
         (["stats", "/nowhere", "--worker=2"], "'worker'; the nearest known is 'workers'"),
         (["info", "--wide"], "unknown setting 'wide'"),
+        (["pretrain", "--run.folder=a\0b"], "an argument holds a NUL character"),
         (["build", "cuda"], "unrecognized arguments: cuda"),
     ],
 )

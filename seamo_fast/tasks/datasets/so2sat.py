@@ -20,6 +20,7 @@ import numpy as np
 from seamo_fast.data.packing.sources.formats.hdf5 import open_hdf5, own_variable
 from seamo_fast.data.packing.sources.formats.names import on_disk
 from seamo_fast.errors import DataError
+from seamo_fast.files import brief
 from seamo_fast.modalities import S2L2A, Band, Modality
 from seamo_fast.tasks.datasets.reading.base import Contents, LabelledDataset, OnBad, Task, choose
 
@@ -173,5 +174,6 @@ class So2Sat(LabelledDataset[Row]):
         except Exception as error:  # damaged files raise whatever HDF5 meets
             raise DataError(f"{entry.path}: {entry.id} cannot be read: {error}") from error
         if np.count_nonzero(flags) != 1 or flags.max() != 1:
-            raise DataError(f"{entry.path}: the label of {entry.id} is not one-hot: {flags}")
+            found = brief(flags.tolist())
+            raise DataError(f"{entry.path}: the label of {entry.id} is not one-hot: {found}")
         return replace(contents, label=int(flags.argmax()))
