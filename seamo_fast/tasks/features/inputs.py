@@ -98,11 +98,11 @@ def on_one_grid(modality: Modality, grids: Sequence[Tensor], size: tuple[int, in
     """
     if len(grids) == 1 and tuple(grids[0].shape[-2:]) == size:
         return grids[0][:, :, list(modality.order)]
-    resampled = [_resample(grid, size, modality.nodata) for grid in grids]
+    resampled = [_resample(grid, size, modality.nodata, modality.limit) for grid in grids]
     return torch.cat(resampled, dim=2)[:, :, list(modality.order)]
 
 
-def _resample(grid: Tensor, size: tuple[int, int], nodata: float | None) -> Tensor:
+def _resample(grid: Tensor, size: tuple[int, int], nodata: float | None, limit: float) -> Tensor:
     """Returns [B, T, C, H, W] float32, bilinear among measured pixels.
 
     A pixel whose nearest one was not measured stays so.
@@ -110,7 +110,9 @@ def _resample(grid: Tensor, size: tuple[int, int], nodata: float | None) -> Tens
     values = grid.flatten(0, 1).float()
     if tuple(values.shape[-2:]) == size:
         return values.unflatten(0, grid.shape[:2])
-    lost = ~values.isfinite() if nodata is None else ~values.isfinite() | (values == nodata)
+    lost = ~(values.abs() <= limit)  # NaN too
+    if nodata is not None:
+        lost = lost | (values == nodata)
     kept = _bilinear(torch.where(lost, 0, values), size)
     if lost.any():
         kept = kept / _bilinear((~lost).float(), size).clamp(min=1e-6)

@@ -48,9 +48,13 @@ def test_one_grid_of_the_size_is_taken_as_it_is() -> None:
 
 
 @pytest.mark.parametrize("nodata", [0.0, None])
-def test_resampling_never_mixes_what_was_not_measured(nodata: float | None) -> None:
+@pytest.mark.parametrize("absurd", [None, -3.4e38, 1e30, torch.inf])
+def test_resampling_never_mixes_what_was_not_measured(
+    nodata: float | None, absurd: float | None
+) -> None:
     modality = replace(NATIVE.subset(["B2", "B5"]), nodata=nodata)
     lost = torch.nan if nodata is None else nodata
+    lost = lost if absurd is None else absurd
     coarse = torch.full((1, 1, 1, 4, 4), 7.0)
     coarse[..., 0, 0] = lost
     image = on_one_grid(modality, [torch.ones(1, 1, 1, 8, 8), coarse], (8, 8))[0, 0, 1]
