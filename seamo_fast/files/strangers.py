@@ -129,9 +129,16 @@ def parse_yaml(text: str) -> Any:
             return None
         if _yaml_values(node, {}, 0) > _YAML_VALUES:
             raise ValueError(f"it holds more than {_YAML_VALUES} values, or they repeat themselves")
-        return loader.construct_document(node)
+        return _constructed(loader, node)
     except (yaml.YAMLError, RecursionError) as error:
         raise ValueError(" ".join(str(error).split())) from error
+
+
+def _constructed(loader: _YamlLoader, node: yaml.Node) -> Any:
+    try:
+        return loader.construct_document(node)
+    except (LookupError, AttributeError) as error:  # what PyYAML meets in `!!int ""`
+        raise ValueError(f"a value does not fit its tag ({shown(error)})") from error
 
 
 def _yaml_values(node: yaml.Node, sizes: dict[int, int], depth: int) -> int:

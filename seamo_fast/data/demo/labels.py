@@ -23,7 +23,10 @@ from seamo_fast.data.demo.dataset import (
     write_samples,
 )
 from seamo_fast.data.demo.scene import CLOUDY, USUAL, VARIED, Scene, make_pair, make_scene
-from seamo_fast.files import cache_folder
+from seamo_fast.data.shards.manifest import ArraySpec
+from seamo_fast.data.shards.mapped_arrays import check_npy
+from seamo_fast.errors import DataError
+from seamo_fast.files import cache_folder, sync
 
 Clouds = Literal["usual", "many"]
 SEASONS: Final = 4
@@ -126,12 +129,14 @@ def _shards(
 
         write_samples(partial, samples(), seasons, folder.name)
         np.save(partial / _MAPS, maps)
+        sync(partial / _MAPS)
 
     def intact() -> bool:
         try:
-            return is_intact(folder, places) and read_maps(folder).shape == shape
-        except (OSError, ValueError):
+            check_npy(folder / _MAPS, ArraySpec("uint16", shape[1:]), places)
+        except DataError:
             return False
+        return is_intact(folder, places)
 
     write_once(folder, write, intact)
     return folder

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -15,7 +14,7 @@ from seamo_fast.data.packing.shard_job import Shard, ShardJob
 from seamo_fast.data.packing.sources.fingerprint import difference
 from seamo_fast.data.shards.write_shard import finished_entry
 from seamo_fast.errors import DataError
-from seamo_fast.files import writing
+from seamo_fast.files import read_json, writing
 
 
 class _Kept(NamedTuple):
@@ -32,27 +31,28 @@ class _KeptJob:
     job: ShardJob
 
     def run(self) -> _Kept:
-        targets, now = self.job.targets, self.job.fingerprints()
+        targets = self.job.targets
         shards = {
             split: Shard(finished_entry(targets[split]), report, kept=True)
             for split, report in self.job.reports().items()
         }
         if self.job.plan.verify:
-            changed = self._compare(shards, now)
+            changed = self._compare(shards)
         else:
-            changed = self._changed(shards, now)
+            changed = self._changed(shards)
             if len(shards) == len(targets):  # others are read, and counted then
                 count(sum(shard.entry.samples for shard in shards.values()))
         return _Kept(shards, changed)
 
-    def _changed(self, shards: dict[str, Shard], now: Sequence[str]) -> str:
+    def _changed(self, shards: dict[str, Shard]) -> str:
+        now = self.job.fingerprints()
         for split, shard in shards.items():
             found = difference(self.job.items, shard.report.files, now)
             if found:
                 return f"{self.job.targets[split]} was packed from other files: {found}"
         return ""
 
-    def _compare(self, shards: dict[str, Shard], now: list[str]) -> str:
+    def _compare(self, shards: dict[str, Shard]) -> str:
         """Packs the shards once more, beside; where that gives the same, takes note of the files.
 
         Returns what differs.
@@ -64,13 +64,13 @@ class _KeptJob:
             for each in plan.folders.values():
                 with writing(each):
                     each.mkdir(parents=True, exist_ok=True)
-            again.run()
+            packed = again.run()
             for split, shard in shards.items():
                 target = self.job.targets[split]
                 differs = _first_difference(target, again.targets[split])
                 if differs:
                     return f"{target} holds other pixels or dates than the source: see {differs}"
-                report = replace(shard.report, files=now)
+                report = replace(shard.report, files=packed[split].report.files)
                 report.save(target)
                 shards[split] = shard._replace(report=report)
         finally:
@@ -87,7 +87,7 @@ def _first_difference(before: Path, now: Path) -> str:
 
 
 def _records(shard: Path) -> list[tuple[Any, ...]]:
-    records = json.loads((shard / "records.json").read_bytes())
+    records = read_json(shard / "records.json")
     return [tuple(each.get(key) for key in ("id", "dates", "valid", "crc32")) for each in records]
 
 

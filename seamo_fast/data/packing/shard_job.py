@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple
 
@@ -81,7 +82,7 @@ class Plan:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keeps other processes out of the folders that are written.
+        """Keeps other processes out of the folders that are written; splits left empty go.
 
         Raises:
             ConfigError: Another process has one, or it cannot be made.
@@ -90,16 +91,22 @@ class Plan:
             for folder in dict.fromkeys((self.out, *self.folders.values())):
                 stack.enter_context(locked(folder, "OUT", "folder"))
             yield
+        for folder in self.folders.values():
+            with suppress(OSError):  # it holds something
+                folder.rmdir()
 
     def check(self, skipped: Iterable[Remark], noted: Iterable[Remark]) -> None:
         """Raises StopError with the first remark that ends packing."""
-        stops = [each for each in skipped if self.strict or self.on_bad == "stop"]
-        stops += [
-            each
-            for each in noted
-            if self.strict or (self.on_metadata == "stop" and each.kind == "override")
-        ]
-        for remark in stops:
+        stops = chain(
+            (r for r in skipped if self.strict or self.on_bad == "stop"),
+            (
+                r
+                for r in noted
+                if self.strict or (self.on_metadata == "stop" and r.kind == "override")
+            ),
+        )
+        remark = next(stops, None)
+        if remark is not None:
             raise StopError(f"{remark.what}: {remark.why}")
 
     def settings(self, source: Source) -> dict[str, Any]:

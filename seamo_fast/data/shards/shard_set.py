@@ -62,7 +62,7 @@ class ShardSet:
         self._verified = np.zeros((len(self), len(self._arrays), self.seasons), bool)
 
     def __len__(self) -> int:
-        return self._ends[-1] if self._ends else 0
+        return self._ends[-1]
 
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "_records": {}}

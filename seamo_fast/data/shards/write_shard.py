@@ -247,7 +247,10 @@ def finished_entry(folder: Path) -> ShardEntry:
     """
     try:
         data = read_bounded(folder / "records.json")
-        return ShardEntry(folder.name, len(parse_json(data)), zlib.crc32(data))
+        records = parse_json(data)
+        if not isinstance(records, list) or not all(isinstance(each, dict) for each in records):
+            raise TypeError("records.json is no list of records")
+        return ShardEntry(folder.name, len(records), zlib.crc32(data))
     except PermissionError as error:
         raise DataError(f"{folder} cannot be read ({error.strerror}); make it readable") from error
     except (OSError, TypeError, ValueError) as error:

@@ -139,8 +139,9 @@ def test_links_and_filters_of_the_file_itself_are_followed(tmp_path: Path) -> No
         file["g/near"] = h5py.SoftLink("x")
         file["hard"] = file["g/x"]
         file["group"] = h5py.SoftLink("/g")
+        file["dots"] = h5py.SoftLink("/g/./x")
     with h5py.File(tmp_path / "a.h5") as file:
-        for name in ("g/x", "/g/x", "soft", "g/near", "hard", "group/x"):
+        for name in ("g/x", "/g/x", "soft", "g/near", "hard", "group/x", "./g/./x", "dots"):
             np.testing.assert_array_equal(own_variable(file, tmp_path, name)[:], numbers())
         for name in ("g", "nothing", "g/nothing", "g/x/y"):
             assert own_variable(file, tmp_path, name) is None

@@ -133,6 +133,14 @@ def test_split_without_a_sample_is_not_written(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["train"]
 
 
+def test_a_folder_that_a_killed_run_left_goes_if_its_split_is_empty(tmp_path: Path) -> None:
+    (tmp_path / "val").mkdir()
+    plan = Plan(tmp_path, splits=Splits((0.999999, 0.000001)))
+    with plan.locked():
+        assert list(pack_splits(Places(count=2), plan)) == ["train"]
+    assert [path.name for path in tmp_path.iterdir()] == ["train"]
+
+
 class Broken(Places):
     """The first item cannot be read."""
 

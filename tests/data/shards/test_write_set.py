@@ -252,6 +252,7 @@ def test_a_shard_of_another_user_is_not_called_damaged(tmp_path: Path, shut: Shu
     message = rf"{records.parent} cannot be read \(Permission denied\); make it readable"
     with shut(records), pytest.raises(DataError, match=message):
         finished_entry(records.parent)
-    records.write_text("[")
-    with pytest.raises(DataError, match=r"is damaged .*; delete it and run again"):
-        finished_entry(records.parent)
+    for text in ("[", '["x"]', '{"a": 1}', '"abc"', "[1]"):
+        records.write_text(text)
+        with pytest.raises(DataError, match=r"is damaged .*; delete it and run again"):
+            finished_entry(records.parent)

@@ -365,13 +365,17 @@ def test_no_place_is_one_of_the_demo_scenes() -> None:
     assert len(demo | ours) == 2 * PLACES
 
 
-@pytest.mark.parametrize("damage", ["missing", "cut", "another"])
+@pytest.mark.parametrize("damage", ["missing", "empty", "cut", "another", "another dtype"])
 def test_broken_labels_are_made_again(damage: str, tmp_path: Path) -> None:
     arguments = {"places": 5, "size": 12}
     expected = digest(DemoCover(tmp_path, **arguments).read(1))
     (path,) = tmp_path.glob("*/labels.npy")
     if damage == "missing":
         path.unlink()
+    elif damage == "empty":
+        path.write_bytes(b"")
+    elif damage == "another dtype":
+        np.save(path, np.zeros((5, 2, 12, 12), np.int16))
     elif damage == "cut":
         path.write_bytes(path.read_bytes()[:-1])
     else:

@@ -83,7 +83,7 @@ def make_land(rng: np.random.Generator, size: int, farming: Farming = PLAIN) -> 
         roughness=rng.normal(0, 0.9, number).astype(np.float32),
         density=np.ones(number, np.float32),
     )
-    return land if farming is PLAIN else grow(rng, land, farming)
+    return grow(rng, land, farming)
 
 
 def grow(rng: np.random.Generator, land: Land, farming: Farming) -> Land:

@@ -68,7 +68,7 @@ def _check_links(file: Any, path: Path, name: str) -> None:
     """Raises DataError if the way to a name leads to another file."""
     import h5py
 
-    group, parts = file, [part for part in name.split("/") if part]
+    group, parts = file, _parts(name)
     for _ in range(_MOST_LINKS):
         if not parts or not isinstance(group, h5py.Group):
             return
@@ -80,10 +80,14 @@ def _check_links(file: Any, path: Path, name: str) -> None:
             )
         if isinstance(link, h5py.SoftLink):
             group = file if link.path.startswith("/") else group
-            parts = [each for each in link.path.split("/") if each] + parts
+            parts = _parts(link.path) + parts
         else:
             group = group.get(part)
     raise DataError(f"{path}: {name} is behind more than {_MOST_LINKS} links")
+
+
+def _parts(name: str) -> list[str]:
+    return [part for part in name.split("/") if part not in ("", ".")]
 
 
 def _remedy(path: Path) -> str:
