@@ -134,8 +134,9 @@ def _read_record(path: Path) -> dict[str, Any]:
             f"version reads {FORMAT}"
         )
     wrong = wrong_entry(record, _ENTRIES) or wrong_entry(record["files"], _FILES)
-    for name in () if wrong else _FILES:
-        wrong = wrong or wrong_entry(record["files"][name], _FILE)
+    if wrong is None:
+        entries = (wrong_entry(record["files"][name], _FILE) for name in _FILES)
+        wrong = next(filter(None, entries), None)
     if wrong is not None:
         raise refused(f"{wrong}: this version did not write it")
     if _STEP.fullmatch(path.name) and int(path.name.removeprefix("step_")) != record["step"]:

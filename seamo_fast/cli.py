@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import faulthandler
+import functools
 import json
 import logging
 import reprlib
@@ -181,11 +182,11 @@ class Command(Generic[Config]):
         """Gathers the words that follow no key into the list that takes them."""
         words: list[str] = []
         others: list[str] = []
+        alone = {"help", "print_config", *self.flags}
         takes_value = False
         for argument in self._with_values(arguments):
-            is_key = argument.startswith("-")
+            is_key = argument.startswith("--" if takes_value else "-")  # a value may be negative
             (others if is_key or takes_value or not self.rest else words).append(argument)
-            alone = {"help", "print_config", *self.flags}
             takes_value = is_key and "=" not in argument and argument.strip("-") not in alone
         return others + ([f"--{self.rest}={json.dumps(words)}"] if words else [])
 
@@ -333,11 +334,13 @@ def _items(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any
                 yield from _items(item, f"{prefix}{key}.")
 
 
-def _settings(kind: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+@functools.cache
+def _settings(kind: Any, prefix: str = "") -> tuple[tuple[str, Any], ...]:
     """Key and type of each setting of a dataclass tree; items of a list count as keys below it."""
-    hints = get_type_hints(kind)
+    hints, found = get_type_hints(kind), []
     for name in _names(kind):
-        yield prefix + name, hints[name]
+        found.append((prefix + name, hints[name]))
         for inner in (hints[name], *get_args(hints[name])):
             if isinstance(inner, type) and is_dataclass(inner):
-                yield from _settings(inner, f"{prefix}{name}.")
+                found += _settings(inner, f"{prefix}{name}.")
+    return tuple(found)

@@ -14,12 +14,12 @@ from collections.abc import Sequence
 from typing import Final
 
 from seamo_fast.cli import STOPPED, Command, say
-from seamo_fast.tasks.evaluation.in_loop import open_probe
 from seamo_fast.training import allocator
 from seamo_fast.training.config import PretrainConfig
 from seamo_fast.training.dry_run import dry_run as plan_of
 from seamo_fast.training.loop import pretrain
 from seamo_fast.training.presets import DEFAULT_PRESET, presets
+from seamo_fast.training.reporting.probes import Measure
 
 COMMAND: Final = Command(
     "pretrain",
@@ -31,14 +31,20 @@ COMMAND: Final = Command(
 )
 
 
+def _open_probe(config: PretrainConfig) -> Measure:
+    from seamo_fast.tasks.evaluation.in_loop import open_probe  # takes 0.2 s; most runs have none
+
+    return open_probe(config)
+
+
 def _run(config: PretrainConfig, *, dry_run: bool) -> int:
     if dry_run:
         say(plan_of(config))
         if config.run.probe is not None:
-            open_probe(config)
+            _open_probe(config)
         return 0
     allocator.keep_freed_memory()
-    stopped = pretrain(config, open_probe)
+    stopped = pretrain(config, _open_probe)
     return 0 if stopped is None else STOPPED + stopped
 
 

@@ -77,6 +77,13 @@ def test_words_without_a_key_are_gathered_in_a_list(words: list[str]) -> None:
     assert settings.really == ("--really" in words)
 
 
+def test_a_negative_value_takes_no_word_with_it() -> None:
+    settings, _ = Command("x", Settings, "Does x.", rest="words").parse(
+        ["a", "--number", "-2", "b", "--source", "there"]
+    )
+    assert (settings.number, settings.words) == (-2, ["a", "b"])
+
+
 def test_a_word_that_looks_like_yaml_is_a_word() -> None:
     settings, _ = Command("x", Settings, "Does x.", rest="words").parse(
         ["null", "{a: 1}", "1", "--source", "there"]

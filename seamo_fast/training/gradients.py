@@ -50,13 +50,13 @@ def backward(
         with sharding.gradient_sync(module, number + 1 == len(parts)):
             with phase("forward"):
                 with autocast:
-                    _, by_modality, own = module(*part, fusion=fusion, counted=True)
+                    _, by_modality, *own = module(*part, fusion=fusion, counted=counts is None)
                 weighted = torch.stack(list(by_modality.values())) * share
             with phase("backward"):
                 weighted.sum().backward()
         losses.append(weighted.detach())
     # one part of one rank has counted while it computed its loss
-    return torch.stack(losses).sum(0) / ranks.world(), own if counts is None else counts
+    return torch.stack(losses).sum(0) / ranks.world(), own[0] if counts is None else counts
 
 
 def _shares(count: Count, parts: Sequence[Part], phase: Phase) -> tuple[Tensor, Tensor | None]:

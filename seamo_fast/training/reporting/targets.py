@@ -37,15 +37,17 @@ def without_targets(config: PretrainConfig, shards: ShardSet, plan: Plan) -> lis
     reasons: dict[str, str] = {}
     found: set[str] = set()
     for stage in plan.stages:
-        for number, batch in enumerate(_epoch(config, shards, stage)):
-            if found.issuperset(stage.modalities) or (found and number >= _BATCHES):
-                break
+        if found.issuperset(stage.modalities):
+            continue
+        for number, batch in enumerate(_epoch(config, shards, stage), 1):
             views = draw_views(config, batch, stage.number)
             for m, name in enumerate(batch.modalities):
                 if name not in found:
                     reason = _why_none(config, modalities[name], batch, views, m)
                     reasons[name] = reason or reasons.get(name, "")
                     found.update([] if reason else [name])
+            if found.issuperset(stage.modalities) or (found and number >= _BATCHES):
+                break
     if not found:
         why = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
         raise DataError(
