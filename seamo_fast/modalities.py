@@ -24,7 +24,6 @@ _LARGEST: Final = 3.4028234663852886e38  # finite float32
 NodataRule = Literal["band", "pixel"]
 NODATA_RULES: Final[tuple[NodataRule, ...]] = get_args(NodataRule)
 _MOST_BANDS: Final = 1024
-_LARGEST_FLOAT32: Final = 3.4028234663852886e38
 MISSING_DATE: Final = -(2**31)  # days since 1970-01-01 of a group whose date is unknown
 FIRST_DATE: Final = -25567  # 1900-01-01; no image of the Earth from above is older
 LAST_DATE: Final = 84006  # 2200-01-01; YYYYMMDD, seconds and other units of time are beyond
@@ -114,8 +113,9 @@ class Modality:
 
     def __post_init__(self) -> None:
         for field in ("name", "release"):
-            if not isinstance(getattr(self, field), str):
-                raise ValueError(f"a modality's {field} must be text, but got {self.name!r}")
+            value = getattr(self, field)
+            if not isinstance(value, str):
+                raise ValueError(f"a modality's {field} must be text, but got {value!r}")
         names = self.band_names
         if not names:
             raise ValueError(f"modality {self.name!r} must have at least one band")
@@ -160,7 +160,7 @@ class Modality:
         if self.std is not None and min(self.std) <= 0:
             raise ValueError(f"modality {self.name!r} has a standard deviation of 0 or less")
         for value in (*(self.mean or ()), *(1 / each for each in self.std or ())):
-            if abs(value) > _LARGEST_FLOAT32:
+            if abs(value) > _LARGEST:
                 raise ValueError(
                     f"modality {self.name!r}: {value:g}, of its mean or 1 / std, is beyond float32"
                 )

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from seamo_fast.errors import ConfigError
+from seamo_fast.errors import ConfigError, expect
 from seamo_fast.randomness import generator
 
 RegionMode = Literal["partial", "same", "disjoint"]
@@ -53,24 +53,13 @@ class ViewConfig:
             ("mode", self.mode, get_args(RegionMode)),
             ("mask", self.mask, get_args(MaskMode)),
         ):
-            if value not in known:
-                raise ConfigError(
-                    f"views.{field} must be one of {', '.join(known)}, but got {value!r}"
-                )
-        low, high = self.crop_rate
-        if not 0 < low <= high <= 1:
-            raise ConfigError(
-                f"views.crop_rate must be (low, high) with 0 < low <= high <= 1, "
-                f"but got {self.crop_rate}"
-            )
-        if not 0 <= self.min_overlap <= 1:
-            raise ConfigError(f"views.min_overlap must be in [0, 1], but got {self.min_overlap}")
-        if not 0 < self.mask_ratio < 1:
-            raise ConfigError(f"views.mask_ratio must be in (0, 1), but got {self.mask_ratio}")
-        if not 0 < self.decode_fraction <= 1:
-            raise ConfigError(
-                f"views.decode_fraction must be in (0, 1], but got {self.decode_fraction}"
-            )
+            expect(value in known, f"views.{field}", f"one of {', '.join(known)}", value)
+        rate, share = self.crop_rate, self.decode_fraction
+        pair = "(low, high) with 0 < low <= high <= 1"
+        expect(0 < rate[0] <= rate[1] <= 1, "views.crop_rate", pair, rate)
+        expect(0 <= self.min_overlap <= 1, "views.min_overlap", "in [0, 1]", self.min_overlap)
+        expect(0 < self.mask_ratio < 1, "views.mask_ratio", "in (0, 1)", self.mask_ratio)
+        expect(0 < share <= 1, "views.decode_fraction", "in (0, 1]", share)
 
     def num_visible(self, num_patches: int) -> int:
         """Returns K, the visible patches of an image of N.

@@ -67,13 +67,9 @@ class ModelConfig:
     def __post_init__(self) -> None:
         self._check_types()
         for name, most in _MOST.items():
-            if not 1 <= getattr(self, name) <= most:
-                least = "at least 1" if getattr(self, name) < 1 else f"at most {most}"
-                raise ConfigError(f"model.{name} must be {least}, but got {getattr(self, name)}")
-        if self.fusion_window is not None and self.fusion_window < 0:
-            raise ConfigError(
-                f"model.fusion_window must be at least 0, but got {self.fusion_window}"
-            )
+            value = getattr(self, name)
+            expect(value >= 1, f"model.{name}", "at least 1", value)
+            expect(value <= most, f"model.{name}", f"at most {most}", value)
         if self.image_size % self.patch_size:
             raise ConfigError(
                 f"model.image_size {self.image_size} must be a multiple of model.patch_size "
@@ -81,27 +77,20 @@ class ModelConfig:
             )
         window = self.fusion_window
         expect(window is None or window >= 1, "model.fusion_window", "at least 1 or null", window)
-        if not self.mlp_ratio <= _MOST_RATIO:
-            raise ConfigError(
-                f"model.mlp_ratio must be at most {_MOST_RATIO}, but got {self.mlp_ratio}"
-            )
-        if not min(self.width, self.decoder_width) * self.mlp_ratio >= 1:
-            raise ConfigError(f"model.mlp_ratio must be above 0, but got {self.mlp_ratio}")
+        ratio, narrow = self.mlp_ratio, min(self.width, self.decoder_width)
+        expect(ratio <= _MOST_RATIO, "model.mlp_ratio", f"at most {_MOST_RATIO}", ratio)
+        expect(narrow * ratio >= 1, "model.mlp_ratio", "above 0", ratio)
         for width, heads in (("width", "heads"), ("decoder_width", "decoder_heads")):
             self._check_width(width, heads)
-        if self.fusion not in get_args(FusionMode):
-            raise ConfigError(
-                f"model.fusion must be one of {', '.join(get_args(FusionMode))}, "
-                f"but got {self.fusion!r}"
-            )
+        modes = get_args(FusionMode)
+        expect(self.fusion in modes, "model.fusion", f"one of {', '.join(modes)}", self.fusion)
 
     def _check_types(self) -> None:
         """Raises ConfigError for types that settings cannot have, but the JSON of weights can."""
         for name, kinds in _TYPES.items():
             value = getattr(self, name)
-            if type(value) not in kinds:
-                expected = " or ".join(kind.__name__ for kind in kinds)
-                raise ConfigError(f"model.{name} must be {expected}, but got {value!r}")
+            expected = " or ".join(kind.__name__ for kind in kinds)
+            expect(type(value) in kinds, f"model.{name}", expected, value)
 
     def _check_width(self, width: str, heads: str) -> None:
         size, count = getattr(self, width), getattr(self, heads)

@@ -8,15 +8,14 @@ from pathlib import Path
 from typing import Final
 
 from seamo_fast.cli import Command
-from seamo_fast.errors import ConfigError
+from seamo_fast.errors import expect
 from seamo_fast.training.config import PretrainConfig
 from seamo_fast.training.presets import DEFAULT_PRESET, presets
 
 
 def _check(group: str, values: Mapping[str, int], least: int) -> None:
     for key, value in values.items():
-        if value < least:
-            raise ConfigError(f"{group}.{key} must be at least {least}, but got {value}")
+        expect(value >= least, f"{group}.{key}", f"at least {least}", value)
 
 
 @dataclass(frozen=True)

@@ -121,7 +121,7 @@ def test_the_shapes_of_a_config_are_those_of_the_model(size: str, fusion: Fusion
             {"fusion": "cascade"},
             "2 missing (fusion.blocks.0.carry.bias, fusion.blocks.0.carry.weight)",
         ),
-        ({"fusion_window": -1}, "model.fusion_window must be at least 0, but got -1"),
+        ({"fusion_window": -1}, "model.fusion_window must be at least 1 or null, but got -1"),
         ({"fusion_window": 1.5}, "model.fusion_window must be int or NoneType, but got 1.5"),
         ({"colour": 1}, "unexpected keyword argument 'colour'"),
         ({"x" * 10**6: 1}, "unexpected keyword argument 'xxxx"),

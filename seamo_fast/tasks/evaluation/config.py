@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from seamo_fast.errors import ConfigError
+from seamo_fast.errors import ConfigError, expect, expect_seed
 from seamo_fast.tasks.datasets.open import DatasetOptions
 from seamo_fast.tasks.datasets.reading.base import OnBad
 from seamo_fast.tasks.probes.linear import Method
@@ -43,11 +43,10 @@ class ProbeConfig:
             "draws": (self.draws >= 1, "at least 1"),
             "bootstrap": (self.bootstrap >= 100, "at least 100"),
             "patches": (self.patches >= 100, "at least 100"),
-            "seed": (self.seed >= 0, "at least 0"),
         }
         for key, (holds, expected) in ranges.items():
-            if not holds:
-                raise ConfigError(f"{key} must be {expected}, but got {getattr(self, key)}")
+            expect(holds, key, expected, getattr(self, key))
+        expect_seed("seed", self.seed)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,7 +93,5 @@ class EvaluateConfig(DatasetOptions, ProbeConfig):
             raise ConfigError("give a checkpoint, or leave a baseline in --baselines")
         if len(set(names)) < len(names):
             raise ConfigError(f"each checkpoint and baseline is one row, but got {names}")
-        if self.reference is not None and self.reference not in names:
-            raise ConfigError(
-                f"reference must be one of the rows {', '.join(names)}, but got {self.reference!r}"
-            )
+        known = self.reference is None or self.reference in names
+        expect(known, "reference", f"one of the rows {', '.join(names)}", self.reference)
