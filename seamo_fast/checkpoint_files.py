@@ -81,7 +81,7 @@ def newest_good(folder: Path, refused: Callable[[str], None]) -> Path | None:
         return None
     raise CheckpointError(
         f"all {len(reasons)} checkpoints in {folder} are damaged ({reasons[0]}); "
-        "restore one, or start over with --run.resume none"
+        "restore one, or start over in another folder"
     )
 
 

@@ -14,7 +14,7 @@ from torch import nn
 from seamo_fast.files import write_text
 from seamo_fast.tiles import TileBatch
 from seamo_fast.training import batches, precision, schedule
-from seamo_fast.training.config import PretrainConfig, to_yaml
+from seamo_fast.training.config import PretrainConfig, to_dict, to_yaml
 from seamo_fast.training.distributed import ranks, sharding
 from seamo_fast.training.recovery import run_folder
 from seamo_fast.training.recovery.run_state import RunState
@@ -24,7 +24,7 @@ from seamo_fast.training.reporting import messages, targets
 from seamo_fast.training.reporting.figures import Figures
 from seamo_fast.training.reporting.meter import Meter
 from seamo_fast.training.reporting.probes import OpenProbe, Probes
-from seamo_fast.training.reporting.telemetry import LOG, Telemetry, probed
+from seamo_fast.training.reporting.telemetry import LOG, Telemetry, probed, summary
 from seamo_fast.training.schedule import Stage
 from seamo_fast.training.step import step_flops
 from seamo_fast.views import Views
@@ -101,7 +101,14 @@ def _telemetry(state: RunState) -> Iterator[Telemetry | None]:
         with ranks.raise_on_all():
             if ranks.is_main():
                 write_text(state.folder / "config.yaml", to_yaml(state.config))
-                telemetry = Telemetry(state.folder, state.step, state.plan.total, state.config)
+                telemetry = Telemetry(
+                    state.folder,
+                    state.step,
+                    state.plan.total,
+                    to_dict(state.config),
+                    tensorboard=state.config.run.tensorboard,
+                    wandb=state.config.run.wandb,
+                )
                 stack.callback(telemetry.close)
         yield telemetry
 
@@ -171,7 +178,7 @@ class Trainer:
         stage, first = state.plan.locate(state.step)
         steps = state.plan.steps[stage.number]
         loader = batches.make_loader(config, state.shards, stage, start=first)
-        module = sharding.replicate(state.model, stage)
+        module = sharding.replicate(state.model, sharding.leaves_out(state.model, stage))
         flops = step_flops(config, state.shards, stage)
         meter = Meter(stage.modalities, flops, self.rate, state.device)
         source = batches.with_views(config, loader, stage.number)
@@ -235,19 +242,18 @@ class Trainer:
         found = self.probes.measure(state.model) if probe else {}
         if self.telemetry is None:
             return
-        self.telemetry.report(
-            {
-                "step": state.step,
-                "stage": stage.name,
-                **measured,
-                **found,
-                "lr": lr,
-                "seconds_left": self._flops_left() / (measured["mfu"] * self.rate),
-                "skipped": state.guard.skipped,
-                "bad_records": len(state.bad_records),
-                "time": time.time(),
-            }
-        )
+        metrics = {
+            "step": state.step,
+            "stage": stage.name,
+            **measured,
+            **found,
+            "lr": lr,
+            "seconds_left": self._flops_left() / (measured["mfu"] * self.rate),
+            "skipped": state.guard.skipped,
+            "bad_records": len(state.bad_records),
+            "time": time.time(),
+        }
+        self.telemetry.report(metrics, stage.name, summary(metrics))
 
     def _flops_left(self) -> int:
         plan = self.state.plan

@@ -79,7 +79,7 @@ def apply(optimizer: torch.optim.AdamW, model: nn.Module, lr: float, clip: float
     state change, and the host does not wait.
 
     Args:
-        optimizer: From `build`.
+        optimizer: Fused; the learning rate of a group with an entry "factor" is multiplied by it.
         model: Whose parameters hold gradients.
         lr: Learning rate of this step.
         clip: Largest norm of the gradient.
@@ -95,7 +95,7 @@ def apply(optimizer: torch.optim.AdamW, model: nn.Module, lr: float, clip: float
     if clip is not None:
         torch.nn.utils.clip_grads_with_norm_(parameters, clip, norm)
     for group in optimizer.param_groups:
-        group["lr"] = lr
+        group["lr"] = lr * group.get("factor", 1.0)
     optimizer.found_inf = (~norm.isfinite()).float()  # type: ignore[attr-defined]
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)

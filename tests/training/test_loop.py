@@ -247,8 +247,8 @@ def test_a_signal_during_the_log_line_saves_too(
     config = settings(run__checkpoint_every=1000)
     report = Telemetry.report
 
-    def interrupted(self: Telemetry, metrics: dict[str, Any]) -> None:
-        report(self, metrics)
+    def interrupted(self: Telemetry, metrics: dict[str, Any], *shown: str) -> None:
+        report(self, metrics, *shown)
         if metrics["step"] == 5:
             os.kill(os.getpid(), signal.SIGTERM)
 

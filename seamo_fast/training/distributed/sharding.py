@@ -54,10 +54,14 @@ def shard(
     fully_shard(model, mesh=mesh, reshard_after_forward=reshard)
 
 
-def replicate(model: SeaMo, stage: Stage) -> nn.Module:
-    """Returns what is called instead of a model in a stage, so that ranks average gradients.
+def replicate(model: nn.Module, leaves_out: bool) -> nn.Module:
+    """Returns what is called instead of a model, so that ranks average gradients.
 
     It is the model itself where there is one rank, or where the model is sharded.
+
+    Args:
+        model: On its device.
+        leaves_out: Whether some parameters may get no gradient, see `leaves_out`.
     """
     if ranks.world() == 1 or isinstance(model, FSDPModule):
         return model
@@ -68,11 +72,11 @@ def replicate(model: SeaMo, stage: Stage) -> nn.Module:
             model,
             broadcast_buffers=False,
             gradient_as_bucket_view=True,
-            find_unused_parameters=_leaves_out(model, stage),
+            find_unused_parameters=leaves_out,
         )
 
 
-def _leaves_out(model: SeaMo, stage: Stage) -> bool:
+def leaves_out(model: SeaMo, stage: Stage) -> bool:
     """Returns whether some parameters get no gradient in a stage."""
     if len(stage.modalities) < len(model.modalities):
         return True

@@ -14,14 +14,21 @@ class NonFiniteGuard:
     Args:
         most: Steps in a row that are too many.
         skipped: Skipped steps before.
+        settings: What the message calls the learning rate, clipping and the precision.
 
     Attributes:
         skipped: All skipped steps of the run.
     """
 
-    def __init__(self, most: int, skipped: int = 0) -> None:
+    def __init__(
+        self,
+        most: int,
+        skipped: int = 0,
+        settings: tuple[str, str, str] = ("optim.blr", "optim.clip", "run.precision"),
+    ) -> None:
         self.skipped = skipped
         self._most = most
+        self._settings = settings
         self._in_a_row = 0
         self._pending: list[tuple[int, Tensor, Tensor]] = []
 
@@ -44,10 +51,11 @@ class NonFiniteGuard:
             self._in_a_row = 0 if good else self._in_a_row + 1
             self.skipped += not good
             if self._in_a_row >= self._most:
+                blr, clip, precision = self._settings
                 raise SeaMoError(
                     f"{self._most} steps in a row had no finite gradient, up to step {step} "
                     f"(its samples: {ids.tolist()}); look for NaN or infinite values in the data, "
-                    "lower optim.blr, set optim.clip, or try --run.precision fp32. "
+                    f"lower {blr}, set {clip}, or try --{precision} fp32. "
                     "The checkpoints are untouched"
                 )
         self._pending = []

@@ -5,16 +5,17 @@ from __future__ import annotations
 import json
 import logging
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
 import torch
+from torch import nn
 
 from seamo_fast.checkpoint_files import step_folders, wrong_entry
 from seamo_fast.data.shards.shard_set import ShardSet
 from seamo_fast.errors import CheckpointError, ConfigError
 from seamo_fast.files import brief, shown
-from seamo_fast.model.seamo import SeaMo
 from seamo_fast.training import optimizer
 from seamo_fast.training.config import PretrainConfig, differences, to_dict
 from seamo_fast.training.distributed import ranks, sharding
@@ -52,6 +53,22 @@ def find(folder: Path, resume: str, identity: dict[str, Any]) -> Checkpoint | No
         CheckpointError: The checkpoints cannot be used.
         ConfigError: They belong to another run, or the ranks have different settings or data.
     """
+    return read_on_main(identity, lambda: _read(folder, resume, identity))
+
+
+def read_on_main(
+    identity: dict[str, Any], read: Callable[[], Checkpoint | None]
+) -> Checkpoint | None:
+    """Returns a checkpoint that rank 0 alone reads; other ranks get its tensors on "meta".
+
+    Args:
+        identity: What all ranks must have in common.
+        read: Returns the checkpoint that the run resumes from.
+
+    Raises:
+        ConfigError: The ranks have different settings or data.
+        SeaMoError: What `read` raises.
+    """
     main = ranks.from_main(identity)
     found = None
     with ranks.raise_on_all():
@@ -59,10 +76,10 @@ def find(folder: Path, resume: str, identity: dict[str, Any]) -> Checkpoint | No
         if other:
             raise ConfigError(
                 f"rank {ranks.rank()} differs from rank 0 ({'; '.join(other[:4])}); give all "
-                "ranks the same settings and the same shards"
+                "ranks the same settings and the same data"
             )
         if ranks.is_main():
-            found = _read(folder, resume, identity)
+            found = read()
     header = ranks.from_main(None if found is None else found.header())
     return found if ranks.is_main() else header
 
@@ -97,7 +114,7 @@ def _check_record(start: Path, record: dict[str, Any]) -> None:
         )
 
 
-def restore(found: Checkpoint, folder: Path, model: SeaMo, built: torch.optim.AdamW) -> None:
+def restore(found: Checkpoint, folder: Path, model: nn.Module, built: torch.optim.AdamW) -> None:
     """Gives model and optimiser the state of a checkpoint; all ranks take part.
 
     Args:

@@ -15,7 +15,6 @@ from tqdm import tqdm
 
 from seamo_fast.errors import ConfigError, DataError
 from seamo_fast.files import write_text
-from seamo_fast.training.config import PretrainConfig, to_dict
 from seamo_fast.training.recovery import run_folder
 
 LOG: Final = logging.getLogger("seamo_fast")
@@ -109,18 +108,28 @@ class Telemetry:
         folder: The run folder.
         step: Steps that the run has done.
         total: Steps of the whole run.
-        config: The run's settings; `run` says where metrics go.
+        settings: The run's, for Weights & Biases.
+        tensorboard: Write TensorBoard events.
+        wandb: Project of Weights & Biases; None for none.
 
     Raises:
-        ConfigError: `run.wandb` is set and Weights & Biases is not installed.
+        ConfigError: `wandb` is given and Weights & Biases is not installed.
     """
 
-    def __init__(self, folder: Path, step: int, total: int, config: PretrainConfig) -> None:
-        run = config.run
+    def __init__(
+        self,
+        folder: Path,
+        step: int,
+        total: int,
+        settings: Mapping[str, Any],
+        *,
+        tensorboard: bool,
+        wandb: str | None,
+    ) -> None:
         self._total = total
-        self._wandb = None if run.wandb is None else _wandb_run(folder, run.wandb, config)
+        self._wandb = None if wandb is None else _wandb_run(folder, wandb, settings)
         self._file = MetricsFile(folder / run_folder.METRICS, step)
-        self._events = _events(folder / "tensorboard", step) if run.tensorboard else None
+        self._events = _events(folder / "tensorboard", step) if tensorboard else None
         self._bar = (
             tqdm(total=total, initial=step, unit="step", dynamic_ncols=True)
             if sys.stderr.isatty()
@@ -132,14 +141,20 @@ class Telemetry:
         if self._bar is not None:
             self._bar.update()
 
-    def report(self, metrics: dict[str, Any]) -> None:
-        """Shows and files one interval's metrics (with keys "step" and "stage")."""
+    def report(self, metrics: dict[str, Any], part: str, text: str) -> None:
+        """Shows and files one interval's metrics.
+
+        Args:
+            metrics: With the key "step".
+            part: Of the run, such as its stage.
+            text: The metrics as one line, see `summary`.
+        """
         self.file(metrics)
         if self._bar is not None:
-            self._bar.set_description_str(metrics["stage"])
-            self._bar.set_postfix_str(summary(metrics))
+            self._bar.set_description_str(part)
+            self._bar.set_postfix_str(text)
         else:
-            LOG.info(f"{metrics['stage']}  {metrics['step']}/{self._total}  {summary(metrics)}")
+            LOG.info(f"{part}  {metrics['step']}/{self._total}  {text}")
 
     def file(self, metrics: dict[str, Any]) -> None:
         """Files metrics of a step without showing them."""
@@ -183,14 +198,14 @@ def _events(folder: Path, step: int) -> Any:
     return SummaryWriter(str(folder), purge_step=step + 1)
 
 
-def _wandb_run(folder: Path, project: str, config: PretrainConfig) -> Any:
+def _wandb_run(folder: Path, project: str, settings: Mapping[str, Any]) -> Any:
     """Begins a run of Weights & Biases, or resumes the one that this run folder names."""
     try:
         import wandb
     except ImportError as error:
         raise ConfigError(
-            f"run.wandb {project!r} needs Weights & Biases: pip install 'seamo_fast[wandb]', or "
-            "leave run.wandb null"
+            f"wandb {project!r} needs Weights & Biases: pip install 'seamo_fast[wandb]', or leave "
+            "wandb null"
         ) from error
     name = folder / run_folder.WANDB / "id.txt"
     if not name.exists():
@@ -201,7 +216,7 @@ def _wandb_run(folder: Path, project: str, config: PretrainConfig) -> Any:
         dir=str(folder),
         id=name.read_text(encoding="utf-8"),
         resume="allow",
-        config=to_dict(config),
+        config=dict(settings),
     )
 
 

@@ -406,7 +406,7 @@ def test_one_process_has_no_process_group(uneven: Settings) -> None:
     with ranks.process_group("cpu"):
         assert not torch.distributed.is_initialized()
         model = torch.nn.Linear(2, 2)
-        assert sharding.replicate(model, None) is model  # type: ignore[arg-type]
+        assert sharding.replicate(model, False) is model
     assert (ranks.world(), ranks.rank(), ranks.is_main()) == (1, 0, True)
     assert json.dumps(ranks.totals({"a": 1.5, "b": None})) == '{"a": 1.5, "b": null}'
 

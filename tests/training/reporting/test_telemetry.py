@@ -24,6 +24,17 @@ def line(step: int) -> dict[str, object]:
     }  # fmt: skip
 
 
+def opened(folder: Path, step: int, total: int, config: PretrainConfig) -> Telemetry:
+    run = config.run
+    return Telemetry(
+        folder, step, total, to_dict(config), tensorboard=run.tensorboard, wandb=run.wandb
+    )
+
+
+def report(telemetry: Telemetry, step: int) -> None:
+    telemetry.report(line(step), "first", summary(line(step)))
+
+
 def test_a_line_says_everything() -> None:
     assert summary(line(3)) == (
         "loss 1.5000 (optic 1.0000)  lr 1.00e-03  grad 2.00  3.0 samples/s  "
@@ -101,9 +112,9 @@ def test_metrics_that_cannot_be_read_are_named(tmp_path: Path) -> None:
 def test_tensorboard_gets_the_numbers(tmp_path: Path, settings: Settings) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    telemetry = Telemetry(tmp_path, 0, 10, settings(run__tensorboard=True))
-    telemetry.report(line(1))
-    telemetry.report(line(2))
+    telemetry = opened(tmp_path, 0, 10, settings(run__tensorboard=True))
+    report(telemetry, 1)
+    report(telemetry, 2)
     telemetry.close()
     events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
     assert [(e.step, e.value) for e in events.Scalars("loss/optic")] == [(1, 1.0), (2, 1.0)]
@@ -118,9 +129,9 @@ def test_a_terminal_gets_a_bar_and_no_lines(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr("sys.stderr.isatty", lambda: True)
-    telemetry = Telemetry(tmp_path, 4, 10, settings())
+    telemetry = opened(tmp_path, 4, 10, settings())
     telemetry.advance()
-    telemetry.report(line(5))
+    report(telemetry, 5)
     telemetry.close()
     shown = capsys.readouterr()
     assert "5/10" in shown.err
@@ -154,8 +165,8 @@ def test_wandb_gets_the_numbers_and_goes_on_with_the_same_run(
     monkeypatch.setitem(sys.modules, "wandb", fake)
     config = settings(run__wandb="seamo")
     for step in (1, 2):
-        telemetry = Telemetry(tmp_path, step - 1, 10, config)
-        telemetry.report(line(step))
+        telemetry = opened(tmp_path, step - 1, 10, config)
+        report(telemetry, step)
         telemetry.close()
     first, second = fake.begun
     assert first == second
@@ -167,7 +178,7 @@ def test_wandb_gets_the_numbers_and_goes_on_with_the_same_run(
     assert not {"stage", "step", "loss/radar"} & set(fake.logged[0][1])
     assert fake.finished == 2
     (tmp_path / "other").mkdir()
-    Telemetry(tmp_path / "other", 0, 10, config).close()
+    opened(tmp_path / "other", 0, 10, config).close()
     assert fake.begun[-1]["id"] != first["id"]
 
 
@@ -175,8 +186,8 @@ def test_missing_wandb_names_the_command_that_installs_it(
     tmp_path: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "wandb", None)
-    Telemetry(tmp_path, 0, 10, settings()).close()
+    opened(tmp_path, 0, 10, settings()).close()
     with pytest.raises(
-        ConfigError, match=r"pip install 'seamo_fast\[wandb\]', or leave run\.wandb"
+        ConfigError, match=r"pip install 'seamo_fast\[wandb\]', or leave wandb null"
     ):
-        Telemetry(tmp_path, 0, 10, settings(run__wandb="seamo"))
+        opened(tmp_path, 0, 10, settings(run__wandb="seamo"))
