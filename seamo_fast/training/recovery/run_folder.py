@@ -19,6 +19,7 @@ WANDB: Final = "wandb"
 PROBE: Final = "probe"
 _STOPPED: Final = ".stopped"
 _SHOWN: Final = 4
+_INSTEAD: Final = "choose another --run.folder, or start over with --run.resume none"
 _CONTENTS: Final = (
     CHECKPOINTS, METRICS, WANDB, PROBE, "config.yaml", "tensorboard", "loss.png", "reconstructions"
 )  # fmt: skip
@@ -83,15 +84,24 @@ def make_room(folder: Path, start: Path, warn: Callable[[str], None]) -> None:
         _move_aside(folder, warn)
 
 
-def check_same(start: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
-    """Raises ConfigError naming the settings on which a checkpoint and this run disagree."""
+def check_same(
+    start: Path, old: Mapping[str, Any], new: Mapping[str, Any], instead: str = _INSTEAD
+) -> None:
+    """Raises ConfigError naming the settings on which a checkpoint and this run disagree.
+
+    Args:
+        start: The checkpoint.
+        old: Its run's settings.
+        new: This run's.
+        instead: What else can be done than to give the same settings.
+    """
     found = differences(old, new)
     if found:
         shown = "; ".join(found[:_SHOWN])
         more = f"; and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
         raise ConfigError(
             f"{start} belongs to a run of another configuration ({brief(shown)}{more}); give the "
-            "same settings, choose another --run.folder, or start over with --run.resume none"
+            f"same settings, {instead}"
         )
 
 

@@ -1,0 +1,1 @@
+"""The loop of a finetuning: steps, validation, the best weights, and its state on the disk."""
