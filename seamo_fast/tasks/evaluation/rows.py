@@ -15,6 +15,7 @@ from seamo_fast.tasks.datasets.reading.base import Task
 from seamo_fast.tasks.evaluation.config import EvaluateConfig
 from seamo_fast.tasks.features.adapt import (
     Match,
+    channels_of,
     match_modalities,
     pretrained_backbone,
     taken_bands,
@@ -107,12 +108,5 @@ def _random_row(
 
 
 def _row(backbone: SeaMoBackbone, matches: Sequence[Match], target: Target) -> BackboneFeatures:
-    known = {modality.name: modality for modality in target.modalities}
-    channels = {
-        match.name: (
-            match.known.name,
-            [known[match.name].band_names.index(band) for band in match.bands],
-        )
-        for match in matches
-    }
+    channels = channels_of(matches, target.modalities)
     return BackboneFeatures(backbone.to(target.device), channels, target.task, target.dtype)

@@ -92,3 +92,20 @@ def taken_bands(matches: Sequence[Match], measured: Sequence[Modality]) -> list[
     return [
         replace(known[match.name].subset(match.bands), name=match.known.name) for match in matches
     ]
+
+
+def channels_of(
+    matches: Sequence[Match], modalities: Sequence[Modality]
+) -> dict[str, tuple[str, list[int]]]:
+    """Returns, for each modality of a dataset that a model takes, its name there and its channels.
+
+    Channels are numbers in the dataset's order of bands, in the order in which the model takes them.
+    """
+    known = {modality.name: modality for modality in modalities}
+    return {
+        match.name: (
+            match.known.name,
+            [known[match.name].band_names.index(band) for band in match.bands],
+        )
+        for match in matches
+    }

@@ -1,0 +1,121 @@
+"""What a finetuning starts from: the dataset, its statistics, and a model that takes its bands."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from seamo_fast.checkpoint_files import sha256
+from seamo_fast.model.backbone import SeaMoBackbone
+from seamo_fast.model.config import PRESETS
+from seamo_fast.model.weights import Weights, read_weights
+from seamo_fast.modalities import Modality
+from seamo_fast.tasks.datasets.open import Opened, open_dataset
+from seamo_fast.tasks.features.adapt import channels_of, match_modalities, pretrained_backbone
+from seamo_fast.tasks.finetuning.config import FinetuneConfig, fixed_settings
+from seamo_fast.tasks.finetuning.heads import HeadName, make_head
+from seamo_fast.tasks.finetuning.methods import choose_parameters
+from seamo_fast.tasks.finetuning.model import Channels, TaskModel
+from seamo_fast.tasks.finetuning.survey import Survey
+
+
+@dataclass(frozen=True)
+class Start:
+    """A dataset and what is finetuned on it.
+
+    Attributes:
+        opened: The dataset and its split.
+        weights: Pretrained ones; None for random ones.
+    """
+
+    opened: Opened
+    weights: Weights | None
+
+    @property
+    def weights_name(self) -> str:
+        """What messages and results call the weights."""
+        return "random" if self.weights is None else str(self.weights.path)
+
+    def identity(self, config: FinetuneConfig) -> dict[str, Any]:
+        """Returns what a run must have in common with one that it resumes, JSON-able."""
+        dataset, split = self.opened.dataset, self.opened.split
+        described = [modality.to_dict() for modality in dataset.modalities]
+        contents = ([entry.id for entry in dataset.entries], split, dataset.classes, described)
+        found = {
+            **fixed_settings(config),
+            "items": len(dataset),
+            "contents": zlib.crc32(repr(contents).encode()),
+            "weights": None if self.weights is None else sha256(self.weights.path),
+        }
+        return json.loads(json.dumps(found))
+
+
+def open_start(config: FinetuneConfig) -> Start:
+    """Opens the dataset and reads the weights.
+
+    Raises:
+        ConfigError: The dataset is unknown, or an option of it.
+        DataError: The folder is not what it should be.
+        CheckpointError: The weights cannot be used, or are of another size than `model`.
+    """
+    weights = None if config.checkpoint == "none" else read_weights(Path(config.checkpoint))
+    if weights is not None and config.model is not None:
+        weights.check_size(config.model)
+    return Start(open_dataset(config.data, config.dataset, config), weights)
+
+
+def make_model(config: FinetuneConfig, start: Start, survey: Survey) -> TaskModel:
+    """Returns a new model that takes the dataset's bands, initialised from the seed.
+
+    Fusion is left out where there is one group: it has nothing to fuse.
+
+    Args:
+        config: Settings.
+        start: The dataset and the weights.
+        survey: Of the training part.
+
+    Raises:
+        ConfigError: The weights know no band of the dataset, or the head cannot answer its task.
+    """
+    dataset = start.opened.dataset
+    torch.manual_seed(config.seed)
+    seasons = 1 if dataset.task == "change" else survey.seasons
+    backbone, channels = _backbone(config, start.weights, survey.modalities, seasons)
+    groups = len(channels) * seasons
+    head = make_head(
+        _head(config, dataset.task in ("mask", "change")),
+        dataset.task,
+        groups,
+        backbone.embed_dim,
+        len(dataset.classes),
+        backbone.config.depth,
+    )
+    choose_parameters(backbone, config.method, config.lora_rank, config.lora_alpha)
+    return TaskModel(backbone, head, dataset.task, dataset.classes, channels, survey.seasons)
+
+
+def _head(config: FinetuneConfig, dense: bool) -> HeadName:
+    if config.head is not None:
+        return config.head
+    return "fpn" if dense and config.method != "linear" else "linear"
+
+
+def _backbone(
+    config: FinetuneConfig, weights: Weights | None, modalities: tuple[Modality, ...], seasons: int
+) -> tuple[SeaMoBackbone, Channels]:
+    if weights is None:
+        preset = PRESETS[config.model or "tiny"]
+        if len(modalities) * seasons == 1:
+            preset = replace(preset, fusion="none")
+        channels = {each.name: (each.name, range(len(each.bands))) for each in modalities}
+        return SeaMoBackbone(preset, modalities, strict=config.strict), channels
+    matches = match_modalities(weights, modalities)
+    if len(matches) * seasons == 1:
+        weights = replace(weights, config=replace(weights.config, fusion="none"))
+    backbone = pretrained_backbone(weights, matches, modalities, "tokens", config.strict)
+    return backbone, channels_of(matches, modalities)
