@@ -23,7 +23,7 @@ from seamo_fast.randomness import generator
 from seamo_fast.tasks.datasets.open import Opened
 from seamo_fast.tasks.datasets.reading.base import LabelledTile, OnBad
 from seamo_fast.tasks.features.extractors import Extractor
-from seamo_fast.tasks.features.inputs import Inputs, by_shape, read_inputs
+from seamo_fast.tasks.features.inputs import Inputs, by_shape, check_units, read_inputs
 from seamo_fast.tasks.features.store import LABELS, Store, named
 
 _HALF: Final = 6e4  # maps are kept as float16
@@ -204,8 +204,7 @@ def _features(
     found: dict[str, Tensor] = {}
     for group in by_shape(tiles):
         inputs = read_inputs(list(group.values()), modalities)
-        for m, modality in enumerate(modalities):
-            check(modality, inputs.images[modality.name], inputs.valid[:, :, m])
+        check_units(check, modalities, inputs.images, inputs.valid)
         features = extractor(inputs)
         kept = features.clamp(-_HALF, _HALF).half() if extractor.dense else features
         found.update(

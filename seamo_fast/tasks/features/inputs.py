@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from seamo_fast.modalities import Modality
+from seamo_fast.model.unit_check import UnitCheck
 from seamo_fast.tasks.datasets.reading.base import LabelledTile
 from seamo_fast.tasks.datasets.reading.collate import collate
 
@@ -55,12 +56,32 @@ class Inputs:
 
     def window(self, top: int, left: int, height: int, width: int) -> Inputs:
         """Returns a part of the images; the last row and column are repeated beyond them."""
-        rows = torch.arange(top, top + height).clamp(max=self.size[0] - 1)
-        columns = torch.arange(left, left + width).clamp(max=self.size[1] - 1)
-        images = {
-            name: image[..., rows[:, None], columns[None]] for name, image in self.images.items()
-        }
+        rows, columns = slice(top, top + height), slice(left, left + width)
+        images = {name: image[..., rows, columns] for name, image in self.images.items()}
+        if top + height > self.size[0] or left + width > self.size[1]:
+            images = {name: _extended(image, height, width) for name, image in images.items()}
         return replace(self, images=images)
+
+
+def _extended(image: Tensor, height: int, width: int) -> Tensor:
+    """Returns [..., height, width]; the last row and column are repeated."""
+    rows, columns = (
+        torch.arange(length).clamp(max=side - 1)
+        for length, side in zip((height, width), image.shape[-2:], strict=True)
+    )
+    return image[..., rows[:, None], columns[None]]
+
+
+def check_units(
+    check: UnitCheck, modalities: Sequence[Modality], images: Mapping[str, Tensor], valid: Tensor
+) -> None:
+    """Compares images [B, T, C, H, W] with the units of their modalities, if they are the first.
+
+    Raises:
+        UnitError: They look like another unit, and the check is strict.
+    """
+    for m, modality in enumerate(modalities):
+        check(modality, images[modality.name], valid[:, :, m])
 
 
 def read_inputs(tiles: Sequence[LabelledTile], modalities: Sequence[Modality]) -> Inputs:

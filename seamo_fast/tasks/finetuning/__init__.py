@@ -1,1 +1,1 @@
-"""Finetuning: a backbone with a head, trained on labels of any dataset that can be read."""
+"""Finetuning for every labelled dataset: data, models, losses, scores and the loop."""

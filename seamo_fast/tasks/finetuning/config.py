@@ -30,6 +30,9 @@ class FinetuneConfig(DatasetOptions):
         head: `linear`, `attention` (classes) or `fpn` (masks); null for linear, of masks fpn.
         output: Folder of the results; null for runs/<dataset>-<method>-<checkpoint>, with -2, -3
             ... at its end where there is one.
+        train_fraction: Share of the labels of the training and validation parts that is used,
+            within each class.
+        shots: Labelled items of each class instead, of as many validate; null for all.
         size: Side of the windows in pixels; null for whole images, of masks for the size of
             pretraining.
         epochs: Passes over the training items; validation chooses one.
@@ -77,6 +80,8 @@ class FinetuneConfig(DatasetOptions):
     method: Method = "linear"
     head: HeadName | None = None
     output: str | None = None
+    train_fraction: float = 1.0
+    shots: int | None = None
     size: int | None = None
     epochs: int = 8
     patience: int | None = None
@@ -116,13 +121,14 @@ class FinetuneConfig(DatasetOptions):
         counts = ("epochs", "batch_size", "accumulate", "lora_rank", "seeds")
         for key in (*counts, "checkpoint_every", "log_every", "max_nonfinite"):
             expect(getattr(self, key) >= 1, key, "at least 1", getattr(self, key))
-        for key in ("size", "patience"):
+        for key in ("size", "patience", "shots"):
             value = getattr(self, key)
             expect(value is None or value >= 1, key, "at least 1, or null", value)
         smoothing = self.label_smoothing
         ranges = {
             "data": (self.data != "", "the name of a folder, or demo"),
             "output": (self.output != "", "the name of a folder, or null"),
+            "train_fraction": (0 < self.train_fraction <= 1, "in (0, 1]"),
             "blr": (0 < self.blr < math.inf, "above 0 and finite"),
             "warmup_fraction": (0 <= self.warmup_fraction <= 1, "in [0, 1]"),
             "weight_decay": (0 <= self.weight_decay < math.inf, "at least 0 and finite"),

@@ -13,7 +13,7 @@ from typing import Any
 
 from seamo_fast.tasks.finetuning.config import FinetuneConfig
 from seamo_fast.tasks.finetuning.fit.run import fit
-from seamo_fast.tasks.finetuning.prepare import Start, open_start
+from seamo_fast.tasks.finetuning.fit.start import Start, open_start
 from seamo_fast.tasks.finetuning.results.folder import RESULTS, open_folder
 from seamo_fast.tasks.finetuning.results.seeds import summarise
 from seamo_fast.tasks.finetuning.results.write import write_json_results

@@ -1,14 +1,13 @@
-"""One run of a finetuning: survey, model, training, the best weights, the test part, results."""
+"""One run of a finetuning: model, training, the best weights, the test part, results."""
 
 from __future__ import annotations
 
-import logging
+import json
 import signal
 import time
-from collections.abc import Sequence
-from contextlib import ExitStack
-from dataclasses import asdict, dataclass
-from functools import partial
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,37 +15,38 @@ import torch
 import yaml
 
 from seamo_fast.errors import ConfigError
-from seamo_fast.files import write_text
+from seamo_fast.files import write_text, writing
 from seamo_fast.tasks.features.items import Items
 from seamo_fast.tasks.finetuning.augment import Mixing
-from seamo_fast.tasks.finetuning.batches import EvaluationBatches, TrainingBatches
+from seamo_fast.tasks.finetuning.batches import EvaluationBatches
 from seamo_fast.tasks.finetuning.config import FinetuneConfig
 from seamo_fast.tasks.finetuning.fit import state as states
 from seamo_fast.tasks.finetuning.fit.judge import Judge, Judged
 from seamo_fast.tasks.finetuning.fit.loop import Trainer
 from seamo_fast.tasks.finetuning.fit.probe import fit_head
+from seamo_fast.tasks.finetuning.fit.start import Start, make_model
 from seamo_fast.tasks.finetuning.fit.state import State
 from seamo_fast.tasks.finetuning.fit.step import Step
 from seamo_fast.tasks.finetuning.losses import Loss, balanced_weights, loss_function
-from seamo_fast.tasks.finetuning.model import TaskModel
-from seamo_fast.tasks.finetuning.prepare import Start, make_model
 from seamo_fast.tasks.finetuning.results.write import describe, write_results
-from seamo_fast.tasks.finetuning.survey import Survey, survey_training
+from seamo_fast.tasks.finetuning.survey import Survey
+from seamo_fast.tasks.finetuning.windows import TrainingBatches
 from seamo_fast.training import model_setup, precision
 from seamo_fast.training.distributed import ranks
-from seamo_fast.training.recovery.checkpoint import Checkpoint
 from seamo_fast.training.reporting.telemetry import Telemetry
 
 _SMOOTHING: Final = 0.1  # that of MAE's recipe
-_LOG = logging.getLogger(__name__)
 
 
-def fit(config: FinetuneConfig, start: Start, folder: Path) -> dict[str, Any] | signal.Signals:
+def fit(
+    config: FinetuneConfig, start: Start, survey: Survey, folder: Path
+) -> dict[str, Any] | signal.Signals:
     """Trains a model, judges it on the test part once all is chosen, and writes the results.
 
     Args:
         config: Settings.
         start: The dataset and the weights.
+        survey: Of the training part.
         folder: The run's, locked on rank 0.
 
     Returns:
@@ -56,13 +56,24 @@ def fit(config: FinetuneConfig, start: Start, folder: Path) -> dict[str, Any] | 
         SeaMoError: Settings, data, weights or the disk prevent the run.
     """
     began = time.perf_counter()
-    run = Run(config, start, folder)
+    run = Run(config, start, survey, folder)
     chosen = run.train()
     if isinstance(chosen, signal.Signals):
         return chosen
     judged = run.judge("test")
     assert judged is not None
-    results = run.describe(chosen, judged, time.perf_counter() - began)
+    results = {
+        "dataset": start.opened.name,
+        "task": start.opened.dataset.task,
+        "weights": start.weights_name,
+        **describe(judged.scores, judged.figures, start.opened, config),
+        "test_loss": judged.loss,
+        **chosen,
+        "items": {part: len(each) for part, each in start.opened.split._asdict().items()},
+        "skipped": sorted(ranks.union({*survey.skipped, *run.items.skipped.values()})),
+        "seconds": round(time.perf_counter() - began, 1),
+        "config": asdict(config),
+    }
     with ranks.raise_on_all():
         if ranks.is_main():
             write_results(folder, run.model, judged.scores, results)
@@ -73,41 +84,159 @@ class Run:
     """A run before its training, or restored from its newest checkpoint.
 
     Attributes:
+        items: What is read.
         model: On its device.
 
     Args:
         config: Settings.
         start: The dataset and the weights.
+        survey: Of the training part.
         folder: The run's.
+
+    Raises:
+        SeaMoError: Settings, data, weights or checkpoints cannot be used.
     """
 
-    def __init__(self, config: FinetuneConfig, start: Start, folder: Path) -> None:
-        self.config = config
-        self.start = start
-        self.folder = folder
-        dataset = start.opened.dataset
+    def __init__(
+        self, config: FinetuneConfig, start: Start, survey: Survey, folder: Path
+    ) -> None:
+        self._config = config
+        self._opened = start.opened
+        self._survey = survey
+        self._folder = folder
         with ranks.raise_on_all():
             device = precision.choose_device(config.device)
-            self.survey = survey_training(start.opened, config.on_bad, config.strict)
-            self.items = Items(dataset, self.survey.seasons, config.on_bad)
-            self.model = make_model(config, start, self.survey).to(device)
-            self.window = self.survey.window(config.size, self.model.backbone.config)
-            mixing = Mixing(dataset.task, self.survey.modalities, config.mixup, config.cutmix)
-            self.loss = _loss(config, self.model, self.survey)
-        described = [modality.to_dict() for modality in self.survey.modalities]
-        self.identity = {**start.identity(config), "modalities": json.loads(json.dumps(described))}
-        self.found = None if self.closed_form else states.find(folder, self.identity)
-        self.precision = self.found.record["precision"] if self.found else config.precision
-        self.dtype = precision.choose_dtype(self.precision, device)
+            self.items = Items(self._opened.dataset, survey.seasons, config.on_bad)
+            self.model = make_model(config, start, survey).to(device)
+            backbone = self.model.backbone
+            self._window = survey.window(
+                self._opened, config.size, backbone.config.image_size, backbone.patch_size
+            )
+            self._loss = _loss(config, self.model, survey, _smoothing(config, self.model))
+        self._identity = start.identity(config)
+        self._found = None if self._closed_form else states.find(folder, self._identity)
+        named = config.precision if self._found is None else self._found.record["precision"]
+        self._dtype = precision.choose_dtype(named, device)
         model_setup.compile_model(self.model, config.compile, device)
+        plain = _loss(config, self.model, survey, 0)
+        self._judge = Judge(self.model, plain, self._window, config.batch_size, self._dtype)
 
     @property
-    def closed_form(self) -> bool:
-        """Whether the head is fitted in closed form."""
-        return self.config.method == "linear" and not self.model.dense
+    def _closed_form(self) -> bool:
+        return self._config.method == "linear" and not self.model.dense
 
     def judge(self, part: str, stopped: Callable[[], bool] = lambda: False) -> Judged | None:
         """Judges a part, see `Judge`."""
-        most = self.config.batch_size
-        judge = Judge(self.model, self.judging, self.window, most, self.dtype)
-        return judge(self.part(part), stopped)
+        return self._judge(self._part(part, ranks.rank(), ranks.world()), stopped)
+
+    def _part(self, part: str, rank: int = 0, world: int = 1) -> EvaluationBatches:
+        cropped = self._config.size is not None and not self.model.dense
+        return EvaluationBatches(
+            self.items,
+            getattr(self._opened.split, part),
+            self._survey.modalities,
+            self.model.backbone.patch_size,
+            batch_size=self._config.batch_size,
+            crop=self._window if cropped else None,
+            strict=self._config.strict,
+            rank=rank,
+            world=world,
+            threads=self._config.workers,
+        )
+
+    def train(self) -> dict[str, Any] | signal.Signals:
+        """Trains up to the best weights, which the model has then.
+
+        Returns:
+            What validation chose, JSON-able; or the signal that stopped the training.
+        """
+        if self._closed_form:
+            if self._config.head not in (None, "linear"):
+                raise ConfigError("method linear has head linear; give --method frozen for others")
+            found = fit_head(self.model, self._part("train"), self._part("val"), self._dtype)
+            judged = self.judge("val")
+            assert judged is not None
+            return {"chosen_by_validation": {**found, **judged.figures}, "epochs": []}
+        return self._train()
+
+    def _train(self) -> dict[str, Any] | signal.Signals:
+        config = self._config
+        step = Step(self.model, self._loss, config, self._dtype)
+        terms = len(self._loss.terms)
+        state = State(
+            self._folder, self.model, step.optimizer, terms, self._identity, self._found
+        )
+        batches = TrainingBatches(
+            self.items,
+            self._survey.sizes,
+            self._window,
+            self._mixing(),
+            batch_size=config.batch_size,
+            seed=config.seed,
+            augment=config.augment,
+            rank=ranks.rank(),
+            world=ranks.world(),
+            threads=config.workers,
+        )
+        named = "bf16" if self._dtype == torch.bfloat16 else "fp32"
+        with self._telemetry(state, batches.steps * config.epochs) as telemetry:
+            trainer = Trainer(config, state, step, batches, self._validate, telemetry, named)
+            stopped = trainer.train()
+            if stopped is not None:
+                trainer.say(f"stopped by {stopped.name}; the same command resumes there")
+                return stopped
+        state.take_best()
+        return {
+            "chosen_by_validation": state.best,
+            "epochs": state.epochs,
+            "skipped_steps": state.skipped,
+        }
+
+    def _mixing(self) -> Mixing:
+        config = self._config
+        return Mixing(
+            self._opened.dataset.task, self._survey.modalities, config.mixup, config.cutmix
+        )
+
+    def _validate(self, stopped: Callable[[], bool]) -> Judged | None:
+        return self.judge("val", stopped)
+
+    @contextmanager
+    def _telemetry(self, state: State, total: int) -> Iterator[Telemetry | None]:
+        """Opens what reports the run, on rank 0."""
+        telemetry, config = None, self._config
+        with ranks.raise_on_all():
+            if ranks.is_main():
+                settings = json.loads(json.dumps(asdict(config)))
+                with writing(self._folder / "config.yaml"):
+                    text = yaml.safe_dump(settings, sort_keys=False)
+                    write_text(self._folder / "config.yaml", text)
+                telemetry = Telemetry(
+                    self._folder,
+                    state.step,
+                    total,
+                    settings,
+                    tensorboard=config.tensorboard,
+                    wandb=config.wandb,
+                )
+        try:
+            yield telemetry
+        finally:
+            if telemetry is not None:
+                telemetry.close()
+
+
+def _smoothing(config: FinetuneConfig, model: TaskModel) -> float:
+    if config.label_smoothing is not None:
+        return config.label_smoothing
+    return _SMOOTHING if model.task == "classes" else 0.0
+
+
+def _loss(config: FinetuneConfig, model: TaskModel, survey: Survey, smoothing: float) -> Loss:
+    weights = None
+    if config.class_weights == "balanced":
+        counts = torch.tensor(survey.counts)
+        if model.task == "multilabel":
+            counts = torch.stack([len(survey.sizes) - counts, counts])
+        weights = balanced_weights(counts).to(next(model.parameters()).device)
+    return loss_function(config.loss, model.task, weights, smoothing, config.focal_gamma)

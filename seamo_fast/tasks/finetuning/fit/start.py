@@ -21,7 +21,7 @@ from seamo_fast.tasks.finetuning.config import FinetuneConfig, fixed_settings
 from seamo_fast.tasks.finetuning.heads import HeadName, make_head
 from seamo_fast.tasks.finetuning.methods import choose_parameters
 from seamo_fast.tasks.finetuning.model import Channels, TaskModel
-from seamo_fast.tasks.finetuning.survey import Survey
+from seamo_fast.tasks.finetuning.survey import Survey, label_subset
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,9 @@ def open_start(config: FinetuneConfig) -> Start:
     weights = None if config.checkpoint == "none" else read_weights(Path(config.checkpoint))
     if weights is not None and config.model is not None:
         weights.check_size(config.model)
-    return Start(open_dataset(config.data, config.dataset, config), weights)
+    opened = open_dataset(config.data, config.dataset, config)
+    fraction, shots = config.train_fraction, config.shots
+    return Start(label_subset(opened, fraction, shots, config.seed), weights)
 
 
 def make_model(config: FinetuneConfig, start: Start, survey: Survey) -> TaskModel:
