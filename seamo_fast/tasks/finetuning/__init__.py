@@ -1,0 +1,1 @@
+"""Finetuning for every labelled dataset: classes, several classes, masks and changes."""
