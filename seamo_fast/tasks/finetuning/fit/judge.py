@@ -8,12 +8,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from seamo_fast.cli import progress_bar
 from seamo_fast.tasks.finetuning.batches import Batch, EvaluationBatches, by_windows
 from seamo_fast.tasks.finetuning.fit.step import inputs_of
 from seamo_fast.tasks.finetuning.losses import Loss, mean_loss
 from seamo_fast.tasks.finetuning.model import TaskModel
-from seamo_fast.tasks.finetuning.scores import Scores
+from seamo_fast.tasks.finetuning.scores import Figures, Scores
 from seamo_fast.training.distributed import ranks
 from seamo_fast.training.precision import autocast
 
@@ -23,13 +22,11 @@ class Judged(NamedTuple):
 
     Attributes:
         loss: Of all its items.
-        figures: By name.
-        scores: Of all items; complete on rank 0.
+        figures: Of all its items.
     """
 
     loss: float
-    figures: dict[str, float]
-    scores: Scores
+    figures: Figures
 
 
 class Judge:
@@ -71,8 +68,8 @@ class Judge:
         Raises:
             DataError: As `EvaluationBatches`.
         """
-        model = self._model.eval()
-        scores = Scores(model.task, model.classes, self._device)
+        self._model.eval()
+        scores = Scores(self._model.task, len(self._model.classes), self._device)
         sums = torch.zeros(2, len(self._loss.terms), dtype=torch.float64, device=self._device)
         source = iter(batches)
         while True:
@@ -87,10 +84,8 @@ class Judge:
                 scores.update(logits, target, batch.numbers)
             if stopped():
                 return None
-        model.train()
-        scores.gather()
         total, weight = ranks.total(sums)
-        return Judged(mean_loss(total, weight).item(), scores.compute(), scores)
+        return Judged(mean_loss(total, weight).item(), scores.compute())
 
     def _predict(self, batch: Batch) -> Tensor:
         if not self._model.dense:

@@ -8,13 +8,17 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from typing import Any, Final
 
-from seamo_fast.tasks.finetuning.batches import Batch, TrainingBatches
+from seamo_fast.tasks.datasets.reading.base import Task
+from seamo_fast.tasks.finetuning.batches import Batch
 from seamo_fast.tasks.finetuning.config import FinetuneConfig
 from seamo_fast.tasks.finetuning.fit.judge import Judged
 from seamo_fast.tasks.finetuning.fit.meter import Meter, summary
 from seamo_fast.tasks.finetuning.fit.state import State
 from seamo_fast.tasks.finetuning.fit.step import Step
 from seamo_fast.tasks.finetuning.losses import mean_loss
+from seamo_fast.tasks.finetuning.results.write import finite
+from seamo_fast.tasks.finetuning.scores import CHOSEN
+from seamo_fast.tasks.finetuning.windows import TrainingBatches
 from seamo_fast.training import schedule
 from seamo_fast.training.distributed import ranks
 from seamo_fast.training.recovery.nonfinite import NonFiniteGuard
@@ -54,6 +58,7 @@ class Trainer:
         self.telemetry = telemetry
         self._step = step
         self._train = train
+        self._task: Task = train.items.dataset.task
         self._validate = validate
         self._precision = precision
         self._guard = NonFiniteGuard(config.max_nonfinite, state.skipped, _SETTINGS)
@@ -109,20 +114,26 @@ class Trainer:
                 self._save()
         self._signal = self._stop.agree()
 
+    def say(self, message: str) -> None:
+        """Shows a message, on rank 0."""
+        if self.telemetry is not None:
+            self.telemetry.say(message)
+
     def _end_epoch(self) -> None:
         judged = self._validate(self._stopped)
         if judged is None:
             return
         state, number = self.state, len(self.state.epochs) + 1
         total, weight = ranks.total(state.sums)
+        figures = judged.figures.values
         epoch = {
             "epoch": number,
             "loss": mean_loss(total, weight).item(),
-            "val_loss": judged.loss,
-            **{f"val_{name}": value for name, value in judged.figures.items()},
+            "val_loss": finite(judged.loss),
+            **{f"val_{name}": finite(value) for name, value in figures.items()},
         }
         measured = self._measured()
-        state.add(epoch, judged.figures[judged.chosen], judged.loss)
+        state.add(epoch, figures[CHOSEN[self._task]], judged.loss)
         self._report({**measured, **epoch})
         self._save()
         self._meter.restart()

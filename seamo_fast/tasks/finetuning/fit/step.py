@@ -72,6 +72,7 @@ class Step:
                 dropped.
             lr: Learning rate.
         """
+        self._model.train()
         parts = [batch.split(part, self._config.accumulate) for part in range(self._config.accumulate)]
         ready = [(inputs_of(part, self._device), self._scales(part, number)) for part in parts]
         weight = torch.stack([self._loss.weight(each.target) for each, _ in ready]).sum(0)
