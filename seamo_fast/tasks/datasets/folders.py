@@ -94,6 +94,9 @@ class ClassFolder(LabelledDataset[FileEntry]):
     def _read(self, entry: FileEntry) -> Contents:
         return Contents(read_bands(entry.path, self.modalities[0]), {}, entry.label)
 
+    def _label_of(self, entry: FileEntry) -> int:
+        return entry.label
+
 
 class MaskFolder(LabelledDataset[FileEntry]):
     """One image a place, and a mask of the same size.

@@ -166,14 +166,20 @@ class So2Sat(LabelledDataset[Row]):
         file = self._open(entry.path)
         contents = Contents({}, {})
         try:
-            flags = np.asarray(file["label"][entry.number])
             for modality in self.modalities:
                 image = np.asarray(file[_VARIABLES[modality.name]][entry.number])
                 image = image.astype(image.dtype.newbyteorder("="), copy=False)
                 contents.bands[modality.name] = [np.moveaxis(image, -1, 0)[None]]
         except Exception as error:  # damaged files raise whatever HDF5 meets
             raise DataError(f"{entry.path}: {entry.id} cannot be read: {error}") from error
+        return replace(contents, label=self._label_of(entry))
+
+    def _label_of(self, entry: Row) -> int:
+        try:
+            flags = np.asarray(self._open(entry.path)["label"][entry.number])
+        except Exception as error:  # damaged files raise whatever HDF5 meets
+            raise DataError(f"{entry.path}: {entry.id} cannot be read: {error}") from error
         if np.count_nonzero(flags) != 1 or flags.max() != 1:
             found = brief(flags.tolist())
             raise DataError(f"{entry.path}: the label of {entry.id} is not one-hot: {found}")
-        return replace(contents, label=int(flags.argmax()))
+        return int(flags.argmax())

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Final
 
@@ -24,10 +21,17 @@ from seamo_fast.tasks.datasets.open import Opened
 from seamo_fast.tasks.datasets.reading.base import LabelledTile, OnBad
 from seamo_fast.tasks.features.extractors import Extractor
 from seamo_fast.tasks.features.inputs import Inputs, by_shape, check_units, read_inputs
+from seamo_fast.tasks.features.items import label_of
+from seamo_fast.tasks.features.reading import (
+    add_tile,
+    chunked,
+    no_statistics,
+    read_chunks,
+    with_statistics,
+)
 from seamo_fast.tasks.features.store import LABELS, Store, named
 
 _HALF: Final = 6e4  # maps are kept as float16
-_CHUNK: Final = {"classes": 256, "multilabel": 256, "mask": 16, "change": 4}
 
 
 @dataclass(frozen=True)
@@ -48,47 +52,13 @@ class Source:
 
     def chunks(self, part: str) -> list[list[int]]:
         """Returns the numbers of a part's items, chunk by chunk."""
-        numbers = getattr(self.opened.split, part)
-        size = _CHUNK[self.opened.dataset.task]
-        return [numbers[at : at + size] for at in range(0, len(numbers), size)]
+        return chunked(getattr(self.opened.split, part), self.opened.dataset.task)
 
     def read(
         self, chunks: Sequence[Sequence[int]]
     ) -> Iterator[tuple[dict[int, LabelledTile], list[str]]]:
-        """Yields the items of each chunk by number, and why others were left out.
-
-        Threads read, one chunk ahead.
-
-        Raises:
-            DataError: An item cannot be read and `on_bad` is "stop".
-        """
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            coming: deque[dict[int, Future[LabelledTile | DataError]]] = deque()
-            for at in range(len(chunks) + 1):
-                if at < len(chunks):
-                    coming.append({n: pool.submit(self._read, n) for n in chunks[at]})
-                if at:
-                    found = {n: future.result() for n, future in coming.popleft().items()}
-                    yield self._sorted(found)
-
-    def _read(self, number: int) -> LabelledTile | DataError:
-        try:
-            return self.opened.dataset.read(number)
-        except DataError as error:
-            return error
-
-    def _sorted(
-        self, found: Mapping[int, LabelledTile | DataError]
-    ) -> tuple[dict[int, LabelledTile], list[str]]:
-        tiles, reasons = {}, []
-        for number, each in found.items():
-            if isinstance(each, LabelledTile):
-                tiles[number] = each
-            elif self.on_bad == "stop":
-                raise each
-            else:
-                reasons.append(str(each))
-        return tiles, reasons
+        """Yields what `read_chunks` does of the dataset's chunks."""
+        return read_chunks(self.opened.dataset, chunks, self.on_bad)
 
 
 def measured_modalities(source: Source) -> tuple[Modality, ...]:
@@ -98,29 +68,22 @@ def measured_modalities(source: Source) -> tuple[Modality, ...]:
         DataError: A band has the same value everywhere, or no item can be read.
     """
     path = source.store.folder / "statistics.json"
-    modalities = source.opened.dataset.modalities
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
         write_json(path, {name: each.to_dict() for name, each in _measure(source).items()})
     found = json.loads(path.read_text(encoding="utf-8"))
-    release = f"{source.opened.name} training part"
-    return tuple(
-        BandStatistics.from_dict(found[each.name]).apply(each, release) for each in modalities
-    )
+    statistics = {name: BandStatistics.from_dict(each) for name, each in found.items()}
+    return with_statistics(source.opened, statistics)
 
 
 def _measure(source: Source) -> dict[str, BandStatistics]:
-    modalities = source.opened.dataset.modalities
-    statistics = {each.name: BandStatistics(len(each.bands)) for each in modalities}
+    statistics = no_statistics(source.opened)
     chunks = source.chunks("train")
     with progress_bar(sum(map(len, chunks))) as bar:
         bar.set_description("statistics")
         for (tiles, _), chunk in zip(source.read(chunks), chunks, strict=True):
             for tile in tiles.values():
-                for modality in modalities:
-                    grids = [grid.numpy() for grid in tile.bands[modality.name]]
-                    valid = torch.tensor(tile.valid[modality.name]).numpy()
-                    statistics[modality.name].add(modality, grids, valid)
+                add_tile(statistics, source.opened, tile)
             bar.update(len(chunk))
     return statistics
 
@@ -221,20 +184,20 @@ def labels_of(tiles: Mapping[int, LabelledTile], task: str) -> dict[str, Tensor]
     """
     found = {}
     for number, tile in tiles.items():
-        label = tile.mask if task in ("mask", "change") else tile.label
-        if label is None:
-            raise DataError(f"{tile.id} has no {'mask' if task != 'classes' else 'label'}")
-        found[f"{number:09d}"] = label.to(torch.int16)
+        found[f"{number:09d}"] = label_of(tile, task).to(torch.int16)
     return found
 
 
 def _draw(source: Source, count: int) -> Iterator[Inputs]:
-    """Yields so many items of the training part, drawn by a fixed rule."""
-    numbers = torch.tensor(source.opened.split.train)
-    order = generator(0, "draw").random(len(numbers)).argsort(kind="stable")[:count]
-    drawn = numbers[torch.from_numpy(order).sort().values].tolist()
-    size = _CHUNK[source.opened.dataset.task]
-    chunks = [drawn[at : at + size] for at in range(0, len(drawn), size)]
-    for tiles, _ in source.read(chunks):
-        for group in by_shape(tiles):
-            yield read_inputs(list(group.values()), source.opened.dataset.modalities)
+    """Yields so many items of the training part, drawn by a fixed rule.
+
+    Others take the place of those that cannot be read, as long as there are any.
+    """
+    numbers = source.opened.split.train
+    order = generator(0, "draw").random(len(numbers)).argsort(kind="stable").tolist()
+    while count and order:
+        drawn, order = sorted(numbers[at] for at in order[:count]), order[count:]
+        for tiles, _ in source.read(chunked(drawn, source.opened.dataset.task)):
+            count -= len(tiles)
+            for group in by_shape(tiles):
+                yield read_inputs(list(group.values()), source.opened.dataset.modalities)

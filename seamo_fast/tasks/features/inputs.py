@@ -96,12 +96,15 @@ def read_inputs(tiles: Sequence[LabelledTile], modalities: Sequence[Modality]) -
     """
     batch = collate(tiles).tiles
     known = {modality.name: modality for modality in modalities}
-    size = max(grid.shape[-2:] for grids in batch.bands.values() for grid in grids)
-    images = {
-        name: on_one_grid(known[name], grids, (size[0], size[1]))
-        for name, grids in batch.bands.items()
-    }
+    size = size_of(tiles[0])
+    images = {name: on_one_grid(known[name], grids, size) for name, grids in batch.bands.items()}
     return Inputs(images, batch.valid, batch.dates)
+
+
+def size_of(tile: LabelledTile) -> tuple[int, int]:
+    """Returns H and W of the finest grid of an item."""
+    height, width = max(grid.shape[-2:] for grids in tile.bands.values() for grid in grids)
+    return height, width
 
 
 def shape_of(tile: LabelledTile) -> tuple[tuple[int, ...], ...]:

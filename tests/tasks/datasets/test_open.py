@@ -146,7 +146,7 @@ def test_plain_folders_hold_what_they_are_said_to(tmp_path: Path) -> None:
 
 
 def test_a_fifth_is_held_out_of_each_class() -> None:
-    labels = ["a"] * 50 + ["b"] * 10 + ["c"]
+    labels = dict(enumerate(["a"] * 50 + ["b"] * 10 + ["c"]))
     train, val = held_out(range(len(labels)), labels)
     assert sorted(train + val) == list(range(len(labels)))
     assert len([n for n in val if labels[n] == "a"]) == 50 * HELD_OUT

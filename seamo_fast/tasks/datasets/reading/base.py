@@ -249,6 +249,19 @@ class LabelledDataset(Dataset["LabelledTile | SkippedTile"], ABC, Generic[E]):
             mask=None if mask is None else torch.from_numpy(mask.astype(np.int64)),
         )
 
+    def label_of(self, index: int) -> int | np.ndarray | None:
+        """Returns the class number or flags of an item, without its images where that can be.
+
+        Raises:
+            DataError: A file is missing, damaged, or not what the dataset holds.
+            IndexError: There is no such item.
+        """
+        return self._label_of(self.entries[index])
+
+    def _label_of(self, entry: E) -> int | np.ndarray | None:
+        """Reads the label of an item; readers that know it otherwise do not open its images."""
+        return self._read(entry).label
+
     def _check(self, entry: E, contents: Contents) -> None:
         """Raises DataError if an image or a band of it was never filled, or a band is constant."""
         for modality in self.modalities:
