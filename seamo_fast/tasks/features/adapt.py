@@ -97,9 +97,9 @@ def taken_bands(matches: Sequence[Match], measured: Sequence[Modality]) -> list[
 def channels_of(
     matches: Sequence[Match], modalities: Sequence[Modality]
 ) -> dict[str, tuple[str, list[int]]]:
-    """Returns, for each modality of a dataset that a model takes, its name there and its channels.
+    """Returns what a model takes of each modality of a dataset: its name there, and channels.
 
-    Channels are numbers in the dataset's order of bands, in the order in which the model takes them.
+    Channels count in the dataset's bands, and come in the order in which the model takes them.
     """
     known = {modality.name: modality for modality in modalities}
     return {

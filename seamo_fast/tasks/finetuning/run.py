@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import logging
 import signal
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
+from seamo_fast.files import read_json, write_json
 from seamo_fast.tasks.finetuning.config import FinetuneConfig
 from seamo_fast.tasks.finetuning.fit.run import fit
 from seamo_fast.tasks.finetuning.fit.start import Start, open_start
 from seamo_fast.tasks.finetuning.results.folder import RESULTS, open_folder
 from seamo_fast.tasks.finetuning.results.seeds import summarise
 from seamo_fast.tasks.finetuning.results.write import write_json_results
+from seamo_fast.tasks.finetuning.survey import Survey, take_survey
 from seamo_fast.training.distributed import ranks
 from seamo_fast.training.recovery import run_folder
 
 Outcome = dict[str, Any] | signal.Signals
+_SURVEY: Final = "survey.json"
 _LOG = logging.getLogger(__name__)
 
 
@@ -52,20 +54,34 @@ def finetune(config: FinetuneConfig) -> Outcome:
             if stopped is not None:
                 return stopped
             _note(folder, None)
-            found = _seeds(config, start, folder) if config.seeds > 1 else fit(config, start, folder)
+            survey = _survey(config, start, folder)
+            run = _seeds if config.seeds > 1 else fit
+            found = run(config, start, survey, folder)
             if isinstance(found, signal.Signals):
                 _note(folder, found)
             return found
 
 
-def _seeds(config: FinetuneConfig, start: Start, folder: Path) -> Outcome:
+def _survey(config: FinetuneConfig, start: Start, folder: Path) -> Survey:
+    """Returns the survey of the training part, which is kept in the folder."""
+    path, found = folder / _SURVEY, None
+    with ranks.raise_on_all():
+        if ranks.is_main():
+            if not path.exists():
+                taken = take_survey(start.opened, config.on_bad, config.strict)
+                write_json(path, taken.to_dict())
+            found = read_json(path)
+    return Survey.from_dict(ranks.from_main(found))
+
+
+def _seeds(config: FinetuneConfig, start: Start, survey: Survey, folder: Path) -> Outcome:
     """Runs one seed after the other, each in its own folder, and writes the summary."""
     runs = []
     for number in range(config.seeds):
         own = folder / f"seed_{number}"
         each = replace(config, seed=config.seed + number, seeds=1, output=str(own))
         with _folder(each, start, own) as (path, done):
-            found = done if done is not None else fit(each, start, path)
+            found = done if done is not None else fit(each, start, survey, path)
         if isinstance(found, signal.Signals):
             return found
         runs.append(found)

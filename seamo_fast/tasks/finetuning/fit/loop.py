@@ -66,6 +66,7 @@ class Trainer:
         self._signal: signal.Signals | None = None
         self._total = config.epochs * train.steps
         self._meter = Meter()
+        self._lr: float | None = None  # of the last step
 
     @property
     def finished(self) -> bool:
@@ -100,8 +101,10 @@ class Trainer:
         with self._meter.wait(), ranks.raise_on_all():
             state.writer.check()
             batch = next(batches)
-        lr = schedule.learning_rate(state.step, self._total, config.schedule, config.batch_size)
-        found = self._step(batch, state.step, lr)
+        self._lr = schedule.learning_rate(
+            state.step, self._total, config.schedule, config.batch_size
+        )
+        found = self._step(batch, state.step, self._lr)
         state.step += 1
         self._guard.add(state.step, found.norm, batch.numbers)
         state.sums += self._meter.add(found, len(batch))
@@ -109,7 +112,7 @@ class Trainer:
             self.telemetry.advance()
         if state.step % self._train.steps:  # the last step of an epoch is reported with its figures
             if state.step % config.log_every == 0:
-                self._report({**self._measured(), "lr": lr})
+                self._report(self._measured())
             if state.step % config.checkpoint_every == 0:
                 self._save()
         self._signal = self._stop.agree()
@@ -144,7 +147,11 @@ class Trainer:
 
     def _measured(self) -> dict[str, Any]:
         self._guard.check()
-        return {**self._meter.flush(self.state.sums.device), "skipped": self._guard.skipped}
+        return {
+            **self._meter.flush(self.state.sums.device),
+            "lr": self._lr,
+            "skipped": self._guard.skipped,
+        }
 
     def _report(self, metrics: Mapping[str, Any]) -> None:
         if self.telemetry is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -28,7 +29,14 @@ from seamo_fast.tasks.finetuning.fit.start import Start, make_model
 from seamo_fast.tasks.finetuning.fit.state import State
 from seamo_fast.tasks.finetuning.fit.step import Step
 from seamo_fast.tasks.finetuning.losses import Loss, balanced_weights, loss_function
-from seamo_fast.tasks.finetuning.results.write import describe, write_results
+from seamo_fast.tasks.finetuning.model import TaskModel
+from seamo_fast.tasks.finetuning.results.write import (
+    describe,
+    finite,
+    report,
+    versions,
+    write_results,
+)
 from seamo_fast.tasks.finetuning.survey import Survey
 from seamo_fast.tasks.finetuning.windows import TrainingBatches
 from seamo_fast.training import model_setup, precision
@@ -36,6 +44,7 @@ from seamo_fast.training.distributed import ranks
 from seamo_fast.training.reporting.telemetry import Telemetry
 
 _SMOOTHING: Final = 0.1  # that of MAE's recipe
+_LOG = logging.getLogger(__name__)
 
 
 def fit(
@@ -66,17 +75,21 @@ def fit(
         "dataset": start.opened.name,
         "task": start.opened.dataset.task,
         "weights": start.weights_name,
-        **describe(judged.scores, judged.figures, start.opened, config),
-        "test_loss": judged.loss,
+        **describe(judged.figures, start.opened, config),
+        "test_loss": finite(judged.loss),
         **chosen,
         "items": {part: len(each) for part, each in start.opened.split._asdict().items()},
         "skipped": sorted(ranks.union({*survey.skipped, *run.items.skipped.values()})),
         "seconds": round(time.perf_counter() - began, 1),
         "config": asdict(config),
+        "versions": versions(),
     }
     with ranks.raise_on_all():
         if ranks.is_main():
-            write_results(folder, run.model, judged.scores, results)
+            write_results(folder, run.model, judged.figures, results)
+            for reason in results["skipped"][:5]:
+                _LOG.warning(f"skipped: {reason}")
+            _LOG.info(report(results, folder))
     return results
 
 
@@ -97,9 +110,7 @@ class Run:
         SeaMoError: Settings, data, weights or checkpoints cannot be used.
     """
 
-    def __init__(
-        self, config: FinetuneConfig, start: Start, survey: Survey, folder: Path
-    ) -> None:
+    def __init__(self, config: FinetuneConfig, start: Start, survey: Survey, folder: Path) -> None:
         self._config = config
         self._opened = start.opened
         self._survey = survey
@@ -156,16 +167,15 @@ class Run:
             found = fit_head(self.model, self._part("train"), self._part("val"), self._dtype)
             judged = self.judge("val")
             assert judged is not None
-            return {"chosen_by_validation": {**found, **judged.figures}, "epochs": []}
+            figures = {f"val_{name}": finite(each) for name, each in judged.figures.values.items()}
+            return {"chosen_by_validation": {**found, **figures}, "epochs": []}
         return self._train()
 
     def _train(self) -> dict[str, Any] | signal.Signals:
         config = self._config
         step = Step(self.model, self._loss, config, self._dtype)
         terms = len(self._loss.terms)
-        state = State(
-            self._folder, self.model, step.optimizer, terms, self._identity, self._found
-        )
+        state = State(self._folder, self.model, step.optimizer, terms, self._identity, self._found)
         batches = TrainingBatches(
             self.items,
             self._survey.sizes,

@@ -11,10 +11,10 @@ from typing import Any
 import torch
 
 from seamo_fast.checkpoint_files import sha256
+from seamo_fast.modalities import Modality
 from seamo_fast.model.backbone import SeaMoBackbone
 from seamo_fast.model.config import PRESETS
 from seamo_fast.model.weights import Weights, read_weights
-from seamo_fast.modalities import Modality
 from seamo_fast.tasks.datasets.open import Opened, open_dataset
 from seamo_fast.tasks.features.adapt import channels_of, match_modalities, pretrained_backbone
 from seamo_fast.tasks.finetuning.config import FinetuneConfig, fixed_settings

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from seamo_fast.randomness import generator
 from seamo_fast.tasks.finetuning.batches import Batch
@@ -73,7 +73,9 @@ class Step:
             lr: Learning rate.
         """
         self._model.train()
-        parts = [batch.split(part, self._config.accumulate) for part in range(self._config.accumulate)]
+        parts = [
+            batch.split(part, self._config.accumulate) for part in range(self._config.accumulate)
+        ]
         ready = [(inputs_of(part, self._device), self._scales(part, number)) for part in parts]
         weight = torch.stack([self._loss.weight(each.target) for each, _ in ready]).sum(0)
         everywhere = ranks.total(weight)
