@@ -7,5 +7,8 @@ from typing import Final
 
 FORK: Final = multiprocessing.get_context("forkserver")
 FORK.set_forkserver_preload(
-    ["seamo_fast.training.loop", "torch._dynamo", "matplotlib.backends.backend_agg", "pytest"]
+    [
+        *("seamo_fast.training.loop", "seamo_fast.tasks.finetuning.run", "torchmetrics"),
+        *("torch._dynamo", "matplotlib.backends.backend_agg", "pytest"),
+    ]
 )
