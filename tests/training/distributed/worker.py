@@ -10,7 +10,7 @@ import faulthandler
 import os
 import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any, Final
@@ -18,6 +18,8 @@ from typing import Any, Final
 import pytest
 import torch
 
+from seamo_fast.tasks.finetuning.config import FinetuneConfig
+from seamo_fast.tasks.finetuning.run import finetune
 from seamo_fast.training import loop, precision
 from seamo_fast.training.config import PretrainConfig
 from seamo_fast.training.reporting import figures
@@ -25,13 +27,14 @@ from tests.forkserver import FORK
 
 PATIENCE: Final = 240  # seconds; what hangs shows its stacks before
 Act = Callable[[pytest.MonkeyPatch, int], None]
+Config = PretrainConfig | FinetuneConfig
 
 
 @dataclass(frozen=True)
 class Job:
     """A run as one rank sees it; `port` is where rank 0 waits for the others."""
 
-    config: PretrainConfig
+    config: Config
     rank: int
     world: int
     port: int
@@ -64,13 +67,13 @@ _workers: list[Worker] = []
 
 
 def run_ranks(
-    config: PretrainConfig | list[PretrainConfig],
+    config: Config | Sequence[Config],
     world: int,
     act: Act | None = None,
     *,
     draw: bool = False,
 ) -> list[str | None]:
-    """Pretrains with so many ranks.
+    """Pretrains or finetunes with so many ranks.
 
     Args:
         config: Of all ranks, or of each.
@@ -81,7 +84,7 @@ def run_ranks(
     Returns:
         Each rank's error, None where there was none.
     """
-    configs = config if isinstance(config, list) else [config] * world
+    configs = config if isinstance(config, Sequence) else [config] * world
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -128,7 +131,10 @@ def _run(job: Job) -> None:
             patch.setattr(figures.Figures, "write", lambda *_: None)
         if job.act is not None:
             job.act(patch, job.rank)
-        loop.pretrain(job.config)
+        if isinstance(job.config, FinetuneConfig):
+            finetune(job.config)
+        else:
+            loop.pretrain(job.config)
 
 
 def before_step(patch: pytest.MonkeyPatch, step: int, act: Callable[[], Any]) -> None:

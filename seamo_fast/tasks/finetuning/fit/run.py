@@ -125,7 +125,7 @@ class Run:
             )
             self._loss = _loss(config, self.model, survey, _smoothing(config, self.model))
         self._identity = start.identity(config)
-        self._found = None if self._closed_form else states.find(folder, self._identity)
+        self._found = states.find(folder, self._identity)
         named = config.precision if self._found is None else self._found.record["precision"]
         self._dtype = precision.choose_dtype(named, device)
         model_setup.compile_model(self.model, config.compile, device)

@@ -56,8 +56,7 @@ class Step:
         )
         self.optimizer = torch.optim.AdamW(groups, lr=config.blr, fused=True)
         self._model = model
-        # a parameter may get no gradient: of dates that are unknown, of fusion at one season
-        self._module = sharding.replicate(model, leaves_out=True)
+        self._module = sharding.replicate(model, _leaves_out(model))
         self._loss = loss
         self._config = config
         self._device = next(model.parameters()).device
@@ -96,6 +95,12 @@ class Step:
         draws = (generator(seed, "finetune", "drop", number, n) for n in part.numbers.tolist())
         found = drop_path(self._model.backbone, rate, draws) if len(part) else None
         return None if found is None else found.to(self._device, non_blocking=True)
+
+
+def _leaves_out(model: TaskModel) -> bool:
+    """Returns whether parameters get no gradient: fusion carries nothing from season to season."""
+    fusion, alone = model.backbone.fusion, model.seasons == 1 or model.task == "change"
+    return fusion is not None and model.backbone.config.fusion == "cascade" and alone
 
 
 class Ready(NamedTuple):
