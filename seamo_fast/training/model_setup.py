@@ -44,11 +44,11 @@ def prepare_model(model: SeaMo, config: RunConfig, device: torch.device) -> None
 
 
 def transformer_blocks(model: nn.Module) -> list[nn.Module]:
-    """Returns the blocks of a model's encoder, fusion and decoders."""
+    """Returns the blocks of encoder, fusion and decoders in a model."""
     return [part for part in model.modules() if isinstance(part, (Block, FusionBlock))]
 
 
-def recompute_blocks(model: SeaMo, how: Recompute) -> None:
+def recompute_blocks(model: nn.Module, how: Recompute) -> None:
     """Lets the backward pass recompute what is inside the transformer blocks, to keep less memory.
 
     Args:

@@ -20,7 +20,7 @@ _ADAPTED: Final = r"(encoder|fusion)\.blocks\.\d+\.(attn\.(qkv|q|kv|proj)|mlp\.(
 
 
 def choose_parameters(
-    backbone: SeaMoBackbone, method: Method, rank: int = 8, alpha: float = 16.0
+    backbone: SeaMoBackbone, method: Method, rank: int = 8, alpha: int = 16
 ) -> None:
     """Sets `requires_grad` of a backbone's parameters as a method says; a head always trains.
 
@@ -39,7 +39,7 @@ def choose_parameters(
         _add_adapters(backbone, rank, alpha)
 
 
-def _add_adapters(backbone: SeaMoBackbone, rank: int, alpha: float) -> None:
+def _add_adapters(backbone: SeaMoBackbone, rank: int, alpha: int) -> None:
     try:
         with kernels_hidden():
             from peft import LoraConfig, inject_adapter_in_model

@@ -6,11 +6,9 @@ Sizes: B items, T seasons, M modalities, C bands, K classes.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
-from typing import Any, get_args
 
 import torch
 import torch.nn.functional as F
@@ -18,16 +16,16 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from seamo_fast.errors import CheckpointError, ConfigError, DataError
-from seamo_fast.files import brief, parse_json, replacing, shown
+from seamo_fast.errors import CheckpointError, DataError
+from seamo_fast.files import replacing
 from seamo_fast.model.backbone import SeaMoBackbone
-from seamo_fast.model.weights import Weights, model_metadata, read_weights
+from seamo_fast.model.weights import model_metadata
 from seamo_fast.tasks.datasets.reading.base import Task
-from seamo_fast.tasks.finetuning.heads import TASKS, Features, Head, make_head
+from seamo_fast.tasks.finetuning.heads import Features, Head
 from seamo_fast.tasks.finetuning.methods import plain_state
+from seamo_fast.tasks.finetuning.saved import read_head, read_task
 
 Channels = Mapping[str, tuple[str, Sequence[int]]]
-_MOST_SEASONS = 2**10  # of a file, before memory follows from it
 
 
 class TaskModel(nn.Module):
@@ -199,21 +197,10 @@ class TaskModel(nn.Module):
         Raises:
             CheckpointError: The file is damaged, or holds no model of a task.
         """
-        weights = _renamed(read_weights(path))
-        found = _described(weights)
-        groups = len(found["channels"]) * (1 if found["task"] == "change" else found["seasons"])
-        sizes = (groups, weights.config.width, len(found["classes"]), weights.config.depth)
-        try:
-            with torch.device("meta"):  # nothing is allocated before the shapes are compared
-                head = make_head(found.pop("head"), found["task"], *sizes)
-        except ConfigError as error:
-            raise CheckpointError(f"{path}: {error}") from error
-        weights.check_fit(
-            {f"head.{name}": tuple(each.shape) for name, each in head.state_dict().items()}
-        )
+        weights, found = read_task(path)
+        head = read_head(weights, found)
+        del found["head"]
         backbone = SeaMoBackbone.from_checkpoint(weights)
-        head.to_empty(device="cpu")
-        head.load_state_dict({name: weights.state[f"head.{name}"] for name in head.state_dict()})
         try:
             return cls(backbone, head, **found)
         except ValueError as error:
@@ -228,59 +215,3 @@ def _picked(x: Tensor, numbers: list[int]) -> Tensor:
 def _one_season(x: Tensor) -> Tensor:
     """Returns [B * T, 1, ...] of [B, T, ...]."""
     return x.flatten(0, 1)[:, None]
-
-
-def _renamed(weights: Weights) -> Weights:
-    """Returns a classifier's file as versions before `TaskModel` wrote it, as one of today."""
-    if "task" in weights.metadata or "classes" not in weights.metadata:
-        return weights
-    classes = weights.metadata["classes"]
-    channels = {m.name: [m.name, list(range(len(m.bands)))] for m in weights.modalities}
-    rest = {"task": "classes", "head": "linear", "channels": channels, "seasons": 1}
-    task = f'{{"classes": {classes}, {json.dumps(rest)[1:]}'
-    old = {"head.weight": "head.linear.weight", "head.bias": "head.linear.bias"}
-    state = {old.get(name, name): tensor for name, tensor in weights.state.items()}
-    return replace(weights, state=state, metadata={**weights.metadata, "task": task})
-
-
-def _described(weights: Weights) -> dict[str, Any]:
-    """Returns what a file says of its task: the arguments of `TaskModel`, and the head's name.
-
-    Raises:
-        CheckpointError: It says nothing, or what no model says.
-    """
-    path = weights.path
-    if "task" not in weights.metadata:
-        raise CheckpointError(f"{path} holds no head of a task; finetuning writes one")
-    try:
-        found = parse_json(weights.metadata["task"])
-    except ValueError as error:
-        raise CheckpointError(f"{path}: its task is damaged ({brief(error)})") from error
-    kinds: dict[str, Callable[[Any], bool]] = {
-        "task": lambda it: it in get_args(Task),
-        "classes": lambda it: isinstance(it, list) and len(it) > 0 and _all(str, it),
-        "head": lambda it: it in TASKS,
-        "channels": _are_channels,
-        "seasons": lambda it: type(it) is int and 0 < it <= _MOST_SEASONS,
-    }
-    if not isinstance(found, dict) or found.keys() != kinds.keys():
-        raise CheckpointError(f"{path}: its task is {shown(found)}; expected {', '.join(kinds)}")
-    for key, holds in kinds.items():
-        if not holds(found[key]):
-            raise CheckpointError(f"{path}: {key} of its task cannot be {shown(found[key])}")
-    return found
-
-
-def _are_channels(found: Any) -> bool:
-    """Returns whether JSON holds channels: {"name": ["known name", [0, 1, ...]], ...}."""
-    return isinstance(found, dict) and all(
-        isinstance(each, list)
-        and [type(part) for part in each] == [str, list]
-        and _all(int, each[1])
-        and min(each[1], default=-1) >= 0
-        for each in found.values()
-    )
-
-
-def _all(kind: type, values: list[Any]) -> bool:
-    return all(type(value) is kind for value in values)
