@@ -26,9 +26,8 @@ from seamo_fast.data.packing.sources.formats.names import list_files, on_disk
 from seamo_fast.errors import DataError
 from seamo_fast.modalities import S2L1C, Modality
 from seamo_fast.tasks.datasets.reading.base import Contents, LabelledDataset, OnBad, Task
+from seamo_fast.tasks.datasets.reading.georeference import Georeference, read_georeference
 from seamo_fast.tasks.datasets.reading.images import (
-    Georeference,
-    read_georeference,
     read_image,
     read_mask,
 )

@@ -50,7 +50,7 @@ class Source:
     on_bad: OnBad = "skip"
     strict: bool = False
 
-    def chunks(self, part: str) -> list[list[int]]:
+    def chunks(self, part: str) -> list[Sequence[int]]:
         """Returns the numbers of a part's items, chunk by chunk."""
         return chunked(getattr(self.opened.split, part), self.opened.dataset.task)
 

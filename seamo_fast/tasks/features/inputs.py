@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -107,9 +108,9 @@ def size_of(tile: LabelledTile) -> tuple[int, int]:
     return height, width
 
 
-def shape_of(tile: LabelledTile) -> tuple[tuple[int, ...], ...]:
+def shape_of(tile: LabelledTile) -> tuple[tuple[torch.dtype, torch.Size], ...]:
     """Returns what must agree among the items of a batch."""
-    return tuple(tuple(grid.shape) for grids in tile.bands.values() for grid in grids)
+    return tuple((grid.dtype, grid.shape) for grids in tile.bands.values() for grid in grids)
 
 
 def on_one_grid(modality: Modality, grids: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
@@ -151,7 +152,7 @@ def _bilinear(values: Tensor, size: tuple[int, int]) -> Tensor:
 
 def by_shape(tiles: Mapping[int, LabelledTile]) -> list[dict[int, LabelledTile]]:
     """Returns items in groups of one shape, in the order in which shapes first come."""
-    groups: dict[tuple[tuple[int, ...], ...], dict[int, LabelledTile]] = {}
+    groups: dict[Any, dict[int, LabelledTile]] = {}
     for number, tile in tiles.items():
         groups.setdefault(shape_of(tile), {})[number] = tile
     return list(groups.values())

@@ -28,9 +28,9 @@ from seamo_fast.tasks.evaluation import run as running
 from seamo_fast.tasks.evaluation.config import ProbeConfig
 from seamo_fast.tasks.evaluation.rows import Target, pretrained_row
 from seamo_fast.tasks.features.baselines import BandStatisticsFeatures, PixelPca
-from seamo_fast.tasks.features.extract import Source, measured_modalities
+from seamo_fast.tasks.features.extract import Source, _draw, extract, measured_modalities
 from seamo_fast.tasks.features.extractors import Extractor
-from seamo_fast.tasks.features.store import LABELS, Store, dataset_key
+from seamo_fast.tasks.features.store import LABELS, Store, dataset_key, named
 from seamo_fast.tasks.splits import Split
 from tests.eurosat import make_eurosat
 from tests.tasks.datasets.layouts import write_city
@@ -194,7 +194,7 @@ def test_test_labels_are_read_once_after_all_probes_are_fitted(
     monkeypatch.setattr(Store, "read", spy)
     monkeypatch.setattr(fit, "fit_probe", noted(fit.fit_probe))
     monkeypatch.setattr(fit, "fit_knn", noted(fit.fit_knn))
-    monkeypatch.setattr("seamo_fast.tasks.features.extract._CHUNK", {"classes": 4})
+    monkeypatch.setattr("seamo_fast.tasks.features.reading._CHUNK", {"classes": 4})
     assert main([str(checkpoint), "--data", str(eurosat), *FAST]) == 0
     tests = [event for event in events if event[0] == "test"]
     assert tests == [("test", "0"), ("test", "1")]  # six images in chunks of four
@@ -438,3 +438,40 @@ def test_a_folder_of_a_class_without_images_is_no_class(tmp_path: Path) -> None:
     (root / "blue").mkdir()
     assert main(["--data", str(root), "--baselines", "[statistics]", *FAST]) == 0
     assert results("runs/evaluate-class_folder")["classes"] == ["green", "red"]
+
+
+def test_images_that_cannot_be_read_are_replaced_in_the_draw_for_pca(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whichever is drawn first: one item is drawn before all others."""
+    for bad in range(15):
+        opened = toy(tmp_path / str(bad), "classes")
+        lost = set(opened.split.train) - {opened.split.train[bad]}
+        read = type(opened.dataset).read
+
+        def broken(self: Any, number: int, lost: set[int] = lost, read: Any = read) -> Any:
+            if number in lost:
+                raise DataError("lost")
+            return read(self, number)
+
+        with monkeypatch.context() as context:
+            context.setattr(type(opened.dataset), "read", broken)
+            drawn = list(_draw(source_of(opened, tmp_path / str(bad)), 3))
+        (inputs,) = drawn
+        assert len(inputs) == 1
+    source = source_of(opened, tmp_path / "all")
+    assert [sum(map(len, _draw(source, count))) for count in (1, 4, 15, 99)] == [1, 4, 15, 15]
+
+
+def test_images_of_several_dtypes_have_the_same_features(tmp_path: Path) -> None:
+    found = []
+    for number, dtype in enumerate((np.float32, np.float64)):
+        opened = toy(tmp_path / str(number), "classes")
+        for item in opened.dataset.dataset[::2]:
+            item["optical"] = item["optical"].astype(dtype)
+        source = source_of(opened, tmp_path / str(number))
+        extractor = BandStatisticsFeatures(measured_modalities(source), "classes", 8)
+        assert extract(source, [extractor]) == []
+        found.append(source.store.read(named(extractor.key), "train", 0))
+    assert found[0].keys() == found[1].keys()
+    assert all(torch.equal(found[0][name], found[1][name]) for name in found[0])

@@ -240,7 +240,7 @@ class LabelledDataset(Dataset["LabelledTile | SkippedTile"], ABC, Generic[E]):
             number=index % len(self),
             split=entry.split,
             bands={
-                name: [torch.from_numpy(np.ascontiguousarray(grid)) for grid in grids]
+                name: [torch.from_numpy(np.require(grid, None, ["C", "W"])) for grid in grids]
                 for name, grids in contents.bands.items()
             },
             dates={name: contents.dates.get(name, [None] * seasons[name]) for name in seasons},

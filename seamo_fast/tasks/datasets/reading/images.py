@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final
 
 import imagecodecs
 import numpy as np
@@ -19,7 +19,6 @@ from seamo_fast.data.packing.sources.formats.names import on_disk
 from seamo_fast.data.packing.sources.formats.tiff_images import read_tiff
 from seamo_fast.data.packing.sources.rules.declared import registered
 from seamo_fast.data.shards import Remark
-from seamo_fast.data.shards.tiff import open_tiff
 from seamo_fast.errors import DataError
 from seamo_fast.files import read_regular
 from seamo_fast.modalities import Modality
@@ -33,6 +32,7 @@ _JPEG_PIXELS: Final = 512  # of a byte at most: a block of 64 takes a bit or mor
 _DEFLATE: Final = 1032  # bytes of a byte at most (zlib's "Maximum Expansion Factor")
 _PNG_START: Final = b"\x89PNG\r\n\x1a\n"
 _PALETTE: Final = 3
+_COLOURS: Final = {1: "grey", 2: "grey with alpha", 3: "RGB", 4: "RGB with alpha"}
 _LOG = logging.getLogger(__name__)
 
 # Bands, rows, columns; None for any number.
@@ -53,8 +53,8 @@ def read_image(
     become that of the modality or NaN; integers stay if it has none. Either is logged once.
 
     Args:
-        path: Its suffix, in any case, says what it holds. Of a palette image the indices are read,
-            which are no bands of a modality.
+        path: Its suffix, in any case, says what it holds. Of a palette image the indices are read
+            where they are classes, and refused as bands of a modality.
         dtypes: Those allowed; any if empty.
         shape: The sizes expected. A number of bands may be that of pages; with ANY all may.
         modality: What the image holds; None for classes.
@@ -68,7 +68,7 @@ def read_image(
     try:
         if reader is None:
             return _read_tiff(path, dtypes, shape, modality)
-        return reader(path, dtypes, shape)
+        return reader(path, dtypes, shape, modality)
     except TileError as error:
         raise DataError(f"{error} (in {path.parent})", error.kind) from error
     except FileNotFoundError:
@@ -87,40 +87,6 @@ def read_mask(path: Path, shape: Shape = (1, None, None), band: int = 0) -> np.n
     """
     image = read_image(path, ("uint8", "int8", "uint16", "int16", "int32", "uint32"), shape)
     return image[band]
-
-
-class Georeference(NamedTuple):
-    """Where an image lies: coordinates of its upper left corner, and size of a pixel."""
-
-    left: float
-    top: float
-    width: float
-    height: float
-
-
-def read_georeference(path: Path) -> Georeference | None:
-    """Returns where a GeoTIFF lies (ModelTiepoint and ModelPixelScale), None if it does not say.
-
-    Raises:
-        DataError: The file is missing or damaged; the message names it.
-    """
-    path = on_disk(path)
-    try:
-        with open_tiff(path) as file:
-            tags = file.pages.first.geotiff_tags or {}
-        if not {"ModelTiepoint", "ModelPixelScale"} <= tags.keys():
-            return None
-        tie, scale = (
-            [float(value) for value in tags[name]] for name in ("ModelTiepoint", "ModelPixelScale")
-        )
-        found = Georeference(tie[3] - tie[0] * scale[0], tie[4] + tie[1] * scale[1], *scale[:2])
-    except Exception as error:  # damaged files raise whatever their decoder meets
-        raise DataError(
-            f"{path.name} cannot be read ({type(error).__name__}: {error}) (in {path.parent})"
-        ) from error
-    if not (np.isfinite(found).all() and found.width > 0 and found.height > 0):
-        raise DataError(f"{path.name} lies nowhere: {found} (in {path.parent})")
-    return found
 
 
 def _read_tiff(
@@ -156,16 +122,26 @@ def _check(
         raise TileError(f"{name} has dtype {dtype}, expected {' or '.join(dtypes)}")
     if any(wanted not in (None, size) for wanted, size in zip(shape, found, strict=True)):
         expected = ", ".join("any" if size is None else str(size) for size in shape)
-        raise TileError(f"{name} has shape {list(found)}, expected [{expected}]")
+        kind = "" if shape[0] in (None, found[0]) else _COLOURS.get(found[0], "")
+        hint = (
+            f"; it is {kind}: convert it, or name the bands that it has"
+            if kind and Path(name).suffix.lower() in PICTURE_SUFFIXES
+            else ""
+        )
+        raise TileError(f"{name} has shape {list(found)}, expected [{expected}]{hint}")
     if not 0 < math.prod(found) <= MAX_VALUES:
         raise TileError(f"{name} says that it holds {math.prod(found)} values")
 
 
-def _read_jpeg(path: Path, dtypes: Sequence[str], shape: Shape) -> np.ndarray:
+def _read_jpeg(
+    path: Path, dtypes: Sequence[str], shape: Shape, modality: Modality | None
+) -> np.ndarray:
     data = read_regular(path, _MOST_BYTES)
     found = _jpeg_size(data)
     if found is None:
         raise TileError(f"{path.name} cannot be read: it has no JPEG frame header")
+    if found[0] == len("CMYK"):
+        raise TileError(f"{path.name} is CMYK, whose numbers are inks; save it as RGB")
     _check(path.name, "uint8", found, dtypes, shape)
     scans = len(data) - data.find(b"\xff\xda")  # what precedes them holds no pixel
     _check_claim(path.name, found[1] * found[2], scans * _JPEG_PIXELS)
@@ -194,12 +170,18 @@ def _jpeg_size(data: bytes) -> list[int] | None:
     return None
 
 
-def _read_png(path: Path, dtypes: Sequence[str], shape: Shape) -> np.ndarray:
+def _read_png(
+    path: Path, dtypes: Sequence[str], shape: Shape, modality: Modality | None
+) -> np.ndarray:
     data = read_regular(path, _MOST_BYTES)
     if data[:8] != _PNG_START or data[12:16] != b"IHDR" or len(data) < 33:
         raise TileError(f"{path.name} cannot be read: it is no PNG")
     width, height, depth, colour = struct.unpack_from(">IIBB", data, 16)
     bands = {0: 1, 2: 3, _PALETTE: 1, 4: 2, 6: 4}.get(colour, 0)
+    if colour == _PALETTE and modality:
+        raise TileError(
+            f"{path.name} has a palette, whose indices are no measurements; save it as RGB or grey"
+        )
     dtype = "uint16" if depth == 16 else "uint8"
     _check(path.name, dtype, [bands, height, width], dtypes, shape)
     _check_claim(path.name, height * width * bands * depth // 8, len(data) * _DEFLATE)
