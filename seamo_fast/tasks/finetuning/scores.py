@@ -8,8 +8,9 @@ change are those of the pixels that changed. Sizes: B items of a batch, n of a p
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -117,7 +118,9 @@ class Scores:
         self._metrics.reset()
         for predicted, target in self._pairs(found):
             self._metrics.update(predicted.to(self._device), target.to(self._device))
-        computed = {name: value.cpu() for name, value in self._metrics.compute().items()}
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "No positive samples")  # by_class says so
+            computed = {name: value.cpu() for name, value in self._metrics.compute().items()}
         by_class = computed.pop("by_class").masked_fill(counts == 0, torch.nan)
         values = {name: value.item() for name, value in computed.items()}
         values[_MEANS[self._task]] = by_class.nanmean().item()

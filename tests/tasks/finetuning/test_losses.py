@@ -308,8 +308,8 @@ def test_balanced_weights_of_flags() -> None:
         ),
         (
             {"name": "lovasz", "weights": WEIGHTS},
-            "loss lovasz takes no class_weights and no label_smoothing; leave them out, or give --loss "
-            "cross_entropy+lovasz",
+            "loss lovasz takes no class_weights and no label_smoothing; leave them out, or give "
+            "--loss cross_entropy+lovasz",
         ),
         ({"name": "dice+lovasz", "smoothing": 0.1}, "takes no class_weights"),
         ({"smoothing": 1.0}, "label_smoothing must be at least 0 and below 1, but got 1.0"),
