@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from seamo_fast.errors import ConfigError, expect, expect_once
+from seamo_fast.errors import ConfigError, expect
 from seamo_fast.tasks.datasets.reading.base import IGNORE, Task
 
 LOSSES: Final = ("cross_entropy", "focal", "dice", "lovasz")
@@ -200,7 +200,7 @@ def loss_function(
     names = name.split("+")
     known = f"one of {', '.join(LOSSES)}, or a sum such as cross_entropy+dice"
     expect(all(each in LOSSES for each in names), "loss", known, name)
-    expect_once("loss", names)
+    expect(len(set(names)) == len(names), "loss", "a sum of different losses", name)
     expect(0 <= smoothing < 1, "label_smoothing", "at least 0 and below 1", smoothing)
     expect(gamma >= 0, "focal_gamma", "at least 0", gamma)
     regions = [each for each in names if each not in _ENTROPIES]
