@@ -197,10 +197,11 @@ def select_bands(
     placed = {start.band for start in starts}
     lost = [band for band in modality.band_names if band not in placed]
     if lost or not any(start.source for start in starts):
+        hint = "leave others out with Modality.subset(), or give unknown='nearest' or 'zero'"
         raise ValueError(
-            f"{name!r} of the backbone has no band like {', '.join(lost or placed)} of "
-            f"{modality.name!r}; it has {', '.join(known)}; leave others out with "
-            "Modality.subset(), or give unknown='nearest' or 'zero'"
+            f"{name!r} of the backbone has no band like "
+            f"{', '.join(lost or modality.band_names)} of {modality.name!r}; it has "
+            f"{', '.join(known)}; {hint if lost else 'one at least must start from these'}"
         )
     width = len(embed.weight)
     new = PatchEmbed(replace(modality, name=name), embed.patch_size, width).to(embed.weight)

@@ -47,11 +47,10 @@ class Match:
 def match_modalities(
     weights: Weights, modalities: Sequence[Modality], unknown: UnknownBands = "leave_out"
 ) -> list[Match]:
-    """Finds the model's modality for each of a dataset: that with the most bands in common.
+    """Finds the model's modality for each of a dataset: that from which most bands start.
 
-    Bands are the same by name and wavelength, see `shared_bands`; among modalities that share as
-    many, that counts from which more bands start. A modality that none of its bands starts from is
-    left out.
+    `band_starts` says which do. Of equals it is the one that shares more bands by name and
+    wavelength. A modality of which no band starts from a pretrained one is left out.
 
     Args:
         weights: The model's.
@@ -79,13 +78,13 @@ def match_modalities(
 def _best_pairs(
     known: Sequence[Modality], modalities: Sequence[Modality], unknown: UnknownBands
 ) -> list[Match]:
-    """Pairs modalities, those first that have the most in common; none is taken twice."""
+    """Pairs modalities, those first of which most bands start; none is taken twice."""
     pairs = []
     for a, modality in enumerate(modalities):
         for b, each in enumerate(known):
             starts = band_starts(each, modality, unknown)
             taken = sum(start.source is not None for start in starts)
-            score = (len(shared_bands(each, modality)), taken)
+            score = (taken, len(shared_bands(each, modality)))
             if taken:
                 pairs.append((score, a, b, Match(modality.name, each, starts, unknown)))
     chosen: dict[int, Match] = {}
