@@ -10,13 +10,13 @@ import torch
 from seamo_fast.modalities import Modality
 from seamo_fast.model.backbone import Output, SeaMoBackbone
 from seamo_fast.model.config import PRESETS, ModelConfig
-from seamo_fast.model.inputs import band_starts
 from seamo_fast.model.weights import Weights
 from seamo_fast.tasks.datasets.reading.base import Task
 from seamo_fast.tasks.evaluation.config import EvaluateConfig, FrozenBands
 from seamo_fast.tasks.features.adapt import (
     Match,
     match_modalities,
+    own_matches,
     pretrained_backbone,
     taken_bands,
 )
@@ -106,10 +106,7 @@ def _random_row(
     if weights:
         matches = target.matches(weights[0])
     else:
-        matches = [
-            Match(each.name, each, band_starts(each, each, "leave_out"))
-            for each in target.modalities
-        ]
+        matches = own_matches(target.modalities)
     with torch.random.fork_rng([]):
         torch.manual_seed(seed)
         backbone = SeaMoBackbone(

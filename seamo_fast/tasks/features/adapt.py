@@ -75,6 +75,11 @@ def match_modalities(
     return found
 
 
+def own_matches(modalities: Sequence[Modality]) -> list[Match]:
+    """Returns the matches of a model that is built for the dataset, all bands."""
+    return [Match(each.name, each, band_starts(each, each, "leave_out")) for each in modalities]
+
+
 def _best_pairs(
     known: Sequence[Modality], modalities: Sequence[Modality], unknown: UnknownBands
 ) -> list[Match]:
