@@ -12,11 +12,12 @@ from seamo_fast.model.backbone import Output, SeaMoBackbone
 from seamo_fast.model.config import PRESETS, ModelConfig
 from seamo_fast.model.weights import Weights
 from seamo_fast.tasks.datasets.reading.base import Task
-from seamo_fast.tasks.evaluation.config import EvaluateConfig
+from seamo_fast.tasks.evaluation.config import EvaluateConfig, FrozenBands
 from seamo_fast.tasks.features.adapt import (
     Match,
     channels_of,
     match_modalities,
+    own_matches,
     pretrained_backbone,
     taken_bands,
 )
@@ -34,6 +35,7 @@ class Target:
         device: Where backbones run.
         dtype: Of their matrix products.
         strict: See `EvaluateConfig`.
+        unknown_bands: See `EvaluateConfig`.
     """
 
     modalities: Sequence[Modality]
@@ -41,11 +43,21 @@ class Target:
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     dtype: torch.dtype = torch.float32
     strict: bool = False
+    unknown_bands: FrozenBands = "nearest"
 
     @property
     def output(self) -> Output:
         """What a backbone is to give: a map where pixels have labels."""
         return "map" if self.task in ("mask", "change") else "pooled"
+
+    def matches(self, weights: Weights) -> list[Match]:
+        """Returns what a frozen backbone takes of the dataset.
+
+        Raises:
+            ConfigError: It knows no band of it.
+        """
+        found = match_modalities(weights, self.modalities, self.unknown_bands)
+        return [match.without_zeros() for match in found]
 
 
 def pretrained_row(weights: Weights, target: Target) -> BackboneFeatures:
@@ -54,7 +66,7 @@ def pretrained_row(weights: Weights, target: Target) -> BackboneFeatures:
     Raises:
         ConfigError: They know no band of the dataset.
     """
-    matches = match_modalities(weights, target.modalities)
+    matches = target.matches(weights)
     backbone = pretrained_backbone(
         weights, matches, target.modalities, target.output, target.strict
     )
@@ -93,9 +105,9 @@ def _random_row(
 ) -> BackboneFeatures:
     """Returns what makes features of random weights, of the bands of the first checkpoint."""
     if weights:
-        matches = match_modalities(weights[0], target.modalities)
+        matches = target.matches(weights[0])
     else:
-        matches = [Match(each.name, each, each.band_names) for each in target.modalities]
+        matches = own_matches(target.modalities)
     with torch.random.fork_rng([]):
         torch.manual_seed(seed)
         backbone = SeaMoBackbone(

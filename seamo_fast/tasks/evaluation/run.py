@@ -26,6 +26,7 @@ from seamo_fast.tasks.evaluation.output import open_folder, write_results
 from seamo_fast.tasks.evaluation.rows import Target, make_rows
 from seamo_fast.tasks.evaluation.scores import METRICS
 from seamo_fast.tasks.evaluation.table import as_text
+from seamo_fast.tasks.features.adapt import band_record
 from seamo_fast.tasks.features.extract import Source, extract, measured_modalities
 from seamo_fast.tasks.features.extractors import Extractor
 from seamo_fast.tasks.features.store import Store, dataset_key
@@ -61,6 +62,7 @@ def run(config: EvaluateConfig) -> dict[str, Any]:
             device,
             choose_dtype(config.precision, device),
             config.strict,
+            config.unknown_bands,
         )
         rows = make_rows(config, weights, target)
         found, judged = evaluate_rows(source, rows, config, config.reference)
@@ -69,6 +71,10 @@ def run(config: EvaluateConfig) -> dict[str, Any]:
             **found,
             "weights": {
                 name: str(each.path) for name, each in zip(config.checkpoints, weights, strict=True)
+            },
+            "bands": {
+                name: band_record(target.matches(each), target.modalities)
+                for name, each in zip(config.checkpoints, weights, strict=True)
             },
             "config": asdict(config),
             "versions": {"seamo_fast": __version__, "torch": torch.__version__},

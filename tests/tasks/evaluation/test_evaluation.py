@@ -16,12 +16,14 @@ import imagecodecs
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from seamo_fast.errors import DataError
 from seamo_fast.evaluate import main
 from seamo_fast.files import cache_folder
-from seamo_fast.model.weights import read_weights
+from seamo_fast.modalities import get_modality
+from seamo_fast.model import SeaMo
+from seamo_fast.model.weights import model_metadata, read_weights
 from seamo_fast.tasks.datasets.open import Opened, open_dataset
 from seamo_fast.tasks.evaluation import examples, fit, judge
 from seamo_fast.tasks.evaluation import run as running
@@ -34,7 +36,14 @@ from seamo_fast.tasks.features.store import LABELS, Store, dataset_key, named
 from seamo_fast.tasks.splits import Split
 from tests.eurosat import make_eurosat
 from tests.tasks.datasets.layouts import write_city
-from tests.tasks.evaluation.toys import COLOURS, toy, write_checkpoint, write_mask_folder
+from tests.tasks.evaluation.toys import (
+    COLOURS,
+    SMALL,
+    ready,
+    toy,
+    write_checkpoint,
+    write_mask_folder,
+)
 
 FAST = ("--shots", "[1,2]", "--draws", "2", "--bootstrap", "100")
 PROBES = ProbeConfig(shots=(2,), draws=2, bootstrap=100)
@@ -88,6 +97,34 @@ def test_one_command_from_images_to_a_table(
     assert found["chosen_by_validation"]["statistics"]["kNN"] == [{"k": 1}]
     assert "statistics" in (folder / "table.md").read_text()
     assert "less random" in caplog.text
+
+
+def test_results_say_which_band_took_what(eurosat: Path, tmp_path: Path) -> None:
+    """Checkpoints of other sensors: Landsat's visible bands are those of the images."""
+    torch.manual_seed(0)
+    bands = ready(get_modality("landsat457"))
+    model = SeaMo(SMALL, [bands])
+    file = tmp_path / "landsat.safetensors"
+    save_file(model.state_dict(), file, model_metadata(model.config, model.modalities))
+    assert main([str(file), "--data", str(eurosat), "--baselines", "[random]", *FAST]) == 0
+    expected = {"B4": "B3", "B3": "B2", "B2": "B1"}
+    assert results("runs/evaluate-eurosat")["bands"] == {
+        str(file): {"eurosat_rgb": {"modality": "landsat457", "bands": expected}}
+    }
+    assert results("runs/evaluate-eurosat")["config"]["unknown_bands"] == "nearest"
+
+
+def test_unknown_bands_may_be_left_out(
+    eurosat: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = SeaMo(SMALL, [ready(get_modality("landsat457"))])
+    file = tmp_path / "landsat.safetensors"
+    save_file(model.state_dict(), file, model_metadata(model.config, model.modalities))
+    command = [str(file), "--data", str(eurosat), "--unknown_bands"]
+    assert main([*command, "leave_out"]) == 2
+    assert "unknown_bands nearest takes those of the nearest wavelength" in capsys.readouterr().err
+    assert main([*command, "zero"]) == 2
+    assert "unknown_bands" in capsys.readouterr().err
 
 
 def test_accuracy_is_that_of_the_stored_predictions(eurosat: Path, checkpoint: Path) -> None:

@@ -132,5 +132,5 @@ def test_what_a_model_does_not_know_is_logged(
 ) -> None:
     caplog.set_level("INFO")
     pretrained_row(weights, Target(MODALITIES, "classes"))
-    assert "leaves out B10 of mine" in caplog.text
-    assert "of sar" not in caplog.text
+    assert "mine is taken as s2l2a: B4, B2; left out: B10" in caplog.text
+    assert "sar is taken as s1grd: VH, VV" in caplog.text
