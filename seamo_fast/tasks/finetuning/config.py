@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Final, Literal
 
 from seamo_fast.errors import expect, expect_seed
+from seamo_fast.model.inputs import UnknownBands
 from seamo_fast.tasks.datasets.open import DatasetOptions
 from seamo_fast.tasks.datasets.reading.base import OnBad
 from seamo_fast.tasks.finetuning.augment import Orientations
@@ -25,6 +26,10 @@ class FinetuneConfig(DatasetOptions):
         checkpoint: Pretrained weights: a model.safetensors, a checkpoint folder or a run folder;
             `none` for random weights.
         model: Size of the model; null for the checkpoint's, or tiny without one.
+        unknown_bands: What becomes of bands that the checkpoint does not know by name and
+            wavelength: `nearest` takes the weights of the nearest wavelength, at most 100 nm away,
+            `zero` starts from zero (`full`; others leave such bands out), `leave_out` leaves them
+            out.
         method: `linear` fits a linear probe on frozen features (of masks it trains a linear head),
             `frozen` trains a head, `lora` a head and adapters in the blocks, `full` everything.
         head: `linear`, `attention` (classes) or `fpn` (masks); null for linear, of masks fpn.
@@ -77,6 +82,7 @@ class FinetuneConfig(DatasetOptions):
     dataset: str = "auto"
     checkpoint: str = "none"
     model: Literal["tiny", "small", "base", "large"] | None = None
+    unknown_bands: UnknownBands = "nearest"
     method: Method = "linear"
     head: HeadName | None = None
     output: str | None = None

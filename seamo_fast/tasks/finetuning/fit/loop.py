@@ -138,7 +138,8 @@ class Trainer:
         measured = self._measured()
         state.add(epoch, figures[CHOSEN[self._task]], judged.loss)
         self._report({**measured, **epoch})
-        self._save()
+        if state.saved != state.step:  # else this was stopped before validation
+            self._save()
         self._meter.restart()
 
     def _stopped(self) -> bool:

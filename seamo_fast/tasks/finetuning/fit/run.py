@@ -17,6 +17,7 @@ import yaml
 
 from seamo_fast.errors import ConfigError
 from seamo_fast.files import write_text, writing
+from seamo_fast.tasks.features.adapt import band_record
 from seamo_fast.tasks.features.items import Items
 from seamo_fast.tasks.finetuning.augment import Mixing
 from seamo_fast.tasks.finetuning.batches import EvaluationBatches
@@ -25,7 +26,7 @@ from seamo_fast.tasks.finetuning.fit import state as states
 from seamo_fast.tasks.finetuning.fit.judge import Judge, Judged
 from seamo_fast.tasks.finetuning.fit.loop import Trainer
 from seamo_fast.tasks.finetuning.fit.probe import fit_head
-from seamo_fast.tasks.finetuning.fit.start import Start, make_model
+from seamo_fast.tasks.finetuning.fit.start import Start, make_model, matched_bands
 from seamo_fast.tasks.finetuning.fit.state import State
 from seamo_fast.tasks.finetuning.fit.step import Step
 from seamo_fast.tasks.finetuning.losses import Loss, balanced_weights, loss_function
@@ -75,6 +76,9 @@ def fit(
         "dataset": start.opened.name,
         "task": start.opened.dataset.task,
         "weights": start.weights_name,
+        "bands": band_record(
+            matched_bands(config, start.weights, survey.modalities), survey.modalities
+        ),
         **describe(judged.figures, start.opened, config),
         "test_loss": finite(judged.loss),
         **chosen,
@@ -189,7 +193,7 @@ class Run:
             threads=config.workers,
         )
         named = "bf16" if self._dtype == torch.bfloat16 else "fp32"
-        with self._telemetry(state, batches.steps * config.epochs) as telemetry:
+        with self._telemetry(state, batches.steps) as telemetry:
             trainer = Trainer(config, state, step, batches, self._validate, telemetry, named)
             stopped = trainer.train()
             if stopped is not None:
@@ -212,9 +216,10 @@ class Run:
         return self.judge("val", stopped)
 
     @contextmanager
-    def _telemetry(self, state: State, total: int) -> Iterator[Telemetry | None]:
-        """Opens what reports the run, on rank 0."""
+    def _telemetry(self, state: State, steps: int) -> Iterator[Telemetry | None]:
+        """Opens what reports the run, on rank 0; an epoch has so many steps."""
         telemetry, config = None, self._config
+        unreported = state.step and state.step == (len(state.epochs) + 1) * steps
         with ranks.raise_on_all():
             if ranks.is_main():
                 settings = json.loads(json.dumps(asdict(config)))
@@ -223,8 +228,8 @@ class Run:
                     write_text(self._folder / "config.yaml", text)
                 telemetry = Telemetry(
                     self._folder,
-                    state.step,
-                    total,
+                    state.step - bool(unreported),
+                    config.epochs * steps,
                     settings,
                     tensorboard=config.tensorboard,
                     wandb=config.wandb,

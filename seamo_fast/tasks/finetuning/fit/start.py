@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,13 @@ from seamo_fast.model.backbone import SeaMoBackbone
 from seamo_fast.model.config import PRESETS
 from seamo_fast.model.weights import Weights, read_weights
 from seamo_fast.tasks.datasets.open import Opened, open_dataset
-from seamo_fast.tasks.features.adapt import channels_of, match_modalities, pretrained_backbone
+from seamo_fast.tasks.features.adapt import (
+    Match,
+    channels_of,
+    match_modalities,
+    own_matches,
+    pretrained_backbone,
+)
 from seamo_fast.tasks.finetuning.config import FinetuneConfig, fixed_settings
 from seamo_fast.tasks.finetuning.heads import HeadName, make_head
 from seamo_fast.tasks.finetuning.methods import choose_parameters
@@ -108,16 +115,28 @@ def _head(config: FinetuneConfig, dense: bool) -> HeadName:
 
 
 def _backbone(
-    config: FinetuneConfig, weights: Weights | None, modalities: tuple[Modality, ...], seasons: int
+    config: FinetuneConfig, weights: Weights | None, modalities: Sequence[Modality], seasons: int
 ) -> tuple[SeaMoBackbone, Channels]:
-    if weights is None:
-        preset = PRESETS[config.model or "tiny"]
-        if len(modalities) * seasons == 1:
-            preset = replace(preset, fusion="none")
-        channels = {each.name: (each.name, range(len(each.bands))) for each in modalities}
-        return SeaMoBackbone(preset, modalities, strict=config.strict), channels
-    matches = match_modalities(weights, modalities)
+    matches = matched_bands(config, weights, modalities)
+    model = PRESETS[config.model or "tiny"] if weights is None else weights.config
     if len(matches) * seasons == 1:
-        weights = replace(weights, config=replace(weights.config, fusion="none"))
-    backbone = pretrained_backbone(weights, matches, modalities, "tokens", config.strict)
-    return backbone, channels_of(matches, modalities)
+        model = replace(model, fusion="none")
+    channels = channels_of(matches, modalities)
+    if weights is None:
+        return SeaMoBackbone(model, modalities, strict=config.strict), channels
+    weights = replace(weights, config=model)
+    return pretrained_backbone(weights, matches, modalities, "tokens", config.strict), channels
+
+
+def matched_bands(
+    config: FinetuneConfig, weights: Weights | None, modalities: Sequence[Modality]
+) -> list[Match]:
+    """Returns which bands of a dataset a model takes.
+
+    Raises:
+        ConfigError: The weights know none of them.
+    """
+    if weights is None:
+        return own_matches(modalities)
+    found = match_modalities(weights, modalities, config.unknown_bands)
+    return found if config.method == "full" else [match.without_zeros() for match in found]

@@ -108,7 +108,9 @@ class State:
             self.skipped = found.record["skipped"]
             if ranks.is_main():
                 kept = found.record["sums"]
-                self.sums += torch.tensor([kept["total"], kept["weight"]]).to(self.sums)
+                self.sums += torch.tensor([kept["total"], kept["weight"]], dtype=torch.float64).to(
+                    device
+                )
 
     @property
     def best(self) -> dict[str, Any] | None:
