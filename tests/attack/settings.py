@@ -76,9 +76,9 @@ def _plan(config: PretrainConfig, ground: Ground) -> None:
 
 def finetuning(rng: np.random.Generator, ground: Ground, folder: Path) -> Attack:
     """A configuration of finetuning with something wrong."""
-    from seamo_fast.tasks.config import FinetuneConfig
+    from seamo_fast.tasks.finetuning.config import FinetuneConfig
 
-    text, what = _text(rng, dataclasses.asdict(FinetuneConfig("data")))
+    text, what = _text(rng, dataclasses.asdict(FinetuneConfig(data="data")))
     found: list[Any] = []
     return _parsing(finetune.COMMAND, found.append, found, text, what, folder)
 

@@ -12,31 +12,31 @@ import pytest
 import torch
 from torch import Tensor
 
+from seamo_fast.data.shards.band_statistics import BandStatistics
 from seamo_fast.errors import UnitError
 from seamo_fast.finetune import main
-from seamo_fast.modalities import Modality, get_modality
+from seamo_fast.modalities import MISSING_DATE, Modality, get_modality
 from seamo_fast.model import PRESETS
 from seamo_fast.model.backbone import SeaMoBackbone
 from seamo_fast.model.unit_check import UnitCheck
-from seamo_fast.tasks.classifier import Classifier, predict
-from seamo_fast.tasks.config import FinetuneConfig
 from seamo_fast.tasks.datasets import OSCD, BigEarthNet, Sen1Floods11, TorchGeoDataset
 from seamo_fast.tasks.datasets.eurosat import EUROSAT_MS, EuroSAT
-from seamo_fast.tasks.full import finetune
-from seamo_fast.tasks.samples import Samples, load_samples, measure
+from seamo_fast.tasks.finetuning.heads import make_head
+from seamo_fast.tasks.finetuning.model import TaskModel
 from tests.eurosat import CLASSES, make_eurosat, make_image, write
 from tests.unit_warnings import said
 
 MS = EUROSAT_MS.subset(("B2", "B4", "B8")).with_statistics(
     (1100.0, 1000.0, 2300.0), (300.0, 500.0, 1000.0), "test"
 )
-CONFIG = FinetuneConfig(data="", method="full", epochs=1, batch_size=8)
 
 
-def make_model(modality: Modality = MS, strict: bool = False) -> Classifier:
+def make_model(strict: bool = False) -> TaskModel:
     torch.manual_seed(0)
     config = replace(PRESETS["tiny"], width=32, depth=1, heads=2, image_size=16, fusion="none")
-    return Classifier(SeaMoBackbone(config, [modality], "pooled", strict), ["Forest", "River"])
+    head = make_head("linear", "classes", 1, 32, 2, 1)
+    backbone = SeaMoBackbone(config, [MS], strict=strict)
+    return TaskModel(backbone, head, "classes", ["a", "b"], {MS.name: (MS.name, range(3))}, 1)
 
 
 def images(count: int = 16, modality: Modality = MS) -> Tensor:
@@ -47,49 +47,21 @@ def images(count: int = 16, modality: Modality = MS) -> Tensor:
     return (mean + std * torch.randn(count, len(mean), 16, 16, generator=rng)).clamp(min=1)
 
 
-@pytest.mark.parametrize("head", [True, False])
-def test_prediction_and_features_of_a_probe(head: bool) -> None:
-    with said():
-        predict(make_model(), images(), torch.float32, head)
-    with said(r"eurosat_ms: values 0\.0001 to "):
-        predict(make_model(), images(300) / 10000, torch.float32, head)
-    with pytest.raises(UnitError, match=r"eurosat_ms: .* look like reflectance"):
-        predict(make_model(strict=True), images() / 10000, torch.float32, head)
+def logits(model: TaskModel, images: Tensor) -> Tensor:
+    dates = torch.full((len(images), 1, 1), MISSING_DATE)
+    return model({MS.name: images[:, None]}, dates, None)
 
 
-def test_full_finetuning_warns_once_and_learns_the_same() -> None:
-    labels = torch.arange(16) % 2
-    states = []
-    for blind in (False, True):
-        model = make_model()
-        if blind:
-            model.backbone.unit_check = lambda *_: None  # type: ignore[assignment]
-        samples = Samples(images() / 10000, labels)
-        with said(*([] if blind else ["look like reflectance"])):
-            finetune(model, samples, samples, CONFIG, torch.float32)
-        states.append(model.state_dict())
-    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
-    right = Samples(images(), labels)
-    with said():
-        finetune(make_model(), right, right, CONFIG, torch.float32)
-
-
-def test_a_saved_classifier_warns(tmp_path: Path) -> None:
+def test_a_saved_model_warns(tmp_path: Path) -> None:
     make_model().save(tmp_path / "model.safetensors")
-    model = Classifier.load(tmp_path / "model.safetensors")
-    with said("look normalised already"):
-        model((images() - images().mean()) / images().std())
-
-
-def test_statistics_of_samples_are_of_the_declared_unit() -> None:
+    model = TaskModel.load(tmp_path / "model.safetensors")
     with said():
-        measure(EUROSAT_MS.subset(("B2", "B4", "B8")), images(), "test")
-    with said(r"eurosat_ms: values 0\.0001 to"):
-        measured = measure(EUROSAT_MS.subset(("B2", "B4", "B8")), images() / 10000, "test")
-    with said():  # what fits its own statistics gives right features, whatever its unit is called
-        make_model(measured)(images() / 10000)
-    with pytest.raises(UnitError, match="Multiply by 10000"):
-        measure(EUROSAT_MS.subset(("B2", "B4", "B8")), images() / 10000, "test", strict=True)
+        logits(model, images())
+    model = TaskModel.load(tmp_path / "model.safetensors")
+    with said("look normalised already"):
+        logits(model, (images() - images().mean()) / images().std())
+    with pytest.raises(UnitError, match=r"eurosat_ms: .* look like reflectance"):
+        logits(make_model(strict=True), images() / 10000)
 
 
 def run(folder: Path, output: Path, *arguments: str) -> int:
@@ -148,7 +120,7 @@ def test_a_dataset_of_others_meets_the_backbone() -> None:
     for factor, expected in ((1, []), (0.0001, ["look like reflectance"])):
         dataset = TorchGeoDataset(Fake(images(1)[0] * factor), {"image": MS}, ["Forest"])
         with said(*expected):
-            make_model()(dataset.read(0).image[None])
+            logits(make_model(), dataset.read(0).image[None])
 
 
 def look_at(dataset: Any, published: dict[str, Modality]) -> int:
@@ -186,10 +158,14 @@ def test_real_eurosat_is_right(kind: str, data_dir: Path) -> None:
     if not (data_dir / kind).is_dir():
         pytest.skip(f"real tiles: no folder {data_dir / kind}")
     dataset = EuroSAT(data_dir / kind)
-    samples = load_samples(dataset, range(0, len(dataset), max(1, len(dataset) // 200)))
-    described = [measure(dataset.modality, samples.images, "test", strict=True)]
+    read = range(0, len(dataset), max(1, len(dataset) // 200))
+    images = torch.stack([dataset.read(number).image for number in read])
+    statistics = BandStatistics(len(dataset.modality.bands))
+    statistics.add(dataset.modality, [images.numpy()], np.ones(len(images), bool))
+    described = [statistics.apply(dataset.modality, "test")]
+    UnitCheck(strict=True)(dataset.modality, images[:, None])
     if kind == "eurosat_ms":
         described.append(get_modality("s2l1c").on_one_grid(10).subset(dataset.modality.band_names))
     for modality in described:
-        for image in samples.images:  # sea, forest, and towns, each alone
+        for image in images:  # sea, forest, and towns, each alone
             UnitCheck(strict=True)(modality, image[None, None])

@@ -8,13 +8,13 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from seamo_fast.files import read_json, write_json
 from seamo_fast.tasks.finetuning.config import FinetuneConfig
 from seamo_fast.tasks.finetuning.fit.run import fit
 from seamo_fast.tasks.finetuning.fit.start import Start, open_start
-from seamo_fast.tasks.finetuning.results.folder import RESULTS, open_folder
+from seamo_fast.tasks.finetuning.results.folder import RESULTS, SURVEY, open_folder
 from seamo_fast.tasks.finetuning.results.seeds import summarise
 from seamo_fast.tasks.finetuning.results.write import write_json_results
 from seamo_fast.tasks.finetuning.survey import Survey, take_survey
@@ -22,7 +22,6 @@ from seamo_fast.training.distributed import ranks
 from seamo_fast.training.recovery import run_folder
 
 Outcome = dict[str, Any] | signal.Signals
-_SURVEY: Final = "survey.json"
 _LOG = logging.getLogger(__name__)
 
 
@@ -64,7 +63,7 @@ def finetune(config: FinetuneConfig) -> Outcome:
 
 def _survey(config: FinetuneConfig, start: Start, folder: Path) -> Survey:
     """Returns the survey of the training part, which is kept in the folder."""
-    path, found = folder / _SURVEY, None
+    path, found = folder / SURVEY, None
     with ranks.raise_on_all():
         if ranks.is_main():
             if not path.exists():

@@ -19,7 +19,6 @@ from seamo_fast.tasks.datasets import (
     SkippedTile,
     collate,
 )
-from seamo_fast.tasks.samples import load_samples
 from tests.eurosat import make_eurosat
 from tests.tasks.datasets.layouts import (
     PATCHES,
@@ -116,7 +115,7 @@ def test_parts_keep_their_order_and_numbers(tmp_path: Path) -> None:
     assert list(dataset.files) == [full.files[number] for number in full.split().test]
     item = dataset.read(-1)
     assert (item.split, item.number) == ("test", 2)
-    assert load_samples(dataset, range(3)).labels.tolist() == [0, 1, 2]
+    assert [dataset.read(number).label for number in range(3)] == [0, 1, 2]
 
 
 def test_one_image_is_told_from_many(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -124,3 +126,24 @@ def test_the_seed_decides_the_interval() -> None:
     )
     assert torch.equal(first, same)
     assert not torch.equal(first, other)
+
+
+@pytest.mark.parametrize(
+    ("successes", "trials", "low", "high"),
+    [  # scipy.stats.binomtest(...).proportion_ci(method="wilson")
+        (8, 10, 0.4901624715366418, 0.9433178485456248),
+        (0, 10, 0.0, 0.27753279986288926),
+        (10, 10, 0.7224672001371109, 1.0),
+        (421, 500, 0.8074376489887337, 0.8713473021355645),
+    ],
+)
+def test_wilson_interval_equals_published_numbers(
+    successes: int, trials: int, low: float, high: float
+) -> None:
+    assert wilson_interval(successes, trials) == pytest.approx((low, high), abs=1e-12)
+
+
+def test_the_interval_s_ends_lie_z_standard_errors_away() -> None:
+    for end in wilson_interval(37, 90, confidence=0.99):
+        z = abs(37 / 90 - end) / math.sqrt(end * (1 - end) / 90)
+        assert z == pytest.approx(2.5758293035489004)

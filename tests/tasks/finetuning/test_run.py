@@ -267,7 +267,7 @@ def test_other_settings_do_not_resume(settings: Settings, tmp_path: Path) -> Non
     )
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "results.json").write_text("{}")
-    with pytest.raises(ConfigError, match="has results.json of something else"):
+    with pytest.raises(ConfigError, match=r"has results\.json of something else"):
         finetune(settings(output=str(tmp_path / "other")))
 
 
@@ -375,10 +375,12 @@ def test_micro_batches_give_the_same_losses(settings: Settings, tmp_path: Path) 
     ],
 )
 def test_settings_that_contradict_the_data_are_refused(
-    changes: dict[str, Any], message: str, settings: Settings
+    changes: dict[str, Any], message: str, settings: Settings, tmp_path: Path
 ) -> None:
-    with pytest.raises(ConfigError, match=message):
-        finetune(settings(**changes))
+    for given in (changes, {**changes, "seeds": 2}):
+        with pytest.raises(ConfigError, match=message):
+            finetune(settings(**given))
+        assert not (tmp_path / "out").exists()  # other settings may have it
 
 
 def test_masks_are_not_mixed(settings: Settings, opens: Use) -> None:

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from itertools import count
 from pathlib import Path
 from typing import Any, Final
 
-from seamo_fast.errors import ConfigError
+from seamo_fast.errors import ConfigError, SeaMoError
 from seamo_fast.files import locked, read_json, write_json
 from seamo_fast.training.recovery.run_folder import check_same
 
 RESULTS: Final = "results.json"  # written last: a folder without it is not finished
 RUN: Final = "run.json"  # written first: what a command must have in common with it to resume
+SURVEY: Final = "survey.json"
 OTHER: Final = "or choose another --output"
-_LOG = logging.getLogger(__name__)
 
 
 @contextmanager
@@ -49,7 +48,18 @@ def open_folder(
             return
         if not (folder / RUN).exists():
             write_json(folder / RUN, identity)
-        yield folder, None
+        try:
+            yield folder, None
+        except SeaMoError:
+            _remove_if_nothing_began(folder)
+            raise
+
+
+def _remove_if_nothing_began(folder: Path) -> None:
+    """Lets other settings have a folder in which nothing but the survey was done."""
+    if all(path.name in (RUN, SURVEY) or path.name.startswith(".") for path in folder.iterdir()):
+        for name in (SURVEY, RUN):
+            (folder / name).unlink(missing_ok=True)
 
 
 def _first(default: Path, identity: Mapping[str, Any], stack: ExitStack) -> Path:
