@@ -41,5 +41,6 @@ def choose_examples(task: Task, predictions: Mapping[str, Tensor], most: int = 8
     others = order[: len(order) - len(worst)]
     if task in ("classes", "multilabel") and (badness == 0).any():
         others = order[badness[order] == 0]
-    picked = torch.linspace(0, len(others) - 1, min(most - len(worst), len(others))).long()
+    count = min(most - len(worst), len(others))
+    picked = torch.arange(count) * (len(others) - 1) // max(count - 1, 1)
     return predictions["numbers"][torch.cat([others[picked], worst])].tolist()

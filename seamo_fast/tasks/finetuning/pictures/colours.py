@@ -1,7 +1,7 @@
 """Colours of classes and of what is right and wrong.
 
-They stay apart for the colour-blind: those of up to nine classes are the "muted" ones of Tol (2021),
-those of errors are of Okabe and Ito (2008).
+They stay apart for the colour-blind: those of up to nine classes are the "muted" ones of Tol
+(2021), those of errors are of Okabe and Ito (2008).
 """
 
 from __future__ import annotations

@@ -72,7 +72,7 @@ def draw_examples(
     """
     dense = task in ("mask", "change")
     width = examples[0].valid.shape[0] + (3 if dense else 1)
-    beside = 1 if dense else max(1, _COLUMNS // width)
+    beside = 1 if dense else min(max(1, _COLUMNS // width), len(examples))
     heights = [
         max(_aspect(each) for each in examples[at : at + beside])
         for at in range(0, len(examples), beside)
@@ -158,9 +158,9 @@ def _masks(example: Example, task: Task, classes: int) -> list[_Panel]:
     known = truth != IGNORE
     right = (truth == predicted)[known].double().mean().item() if known.any() else 0.0
     return [
-        _Panel("truth", paint.coloured(truth, colours)),
-        _Panel("prediction", paint.coloured(predicted, colours)),
-        _Panel(f"errors: {100 * (1 - right):.1f} %", paint.errors(task, truth, predicted)),
+        _Panel("truth", paint.coloured(truth, colours).numpy()),
+        _Panel("prediction", paint.coloured(predicted, colours).numpy()),
+        _Panel(f"errors: {100 * (1 - right):.1f} %", paint.errors(task, truth, predicted).numpy()),
     ]
 
 
