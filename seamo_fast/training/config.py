@@ -274,12 +274,12 @@ FREE_KEYS: Final = frozenset(
 )  # fmt: skip
 
 
-def to_dict(config: PretrainConfig) -> dict[str, Any]:
-    """Returns the settings as plain dictionaries, lists and scalars (YAML and JSON alike)."""
+def to_dict(config: Any) -> dict[str, Any]:
+    """Returns a dataclass of settings as plain dictionaries, lists and scalars (YAML and JSON)."""
     return _plain(asdict(config))
 
 
-def to_yaml(config: PretrainConfig) -> str:
+def to_yaml(config: Any) -> str:
     """Returns the settings as a file that `--config` reads back."""
     return yaml.safe_dump(to_dict(config), sort_keys=False)
 

@@ -100,7 +100,7 @@ class FinetuneConfig(DatasetOptions):
     clip: float | None = None
     drop_path: float = 0.0
     lora_rank: int = 8
-    lora_alpha: float = 16.0
+    lora_alpha: int = 16
     loss: str = "cross_entropy"
     focal_gamma: float = 2.0
     class_weights: Literal["none", "balanced"] = "none"
@@ -124,7 +124,7 @@ class FinetuneConfig(DatasetOptions):
     wandb: str | None = None
 
     def __post_init__(self) -> None:
-        counts = ("epochs", "batch_size", "accumulate", "lora_rank", "seeds")
+        counts = ("epochs", "batch_size", "accumulate", "lora_rank", "lora_alpha", "seeds")
         for key in (*counts, "checkpoint_every", "log_every", "max_nonfinite"):
             expect(getattr(self, key) >= 1, key, "at least 1", getattr(self, key))
         for key in ("size", "patience", "shots"):
@@ -141,7 +141,6 @@ class FinetuneConfig(DatasetOptions):
             "layer_decay": (0 < self.layer_decay <= 1, "in (0, 1]"),
             "clip": (self.clip is None or 0 < self.clip < math.inf, "above 0 and finite, or null"),
             "drop_path": (0 <= self.drop_path < 1, "in [0, 1)"),
-            "lora_alpha": (0 < self.lora_alpha < math.inf, "above 0 and finite"),
             "focal_gamma": (0 <= self.focal_gamma < math.inf, "at least 0 and finite"),
             "label_smoothing": (smoothing is None or 0 <= smoothing < 1, "in [0, 1), or null"),
             "mixup": (0 <= self.mixup < math.inf, "at least 0 and finite"),

@@ -4,20 +4,33 @@ from __future__ import annotations
 
 import logging
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from seamo_fast.files import read_json, write_json
+from seamo_fast.files import read_json, write_json, write_text, writing
+from seamo_fast.tasks.features.adapt import band_record
 from seamo_fast.tasks.finetuning.config import FinetuneConfig
-from seamo_fast.tasks.finetuning.fit.run import fit
-from seamo_fast.tasks.finetuning.fit.start import Start, open_start
+from seamo_fast.tasks.finetuning.fit.run import Run
+from seamo_fast.tasks.finetuning.fit.start import Start, matched_bands, open_start
+from seamo_fast.tasks.finetuning.pictures.choice import choose_examples
+from seamo_fast.tasks.finetuning.results.draw import draw
 from seamo_fast.tasks.finetuning.results.folder import RESULTS, SURVEY, open_folder
 from seamo_fast.tasks.finetuning.results.seeds import summarise
-from seamo_fast.tasks.finetuning.results.write import write_json_results
+from seamo_fast.tasks.finetuning.results.write import (
+    describe,
+    finite,
+    report,
+    versions,
+    write_json_results,
+    write_results,
+)
+from seamo_fast.tasks.finetuning.scores import intervals
 from seamo_fast.tasks.finetuning.survey import Survey, take_survey
+from seamo_fast.training.config import to_dict, to_yaml
 from seamo_fast.training.distributed import ranks
 from seamo_fast.training.recovery import run_folder
 
@@ -63,7 +76,7 @@ def finetune(config: FinetuneConfig) -> Outcome:
 
 def _survey(config: FinetuneConfig, start: Start, folder: Path) -> Survey:
     """Returns the survey of the training part, which is kept in the folder."""
-    path, found = folder / SURVEY, None
+    path, found = folder / SURVEY, {}
     with ranks.raise_on_all():
         if ranks.is_main():
             if not path.exists():
@@ -88,6 +101,58 @@ def _seeds(config: FinetuneConfig, start: Start, survey: Survey, folder: Path) -
     with ranks.raise_on_all():
         if ranks.is_main():
             write_json_results(folder, results)
+    return results
+
+
+def fit(config: FinetuneConfig, start: Start, survey: Survey, folder: Path) -> Outcome:
+    """Trains a model, judges it on the test part once all is chosen, and writes the results.
+
+    Args:
+        config: Settings of one seed.
+        start: The dataset and the weights.
+        survey: Of the training part.
+        folder: The run's, locked on rank 0.
+
+    Raises:
+        SeaMoError: Settings, data, weights or the disk prevent the run.
+    """
+    began = time.perf_counter()
+    run = Run(config, start, survey, folder)
+    with ranks.raise_on_all():
+        if ranks.is_main():
+            with writing(folder / "config.yaml"):
+                write_text(folder / "config.yaml", to_yaml(config))
+    chosen = run.train()
+    if isinstance(chosen, signal.Signals):
+        return chosen
+    judged = run.judge("test")
+    assert judged is not None
+    dataset, figures = start.opened.dataset, judged.figures
+    whole, by_class = intervals(dataset.task, figures.predictions, config.bootstrap, config.seed)
+    results = {
+        "dataset": start.opened.name,
+        "task": dataset.task,
+        "weights": start.weights_name,
+        "bands": band_record(
+            matched_bands(config, start.weights, survey.modalities), survey.modalities
+        ),
+        **describe(figures, whole, by_class, dataset.classes),
+        "test_loss": finite(judged.loss),
+        **chosen,
+        "items": {part: len(each) for part, each in start.opened.split._asdict().items()},
+        "skipped": sorted(ranks.union({*survey.skipped, *run.items.skipped.values()})),
+        "seconds": round(time.perf_counter() - began, 1),
+        "config": to_dict(config),
+        "versions": versions(),
+    }
+    with ranks.raise_on_all():
+        if ranks.is_main():
+            shown = run.examples(choose_examples(dataset.task, figures.predictions))
+            draw(folder, figures, by_class, shown, start.opened, survey.modalities)
+            write_results(folder, run.model, figures, results)
+            for reason in results["skipped"][:5]:
+                _LOG.warning(f"skipped: {reason}")
+            _LOG.info(report(results, folder))
     return results
 
 

@@ -5,7 +5,7 @@ Sizes: B items, T seasons, M modalities, C bands, K classes, p side of a patch.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from dataclasses import replace
 from functools import lru_cache
 from itertools import count
@@ -81,7 +81,7 @@ class TrainingBatches:
         self.steps = -(-len(self._windows) // batch_size)
         self._order = lru_cache(maxsize=3)(self._permute)  # reading ahead crosses epochs
 
-    def batches(self, start: int = 0) -> Iterator[Batch]:
+    def batches(self, start: int = 0) -> Generator[Batch, None, None]:
         """Yields this rank's part of each batch from number `start` on, without end.
 
         Batch n is the one of step n % `steps` of epoch n // `steps`. A part may be empty.

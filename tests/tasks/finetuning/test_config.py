@@ -51,7 +51,16 @@ def test_stray_words_are_refused() -> None:
 
 BOUNDS: dict[str, tuple[list[Any], list[Any]]] = {
     **dict.fromkeys(
-        ("epochs", "batch_size", "accumulate", "lora_rank", "seeds", "checkpoint_every"), ([1], [0])
+        (
+            "epochs",
+            "batch_size",
+            "accumulate",
+            "lora_rank",
+            "lora_alpha",
+            "seeds",
+            "checkpoint_every",
+        ),
+        ([1], [0]),
     ),
     **dict.fromkeys(("log_every", "max_nonfinite"), ([1], [0])),
     **dict.fromkeys(("size", "patience", "shots"), ([1, None], [0])),
@@ -61,7 +70,6 @@ BOUNDS: dict[str, tuple[list[Any], list[Any]]] = {
     "layer_decay": ([1e-9, 1], [0, 1 + 1e-9, math.nan]),
     "clip": ([1e-9, None], [0, math.nan, math.inf]),
     "drop_path": ([0, 1 - 1e-9], [-1e-9, 1, math.nan]),
-    "lora_alpha": ([1e-9], [0, math.nan, math.inf]),
     "focal_gamma": ([0], [-1e-9, math.nan, math.inf]),
     "label_smoothing": ([0, 1 - 1e-9, None], [-1e-9, 1, math.nan]),
     "mixup": ([0, 2], [-1e-9, math.nan, math.inf]),

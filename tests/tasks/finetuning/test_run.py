@@ -20,6 +20,7 @@ from sklearn import metrics
 from seamo_fast.errors import ConfigError, SeaMoError
 from seamo_fast.tasks.datasets.open import Opened
 from seamo_fast.tasks.datasets.reading.base import Task
+from seamo_fast.tasks.finetuning import run as whole
 from seamo_fast.tasks.finetuning.config import FinetuneConfig
 from seamo_fast.tasks.finetuning.fit import run as one_run
 from seamo_fast.tasks.finetuning.fit import step as steps
@@ -75,7 +76,9 @@ def test_every_method_from_images_to_results(
     assert list(found["test_by_class"]) == ["Forest", "River", "SeaLake"]
     model = TaskModel.load(folder / "model.safetensors").eval()
     assert {type(model.head).__name__} == {"AttentionHead" if head == "attention" else "LinearHead"}
-    assert not (folder / "checkpoints").exists()
+    names = {path.name for path in folder.iterdir()}
+    assert names >= {"config.yaml", "confusion.png", "classes.png", "predictions.png", "run.json"}
+    assert not names & {"checkpoints", "best.safetensors"}
 
 
 @pytest.mark.parametrize("task", CHOSEN)
@@ -234,7 +237,7 @@ def test_seeds_give_a_mean_with_its_interval(settings: Settings, tmp_path: Path)
 def test_seeds_resume_with_those_that_are_left(
     settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fit, seeds = one_run.fit, []
+    fit, seeds = whole.fit, []
 
     def failing(config: FinetuneConfig, *given: Any) -> Any:
         seeds.append(config.seed)
@@ -242,7 +245,7 @@ def test_seeds_resume_with_those_that_are_left(
             raise KeyboardInterrupt
         return fit(config, *given)
 
-    monkeypatch.setattr("seamo_fast.tasks.finetuning.run.fit", failing)
+    monkeypatch.setattr(whole, "fit", failing)
     config = settings(method="linear", seeds=3)
     with pytest.raises(KeyboardInterrupt):
         finetune(config)
@@ -285,7 +288,7 @@ def test_without_a_name_each_run_gets_its_folder(
     monkeypatch.chdir(tmp_path)
     config = settings(output=None, method="linear")
     with monkeypatch.context() as patch:
-        patch.setattr(one_run, "write_results", lambda *_: os.kill(os.getpid(), signal.SIGINT))
+        patch.setattr(whole, "write_results", lambda *_: os.kill(os.getpid(), signal.SIGINT))
         with pytest.raises(KeyboardInterrupt):
             finetune(config)
     for each in (replace(config, seed=1), config, config):

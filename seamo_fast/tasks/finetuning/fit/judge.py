@@ -68,7 +68,6 @@ class Judge:
         Raises:
             DataError: As `EvaluationBatches`.
         """
-        self._model.eval()
         scores = Scores(self._model.task, len(self._model.classes), self._device)
         sums = torch.zeros(2, len(self._loss.terms), dtype=torch.float64, device=self._device)
         source = iter(batches)
@@ -78,7 +77,7 @@ class Judge:
             if not ranks.largest(int(batch is not None)):
                 break
             if batch is not None:
-                logits = self._predict(batch)
+                logits = self.predict(batch)
                 target = batch.target.to(self._device)
                 sums += torch.stack(self._loss(logits, target)).double()
                 scores.update(logits, target, batch.numbers)
@@ -87,7 +86,10 @@ class Judge:
         total, weight = ranks.total(sums)
         return Judged(mean_loss(total, weight).item(), scores.compute())
 
-    def _predict(self, batch: Batch) -> Tensor:
+    @torch.no_grad()
+    def predict(self, batch: Batch) -> Tensor:
+        """Returns logits [B, K], or [B, K, H, W] of whole images, float32."""
+        self._model.eval()
         if not self._model.dense:
             return self._run(batch)
         return by_windows(self._run, batch, self._window, self._most)

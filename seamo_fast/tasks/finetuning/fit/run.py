@@ -1,23 +1,16 @@
-"""One run of a finetuning: model, training, the best weights, the test part, results."""
+"""One run of a finetuning: its model, data, training up to the best weights, and judging."""
 
 from __future__ import annotations
 
-import json
-import logging
 import signal
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
 import torch
-import yaml
 
 from seamo_fast.errors import ConfigError
-from seamo_fast.files import write_text, writing
-from seamo_fast.tasks.features.adapt import band_record
 from seamo_fast.tasks.features.items import Items
 from seamo_fast.tasks.finetuning.augment import Mixing
 from seamo_fast.tasks.finetuning.batches import EvaluationBatches
@@ -26,75 +19,21 @@ from seamo_fast.tasks.finetuning.fit import state as states
 from seamo_fast.tasks.finetuning.fit.judge import Judge, Judged
 from seamo_fast.tasks.finetuning.fit.loop import Trainer
 from seamo_fast.tasks.finetuning.fit.probe import fit_head
-from seamo_fast.tasks.finetuning.fit.start import Start, make_model, matched_bands
+from seamo_fast.tasks.finetuning.fit.start import Start, make_model
 from seamo_fast.tasks.finetuning.fit.state import State
 from seamo_fast.tasks.finetuning.fit.step import Step
 from seamo_fast.tasks.finetuning.losses import Loss, balanced_weights, loss_function
 from seamo_fast.tasks.finetuning.model import TaskModel
-from seamo_fast.tasks.finetuning.results.write import (
-    describe,
-    finite,
-    report,
-    versions,
-    write_results,
-)
+from seamo_fast.tasks.finetuning.pictures.examples import Example
+from seamo_fast.tasks.finetuning.results.write import finite
 from seamo_fast.tasks.finetuning.survey import Survey
 from seamo_fast.tasks.finetuning.windows import TrainingBatches
 from seamo_fast.training import model_setup, precision
+from seamo_fast.training.config import to_dict
 from seamo_fast.training.distributed import ranks
 from seamo_fast.training.reporting.telemetry import Telemetry
 
 _SMOOTHING: Final = 0.1  # that of MAE's recipe
-_LOG = logging.getLogger(__name__)
-
-
-def fit(
-    config: FinetuneConfig, start: Start, survey: Survey, folder: Path
-) -> dict[str, Any] | signal.Signals:
-    """Trains a model, judges it on the test part once all is chosen, and writes the results.
-
-    Args:
-        config: Settings.
-        start: The dataset and the weights.
-        survey: Of the training part.
-        folder: The run's, locked on rank 0.
-
-    Returns:
-        What `results.json` holds, or the signal that stopped the run.
-
-    Raises:
-        SeaMoError: Settings, data, weights or the disk prevent the run.
-    """
-    began = time.perf_counter()
-    run = Run(config, start, survey, folder)
-    chosen = run.train()
-    if isinstance(chosen, signal.Signals):
-        return chosen
-    judged = run.judge("test")
-    assert judged is not None
-    results = {
-        "dataset": start.opened.name,
-        "task": start.opened.dataset.task,
-        "weights": start.weights_name,
-        "bands": band_record(
-            matched_bands(config, start.weights, survey.modalities), survey.modalities
-        ),
-        **describe(judged.figures, start.opened, config),
-        "test_loss": finite(judged.loss),
-        **chosen,
-        "items": {part: len(each) for part, each in start.opened.split._asdict().items()},
-        "skipped": sorted(ranks.union({*survey.skipped, *run.items.skipped.values()})),
-        "seconds": round(time.perf_counter() - began, 1),
-        "config": asdict(config),
-        "versions": versions(),
-    }
-    with ranks.raise_on_all():
-        if ranks.is_main():
-            write_results(folder, run.model, judged.figures, results)
-            for reason in results["skipped"][:5]:
-                _LOG.warning(f"skipped: {reason}")
-            _LOG.info(report(results, folder))
-    return results
 
 
 class Run:
@@ -144,11 +83,36 @@ class Run:
         """Judges a part, see `Judge`."""
         return self._judge(self._part(part, ranks.rank(), ranks.world()), stopped)
 
+    def examples(self, numbers: Sequence[int]) -> list[Example]:
+        """Returns items of the dataset with what the model makes of them."""
+        found = []
+        for batch in self._batches(numbers):
+            for number, logits in zip(
+                batch.numbers.tolist(), self._judge.predict(batch), strict=True
+            ):
+                item = self.items.read(number)
+                assert item is not None
+                height, width = item.inputs.size
+                found.append(
+                    Example(
+                        self._opened.dataset.entries[number].id,
+                        {name: image[0] for name, image in item.inputs.images.items()},
+                        item.inputs.valid[0],
+                        item.inputs.dates[0],
+                        item.target.long(),
+                        logits.cpu()[..., :height, :width] if self.model.dense else logits.cpu(),
+                    )
+                )
+        return found
+
     def _part(self, part: str, rank: int = 0, world: int = 1) -> EvaluationBatches:
+        return self._batches(getattr(self._opened.split, part), rank, world)
+
+    def _batches(self, numbers: Sequence[int], rank: int = 0, world: int = 1) -> EvaluationBatches:
         cropped = self._config.size is not None and not self.model.dense
         return EvaluationBatches(
             self.items,
-            getattr(self._opened.split, part),
+            numbers,
             self._survey.modalities,
             self.model.backbone.patch_size,
             batch_size=self._config.batch_size,
@@ -222,15 +186,11 @@ class Run:
         unreported = state.step and state.step == (len(state.epochs) + 1) * steps
         with ranks.raise_on_all():
             if ranks.is_main():
-                settings = json.loads(json.dumps(asdict(config)))
-                with writing(self._folder / "config.yaml"):
-                    text = yaml.safe_dump(settings, sort_keys=False)
-                    write_text(self._folder / "config.yaml", text)
                 telemetry = Telemetry(
                     self._folder,
                     state.step - bool(unreported),
                     config.epochs * steps,
-                    settings,
+                    to_dict(config),
                     tensorboard=config.tensorboard,
                     wandb=config.wandb,
                 )

@@ -22,13 +22,12 @@ from seamo_fast.errors import CheckpointError
 from seamo_fast.files import replacing, writing
 from seamo_fast.model.weights import model_metadata
 from seamo_fast.tasks.finetuning.model import TaskModel
-from seamo_fast.tasks.finetuning.results.folder import OTHER
+from seamo_fast.tasks.finetuning.results.folder import BEST, OTHER
 from seamo_fast.training import optimizer
 from seamo_fast.training.distributed import ranks, sharding
 from seamo_fast.training.recovery import checkpoint, resume, run_folder
 from seamo_fast.training.recovery.checkpoint import Checkpoint
 
-BEST: Final = "best.safetensors"
 _KEPT: Final = 2
 _ENTRIES: Final = {"identity": dict, "precision": str, "skipped": int, "epochs": list, "sums": dict}
 _LOG = logging.getLogger(__name__)

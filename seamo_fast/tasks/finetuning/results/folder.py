@@ -14,6 +14,7 @@ from seamo_fast.training.recovery.run_folder import check_same
 
 RESULTS: Final = "results.json"  # written last: a folder without it is not finished
 RUN: Final = "run.json"  # written first: what a command must have in common with it to resume
+BEST: Final = "best.safetensors"
 SURVEY: Final = "survey.json"
 OTHER: Final = "or choose another --output"
 

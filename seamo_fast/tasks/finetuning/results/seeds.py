@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from statistics import NormalDist, fmean, stdev
 from typing import Any
 
 from seamo_fast.tasks.finetuning.config import FinetuneConfig
+from seamo_fast.training.config import to_dict
 
 
 def summarise(config: FinetuneConfig, runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -24,7 +24,7 @@ def summarise(config: FinetuneConfig, runs: Sequence[Mapping[str, Any]]) -> dict
         "task": runs[0]["task"],
         "seeds": [run["config"]["seed"] for run in runs],
         "test": {name: _of_runs([run["test"][name]["value"] for run in runs]) for name in names},
-        "config": asdict(config),
+        "config": to_dict(config),
         "versions": runs[0]["versions"],
     }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,26 +15,34 @@ from safetensors.torch import save_file
 from seamo_fast._version import __version__
 from seamo_fast.checkpoint_files import MODEL
 from seamo_fast.files import replacing, write_text, writing
-from seamo_fast.tasks.datasets.open import Opened
 from seamo_fast.tasks.evaluation.intervals import Estimate
-from seamo_fast.tasks.finetuning.config import FinetuneConfig
 from seamo_fast.tasks.finetuning.model import TaskModel
-from seamo_fast.tasks.finetuning.results.folder import RESULTS
-from seamo_fast.tasks.finetuning.scores import Figures, intervals
+from seamo_fast.tasks.finetuning.results.folder import BEST, RESULTS
+from seamo_fast.tasks.finetuning.scores import Figures
 from seamo_fast.training.recovery import run_folder
 
 PREDICTIONS: Final = "predictions.safetensors"
 
 
-def describe(figures: Figures, opened: Opened, config: FinetuneConfig) -> dict[str, Any]:
-    """Returns what results say of the test part, JSON-able: figures with 95 % intervals."""
-    task, classes = opened.dataset.task, opened.dataset.classes
-    found, each = intervals(task, figures.predictions, config.bootstrap, config.seed)
+def describe(
+    figures: Figures,
+    whole: Mapping[str, Estimate],
+    by_class: Sequence[Estimate],
+    classes: Sequence[str],
+) -> dict[str, Any]:
+    """Returns what results say of the test part, JSON-able: figures with 95 % intervals.
+
+    Args:
+        figures: Of the test part.
+        whole: Some of them with intervals.
+        by_class: The figure of each class.
+        classes: Their names.
+    """
     values = {name: {"value": finite(value)} for name, value in figures.values.items()}
-    values.update({name: _estimate(estimate) for name, estimate in found.items()})
-    by_class = dict(zip(classes, map(_estimate, each), strict=True))
+    values.update({name: _estimate(estimate) for name, estimate in whole.items()})
     confusion = None if figures.confusion is None else figures.confusion.tolist()
-    return {"test": values, "test_by_class": by_class, "confusion": confusion}
+    named = dict(zip(classes, map(_estimate, by_class), strict=True))
+    return {"test": values, "test_by_class": named, "confusion": confusion}
 
 
 def _estimate(found: Estimate) -> dict[str, float | None]:
@@ -60,6 +68,7 @@ def write_results(
     model.save(folder / MODEL)
     write_json_results(folder, results)
     shutil.rmtree(folder / run_folder.CHECKPOINTS, ignore_errors=True)
+    (folder / BEST).unlink(missing_ok=True)
 
 
 def report(results: Mapping[str, Any], folder: Path) -> str:
