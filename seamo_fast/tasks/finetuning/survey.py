@@ -26,6 +26,7 @@ from seamo_fast.tasks.features.reading import (
     read_chunks,
     with_statistics,
 )
+from seamo_fast.tasks.finetuning.batches import covering
 from seamo_fast.tasks.probes.subsets import few_of_each, share_of
 
 _LOG = logging.getLogger(__name__)
@@ -102,6 +103,11 @@ class Survey:
             -(-max(sides) // patch) * patch for sides in zip(*self.sizes.values(), strict=True)
         )
         return (min(height, image_size), min(width, image_size)) if dense else (height, width)
+
+    def images_at_once(self, window: tuple[int, int], batch_size: int) -> int:
+        """Returns how many whole images have the pixels of so many windows, at least one."""
+        most = max(covering(size, window) for size in self.sizes.values())
+        return max(1, batch_size // most)
 
 
 def take_survey(opened: Opened, on_bad: OnBad = "skip", strict: bool = False) -> Survey:

@@ -176,6 +176,12 @@ def test_windows(task: Task, sizes: Any, size: int | None, expected: tuple[int, 
     assert take_survey(opened).window(opened, size, image_size=32, patch=8) == expected
 
 
+def test_large_images_make_small_batches() -> None:
+    survey = take_survey(toy(sizes=((16, 16), (33, 20))))
+    assert [survey.images_at_once((16, 16), size) for size in (1, 12, 64)] == [1, 2, 10]
+    assert survey.images_at_once((40, 24), 12) == 12
+
+
 def test_windows_that_cannot_be() -> None:
     opened = toy("classes", SIZES)
     survey = take_survey(opened)
