@@ -63,18 +63,8 @@ def _load_items(source: Source, kind: str, part: str, patch: int, config: ProbeC
         features += source.store.read(kind, part, chunk).values()
         labels += source.store.read(LABELS, part, chunk).values()
     check_labels(labels, source)
-    found = Examples(_stacked(features), torch.stack(labels).long())
+    found = Examples(torch.stack(features), torch.stack(labels).long())
     return found.take(share_of(found.labels, config.train_fraction, config.seed, part))
-
-
-def _stacked(features: list[Tensor]) -> Tensor:
-    widths = {len(each) for each in features}
-    if len(widths) > 1:
-        raise DataError(
-            f"features have {' and '.join(map(str, sorted(widths)))} values: items differ in their "
-            "dates; leave the baselines of pixels out (--baselines '[random]')"
-        )
-    return torch.stack(features)
 
 
 def _load_patches(

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 import torch
 
 from seamo_fast.modalities import Modality
-from seamo_fast.model.backbone import Output, SeaMoBackbone
+from seamo_fast.model.backbone import SeaMoBackbone
 from seamo_fast.model.config import PRESETS, ModelConfig
 from seamo_fast.model.weights import Weights
 from seamo_fast.tasks.datasets.reading.base import Task
@@ -21,7 +21,7 @@ from seamo_fast.tasks.features.adapt import (
     taken_bands,
 )
 from seamo_fast.tasks.features.baselines import BandStatisticsFeatures, PixelPca
-from seamo_fast.tasks.features.extractors import BackboneFeatures, Extractor
+from seamo_fast.tasks.features.extractors import BackboneFeatures, Extractor, Pooling
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,7 @@ class Target:
         dtype: Of their matrix products.
         strict: See `EvaluateConfig`.
         unknown_bands: See `EvaluateConfig`.
+        pooling: See `BackboneFeatures`.
     """
 
     modalities: Sequence[Modality]
@@ -43,11 +44,7 @@ class Target:
     dtype: torch.dtype = torch.float32
     strict: bool = False
     unknown_bands: FrozenBands = "nearest"
-
-    @property
-    def output(self) -> Output:
-        """What a backbone is to give: a map where pixels have labels."""
-        return "map" if self.task in ("mask", "change") else "pooled"
+    pooling: Pooling = "seasons"
 
     def matches(self, weights: Weights) -> list[Match]:
         """Returns what a frozen backbone takes of the dataset.
@@ -66,9 +63,7 @@ def pretrained_row(weights: Weights, target: Target) -> BackboneFeatures:
         ConfigError: They know no band of the dataset.
     """
     matches = target.matches(weights)
-    backbone = pretrained_backbone(
-        weights, matches, target.modalities, target.output, target.strict
-    )
+    backbone = pretrained_backbone(weights, matches, target.modalities, "tokens", target.strict)
     return _row(backbone, matches, target)
 
 
@@ -110,10 +105,7 @@ def _random_row(
     with torch.random.fork_rng([]):
         torch.manual_seed(seed)
         backbone = SeaMoBackbone(
-            replace(model),
-            taken_bands(matches, target.modalities),
-            target.output,
-            target.strict,
+            replace(model), taken_bands(matches, target.modalities), strict=target.strict
         )
     return _row(backbone, matches, target)
 
@@ -127,4 +119,6 @@ def _row(backbone: SeaMoBackbone, matches: Sequence[Match], target: Target) -> B
         )
         for match in matches
     }
-    return BackboneFeatures(backbone.to(target.device), channels, target.task, target.dtype)
+    return BackboneFeatures(
+        backbone.to(target.device), channels, target.task, target.dtype, target.pooling
+    )

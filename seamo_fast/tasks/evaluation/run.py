@@ -63,6 +63,7 @@ def run(config: EvaluateConfig) -> dict[str, Any]:
             choose_dtype(config.precision, device),
             config.strict,
             config.unknown_bands,
+            config.pooling,
         )
         rows = make_rows(config, weights, target)
         found, judged = evaluate_rows(source, rows, config, config.reference)

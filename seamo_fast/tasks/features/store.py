@@ -26,7 +26,7 @@ from seamo_fast.errors import DataError
 from seamo_fast.files import replacing, writing
 from seamo_fast.tasks.datasets.open import Opened
 
-FORMAT: Final = 1  # raise it when features of the same images and weights change
+FORMAT: Final = 2  # raise it when features of the same images and weights change
 LABELS: Final = "labels"
 
 

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 from subprocess import PIPE
@@ -28,10 +29,11 @@ from seamo_fast.tasks.datasets.open import Opened, open_dataset
 from seamo_fast.tasks.evaluation import examples, fit, judge
 from seamo_fast.tasks.evaluation import run as running
 from seamo_fast.tasks.evaluation.config import ProbeConfig
+from seamo_fast.tasks.evaluation.in_loop import RunProbe
 from seamo_fast.tasks.evaluation.rows import Target, pretrained_row
 from seamo_fast.tasks.features.baselines import BandStatisticsFeatures, PixelPca
-from seamo_fast.tasks.features.extract import Source, measured_modalities
-from seamo_fast.tasks.features.extractors import Extractor
+from seamo_fast.tasks.features.extract import Source, extract, measured_modalities
+from seamo_fast.tasks.features.extractors import Extractor, Pooling
 from seamo_fast.tasks.features.store import LABELS, Store, dataset_key
 from seamo_fast.tasks.splits import Split
 from tests.eurosat import make_eurosat
@@ -167,6 +169,54 @@ def test_flags_of_several_modalities_and_seasons(tmp_path: Path) -> None:
                     for scores in draws
                 ]
                 assert figures[metric][column][row]["value"] == pytest.approx(sum(each) / len(each))
+
+
+def ordered(root: Path, items: int = 48) -> Opened:
+    """Places of two seasons without dates; their class says which one is bright."""
+    opened = toy(root, "classes", items)
+    for number, item in enumerate(opened.dataset.dataset):  # type: ignore[attr-defined]
+        image = np.random.default_rng(number).normal(2000, 200, (2, 2, 16, 16))
+        image[number % 2] += 2000
+        item["optical"] = image.astype(np.float32)
+    return opened
+
+
+@pytest.mark.parametrize("pooling", ["seasons", "mean"])
+def test_what_the_order_of_seasons_says_is_kept(
+    pooling: Pooling, checkpoint: Path, tmp_path: Path
+) -> None:
+    source = source_of(ordered(tmp_path / "toy"), tmp_path)
+    target = Target(measured_modalities(source), "classes", pooling=pooling)
+    rows = {"model": pretrained_row(read_weights(checkpoint), target)}
+    accuracy = running.evaluate_rows(source, rows, PROBES)[0]["figures"]["accuracy"]
+    for column in ("kNN", "linear"):
+        found = accuracy[column]["model"]["value"]
+        assert found == 1 if pooling == "seasons" else found < 0.8
+
+
+def test_the_probe_of_a_run_keeps_seasons_apart(checkpoint: Path, tmp_path: Path) -> None:
+    probe = RunProbe(
+        ordered(tmp_path / "toy"), tmp_path / "probe", torch.device("cpu"), torch.float32
+    )
+    assert probe(read_weights(checkpoint)) == {"knn": 1, "linear": 1}
+
+
+def test_items_must_agree_in_seasons_that_are_kept_apart(checkpoint: Path, tmp_path: Path) -> None:
+    opened = ordered(tmp_path / "toy")
+    last = opened.dataset.dataset[opened.split.test[-1]]  # type: ignore[attr-defined]
+    last["optical"], last["radar"] = last["optical"][:1], last["radar"][:1]
+    source = source_of(opened, tmp_path)
+    target = Target(measured_modalities(source), "classes")
+    message = (
+        f"items of {opened.root} have 1 or 2 seasons, but features that keep them apart need one "
+        "number; `evaluate` compares items with --pooling mean --baselines '[random]'"
+    )
+    for _ in range(2):  # now from the images, then from the cache
+        with pytest.raises(DataError) as error:
+            extract(source, [pretrained_row(read_weights(checkpoint), target)])
+        assert str(error.value) == message
+    mean = pretrained_row(read_weights(checkpoint), replace(target, pooling="mean"))
+    running.evaluate_rows(source, {"model": mean}, PROBES)
 
 
 def test_masks_are_judged_by_pixel(checkpoint: Path, tmp_path: Path) -> None:
@@ -307,11 +357,12 @@ def test_features_follow_the_files_the_weights_and_the_settings(
         pretrained_row(read_weights(checkpoint), target).key,
         pretrained_row(read_weights(other), target).key,
         pretrained_row(read_weights(checkpoint), Target(modalities, "mask")).key,
+        pretrained_row(read_weights(checkpoint), Target(modalities, "classes", pooling="mean")).key,
         pretrained_row(
             read_weights(checkpoint), Target(modalities, "classes", dtype=torch.bfloat16)
         ).key,
     ]
-    assert len({json.dumps(key) for key in keys}) == 4
+    assert len({json.dumps(key) for key in keys}) == 5
 
 
 def test_a_tenth_of_the_labels(eurosat: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -356,6 +407,7 @@ def test_the_seed_decides_the_draws(eurosat: Path) -> None:
         (["--data", "{data}", "--train_fraction", "0"], "train_fraction must be in (0, 1]"),
         (["--data", "{data}", "--baselines", "[]"], "give a checkpoint, or leave a baseline"),
         (["{weights}", "{weights}", "--data", "{data}"], "is one row"),
+        (["--data", "{data}", "--pooling", "max"], "pooling"),
         (["--data", "{data}", "--reference", "base"], "reference must be one of the rows"),
         (["--data", "{data}", "--modalities", "[s1grd]"], "modalities must be [eurosat_rgb]"),
         (["--data", "{data}", "--dataset", "mask_folder"], "needs the names of the classes"),
