@@ -1,1 +1,1 @@
-"""Benchmarks of what is done with features."""
+"""Benchmarks of tasks: pytest bench/tasks --benchmark-only --full."""

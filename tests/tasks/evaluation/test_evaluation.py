@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
-from subprocess import PIPE
 from types import SimpleNamespace
 from typing import Any
 
@@ -46,6 +43,7 @@ from tests.tasks.evaluation.toys import (
     write_checkpoint,
     write_mask_folder,
 )
+from tests.tools import locked_by_another
 
 FAST = ("--shots", "[1,2]", "--draws", "2", "--bootstrap", "100")
 PROBES = ProbeConfig(shots=(2,), draws=2, bootstrap=100)
@@ -317,18 +315,9 @@ def test_one_command_at_a_time_uses_a_folder_or_the_features(
     assert main(arguments) == 0
     (features,) = (cache_folder() / "features").iterdir()
     for folder, given in ((tmp_path / "out", ["--output", str(tmp_path / "out")]), (features, [])):
-        code = (
-            "import sys; from pathlib import Path; from seamo_fast.files import locked\n"
-            "with locked(Path(sys.argv[1]), 'a', 'b'): print(flush=True); sys.stdin.read()"
-        )
-        other = subprocess.Popen(
-            [sys.executable, "-c", code, str(folder)], stdin=PIPE, stdout=PIPE, text=True
-        )
-        assert other.stdout is not None
-        other.stdout.readline()
-        assert main([*arguments, *given]) == 2
-        assert f"{folder} is in use by process {other.pid}; " in capsys.readouterr().err
-        other.communicate("")
+        with locked_by_another(folder) as other:
+            assert main([*arguments, *given]) == 2
+        assert f"{folder} is in use by process {other}; " in capsys.readouterr().err
 
 
 def test_features_follow_what_was_chosen_of_demo_places() -> None:
