@@ -191,14 +191,15 @@ def _extract_part(source: Source, part: str, extractors: Sequence[Extractor]) ->
     check = UnitCheck(source.strict)
     with progress_bar(sum(len(chunks[number]) for number in lacking)) as bar:
         bar.set_description(f"features of {part}")
-        wanted = [chunks[number] for number in lacking]
-        for number, (tiles, skipped) in zip(lacking, source.read(wanted), strict=True):
-            for kind, extractor in _kinds(source, part, number, extractors).items():
-                if extractor is None:
-                    _write_labels(source, part, number, tiles, skipped)
-                else:
-                    tensors = _features(tiles, extractor, source.opened.dataset.modalities, check)
-                    source.store.write(kind, part, number, tensors)
+        read = source.read([chunks[number] for number in lacking])
+        for number, (tiles, skipped) in zip(lacking, read, strict=True):
+            kinds = _kinds(source, part, number, extractors)
+            if LABELS in kinds:
+                _write_labels(source, part, number, tiles, skipped)
+            wanted = {kind: extractor for kind, extractor in kinds.items() if extractor}
+            made = _features(tiles, wanted, source.opened.dataset.modalities, check)
+            for kind, tensors in made.items():
+                source.store.write(kind, part, number, tensors)
             bar.update(len(chunks[number]))
 
 
@@ -222,21 +223,22 @@ def _write_labels(
 
 def _features(
     tiles: Mapping[int, LabelledTile],
-    extractor: Extractor,
+    extractors: Mapping[str, Extractor],
     modalities: Sequence[Modality],
     check: UnitCheck,
-) -> dict[str, Tensor]:
-    """Returns the features of each item, by its number."""
-    found: dict[str, Tensor] = {}
+) -> dict[str, dict[str, Tensor]]:
+    """Returns by extractor the features of each item, by its number."""
+    found: dict[str, dict[str, Tensor]] = {kind: {} for kind in extractors}
     for group in by_shape(tiles):
         inputs = read_inputs(list(group.values()), modalities)
         for m, modality in enumerate(modalities):
             check(modality, inputs.images[modality.name], inputs.valid[:, :, m])
-        features = extractor(inputs)
-        kept = features.clamp(-_HALF, _HALF).half() if extractor.dense else features
-        found.update(
-            {f"{number:09d}": each.clone() for number, each in zip(group, kept, strict=True)}
-        )
+        for kind, extractor in extractors.items():
+            features = extractor(inputs)
+            kept = features.clamp(-_HALF, _HALF).half() if extractor.dense else features
+            found[kind].update(
+                {f"{number:09d}": each.clone() for number, each in zip(group, kept, strict=True)}
+            )
     return found
 
 

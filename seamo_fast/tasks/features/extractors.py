@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from seamo_fast.errors import DataError
 from seamo_fast.model.backbone import SeaMoBackbone
 from seamo_fast.model.inputs import mean_over_groups
-from seamo_fast.tasks.datasets.reading.base import Task
+from seamo_fast.tasks.datasets.reading.base import DENSE, Task
 from seamo_fast.tasks.features.inputs import Inputs
 from seamo_fast.training.precision import autocast
 
@@ -46,7 +46,7 @@ class Extractor(ABC):
     @property
     def dense(self) -> bool:
         """Whether there is a vector for each patch."""
-        return self.task in ("mask", "change")
+        return self.task in DENSE
 
     @property
     def keeps_seasons(self) -> bool:

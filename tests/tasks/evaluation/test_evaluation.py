@@ -28,6 +28,7 @@ from seamo_fast.tasks.evaluation import run as running
 from seamo_fast.tasks.evaluation.config import ProbeConfig
 from seamo_fast.tasks.evaluation.in_loop import RunProbe
 from seamo_fast.tasks.evaluation.rows import Target, pretrained_row
+from seamo_fast.tasks.features import extract as features
 from seamo_fast.tasks.features.baselines import BandStatisticsFeatures, PixelPca
 from seamo_fast.tasks.features.extract import Source, extract, measured_modalities
 from seamo_fast.tasks.features.extractors import Extractor, Pooling
@@ -283,6 +284,8 @@ def test_test_labels_are_read_once_after_all_probes_are_fitted(
     assert main([str(checkpoint), "--data", str(eurosat), *FAST]) == 0
     tests = [event for event in events if event[0] == "test"]
     assert tests == [("test", "0"), ("test", "1")]  # six images in chunks of four
+    assert len(set(events[: events.index(("fit",))])) == events.index(("fit",))  # once for all rows
+    assert all(event == ("fit",) for event in events[events.index(("fit",)) : -len(tests)])
     assert events[-len(tests) :] == tests
 
 
@@ -294,9 +297,16 @@ def test_features_are_made_once(
     monkeypatch.setattr(
         Extractor, "__call__", lambda self, inputs: made.append(len(inputs)) or call(self, inputs)
     )
+    stacked = []
+    read = features.read_inputs
+    monkeypatch.setattr(
+        features, "read_inputs", lambda tiles, each: stacked.append(len(tiles)) or read(tiles, each)
+    )
     arguments = [str(checkpoint), "--data", str(eurosat), *FAST]
     assert main(arguments) == 0
     assert sum(made) == 4 * 30
+    drawn = len(open_dataset(eurosat).split.train)  # for the principal components: one, then all
+    assert sum(stacked) == 30 + 1 + drawn  # once for all rows
     assert main(arguments) == 0
     assert sum(made) == 4 * 30
     assert results("runs/evaluate-eurosat") == results("runs/evaluate-eurosat-2")
@@ -334,6 +344,8 @@ def test_features_follow_the_files_the_weights_and_the_settings(
 ) -> None:
     root = make_eurosat(tmp_path / "other", "eurosat_rgb", 5)
     before = dataset_key(open_dataset(root))
+    assert dataset_key(open_dataset(root)) == before
+    (root / "link").symlink_to("nothing")
     assert dataset_key(open_dataset(root)) == before
     image = next(root.rglob("*.jpg"))
     image.write_bytes(image.read_bytes() + b"\0")
