@@ -16,6 +16,7 @@ import torch.nn.functional as F
 
 from seamo_fast.data.loading.stream import ahead
 from seamo_fast.randomness import generator
+from seamo_fast.tasks.datasets.reading.base import DENSE
 from seamo_fast.tasks.features.items import Item, Items
 from seamo_fast.tasks.finetuning.augment import Mixing, Orientations, orientation, oriented
 from seamo_fast.tasks.finetuning.batches import DEPTH, THREADS, Batch, covering, cut, stack
@@ -69,7 +70,7 @@ class TrainingBatches:
         self._augment = augment
         self._rank, self._world = rank, world
         self._threads = threads
-        dense = items.dataset.task in ("mask", "change")
+        dense = items.dataset.task in DENSE
         windows = [covering(size, window) if dense else 1 for size in sizes.values()]
         self._windows = np.array(
             [
@@ -149,7 +150,7 @@ class TrainingBatches:
             for each in dataset.modalities
         }
         target = torch.zeros(1, dtype=torch.int64)
-        if dataset.task in ("mask", "change"):
+        if dataset.task in DENSE:
             target = target.expand(1, *self.window)
         elif dataset.task == "multilabel":
             target = torch.zeros(1, len(dataset.classes))

@@ -99,9 +99,9 @@ def changed(task: Task, number: int, **values: Any) -> Any:
         (
             "classes",
             {key: np.ones((3, c, 8, 8), np.float32) for key, c in (("optical", 2), ("radar", 1))},
-            r"list_1 has 3 seasons, but list_0 2; a model takes",
+            r"list_1 has 3 seasons; expected 2 of every modality of every item, as list_0 has",
         ),
-        ("classes", {"radar": np.ones((3, 1, 8, 8))}, r"list_1: modalities have 2 and 3 seasons"),
+        ("classes", {"radar": np.ones((3, 1, 8, 8))}, r"list_1 has 2 and 3 seasons; expected 2"),
     ],
 )
 def test_what_ends_a_run(task: Task, change: dict[str, Any], message: str) -> None:
