@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from seamo_fast.errors import ConfigError, DataError
-from seamo_fast.tasks.datasets.reading.base import Task
+from seamo_fast.tasks.datasets.reading.base import DENSE, Task
 from seamo_fast.tasks.evaluation.intervals import Estimate, resample, wilson_interval
 from seamo_fast.tasks.evaluation.scores import (
     METRICS,
@@ -184,7 +184,7 @@ def intervals(
     def estimate(outcome: Tensor, metric: Metric) -> Estimate:
         return resample({"": [outcome]}, metric, resamples, seed)[""].estimate()
 
-    if task in ("mask", "change"):
+    if task in DENSE:
         outcome = predictions["confusion"]
         classes = [
             estimate(one_against_rest(outcome, number), change_iou)
