@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from seamo_fast.tasks.datasets.reading.base import Task
+from seamo_fast.tasks.datasets.reading.base import DENSE, Task
 
 
 def choose_examples(task: Task, predictions: Mapping[str, Tensor], most: int = 8) -> list[int]:
@@ -22,7 +22,7 @@ def choose_examples(task: Task, predictions: Mapping[str, Tensor], most: int = 8
         predictions: See `Figures`.
         most: How many.
     """
-    if task in ("mask", "change"):
+    if task in DENSE:
         confusion = predictions["confusion"].double()
         pixels = confusion.sum(dim=(1, 2))
         badness = 1 - confusion.diagonal(dim1=1, dim2=2).sum(dim=1) / pixels

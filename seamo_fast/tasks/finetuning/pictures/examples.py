@@ -18,7 +18,7 @@ from torch import Tensor
 from seamo_fast import pictures
 from seamo_fast.data.checks.contact_sheet import composite
 from seamo_fast.modalities import MISSING_DATE, Modality
-from seamo_fast.tasks.datasets.reading.base import IGNORE, Task
+from seamo_fast.tasks.datasets.reading.base import DENSE, IGNORE, Task
 from seamo_fast.tasks.finetuning.pictures import colours as paint
 from seamo_fast.tasks.finetuning.pictures.charts import label
 from seamo_fast.training.reporting.figures import new_figure, save_figure
@@ -70,7 +70,7 @@ def draw_examples(
         title: Of the picture.
         path: The PNG.
     """
-    dense = task in ("mask", "change")
+    dense = task in DENSE
     width = examples[0].valid.shape[0] + (3 if dense else 1)
     beside = 1 if dense else min(max(1, _COLUMNS // width), len(examples))
     heights = [
@@ -216,6 +216,6 @@ def _legend(task: Task, classes: Sequence[str]) -> list[Any]:
             ("true, not predicted", paint.light(paint.MISSED)),
             ("neither", paint.light(paint.REST)),
         ]
-    if task in ("mask", "change"):
+    if task in DENSE:
         named.append(("no label", paint.NO_LABEL))
     return [Patch(facecolor=colour, edgecolor="0.6", label=name) for name, colour in named]
