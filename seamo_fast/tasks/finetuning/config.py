@@ -6,7 +6,7 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any, Final, Literal
 
-from seamo_fast.errors import expect, expect_seed
+from seamo_fast.errors import ConfigError, expect, expect_seed
 from seamo_fast.model.inputs import UnknownBands
 from seamo_fast.tasks.datasets.open import DatasetOptions
 from seamo_fast.tasks.datasets.reading.base import OnBad
@@ -150,6 +150,10 @@ class FinetuneConfig(DatasetOptions):
         }
         for key, (holds, expected) in ranges.items():
             expect(holds, key, expected, getattr(self, key))
+        if self.method == "linear" and self.head not in (None, "linear"):
+            raise ConfigError(
+                f"method linear has no head {self.head}; give --method frozen, or leave --head out"
+            )
         expect_seed("seed", self.seed)
         expect_seed("seed + seeds - 1", self.seed + self.seeds - 1)
 

@@ -93,6 +93,12 @@ def test_the_bounds_of_every_number(key: str) -> None:
             FinetuneConfig(**{key: value})
 
 
+def test_the_linear_method_has_no_other_head() -> None:
+    assert FinetuneConfig(method="linear", head="linear").head == "linear"
+    with pytest.raises(ConfigError, match="method linear has no head fpn; give --method frozen"):
+        FinetuneConfig(method="linear", head="fpn")
+
+
 def test_every_seed_of_several_is_a_seed() -> None:
     with pytest.raises(ConfigError, match=r"seed \+ seeds - 1 must be"):
         FinetuneConfig(seed=2**64 - 2, seeds=3)

@@ -368,7 +368,6 @@ def test_micro_batches_give_the_same_losses(settings: Settings, tmp_path: Path) 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"method": "linear", "head": "attention"}, "method linear has head linear"),
         ({"head": "fpn"}, "head fpn gives no classes; expected linear or attention"),
         ({"loss": "lovasz"}, "loss lovasz compares regions of masks"),
         ({"loss": "huber"}, "loss must be one of cross_entropy"),

@@ -10,7 +10,6 @@ from typing import Any, Final
 
 import torch
 
-from seamo_fast.errors import ConfigError
 from seamo_fast.tasks.features.items import Items
 from seamo_fast.tasks.finetuning.augment import Mixing
 from seamo_fast.tasks.finetuning.batches import EvaluationBatches
@@ -130,8 +129,6 @@ class Run:
             What validation chose, JSON-able; or the signal that stopped the training.
         """
         if self._closed_form:
-            if self._config.head not in (None, "linear"):
-                raise ConfigError("method linear has head linear; give --method frozen for others")
             found = fit_head(self.model, self._part("train"), self._part("val"), self._dtype)
             judged = self.judge("val")
             assert judged is not None
