@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import NormalDist
 
 import torch
 from torch import Tensor
 
 from seamo_fast.errors import DataError
+from seamo_fast.tasks.evaluation.intervals import wilson_interval
 
 
 @dataclass(frozen=True)
@@ -48,15 +47,6 @@ def evaluate(predicted: Tensor, labels: Tensor, classes: int) -> Evaluation:
         by_class=tuple(r / n if n else None for r, n in zip(right, counts, strict=True)),
         confusion=confusion,
     )
-
-
-def wilson_interval(successes: int, trials: int, confidence: float = 0.95) -> tuple[float, float]:
-    """Returns the score interval of a proportion (Wilson, 1927), which stays within [0, 1]."""
-    z = NormalDist().inv_cdf((1 + confidence) / 2)
-    share, weight = successes / trials, z * z / trials
-    centre = (share + weight / 2) / (1 + weight)
-    spread = math.sqrt(share * (1 - share) * weight + weight * weight / 4) / (1 + weight)
-    return max(0.0, centre - spread), min(1.0, centre + spread)
 
 
 def plot_confusion(confusion: Tensor, classes: Sequence[str], title: str, path: Path) -> None:

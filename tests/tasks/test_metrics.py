@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from seamo_fast.errors import DataError
-from seamo_fast.tasks.metrics import evaluate, plot_confusion, wilson_interval
+from seamo_fast.tasks.evaluation.intervals import wilson_interval
+from seamo_fast.tasks.metrics import evaluate, plot_confusion
 
 
 @pytest.mark.parametrize(

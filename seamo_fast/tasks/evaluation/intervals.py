@@ -5,7 +5,9 @@ So the difference of two rows is compared item by item (paired).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
+from statistics import NormalDist
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -95,3 +97,12 @@ def _weights(items: int, resamples: int, seed: int, at_once: int) -> Iterator[tu
 def _estimate(value: float, values: Tensor) -> Estimate:
     low, high = values.nanquantile(values.new_tensor(_TAILS)).tolist()
     return Estimate(value, low, high)
+
+
+def wilson_interval(successes: int, trials: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Returns the score interval of a proportion (Wilson, 1927), which stays within [0, 1]."""
+    z = NormalDist().inv_cdf((1 + confidence) / 2)
+    share, weight = successes / trials, z * z / trials
+    centre = (share + weight / 2) / (1 + weight)
+    spread = math.sqrt(share * (1 - share) * weight + weight * weight / 4) / (1 + weight)
+    return max(0.0, centre - spread), min(1.0, centre + spread)

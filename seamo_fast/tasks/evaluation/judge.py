@@ -14,6 +14,7 @@ from seamo_fast.errors import DataError
 from seamo_fast.tasks.datasets.reading.base import DENSE, Task
 from seamo_fast.tasks.evaluation.examples import check_labels
 from seamo_fast.tasks.evaluation.fit import Predictor
+from seamo_fast.tasks.evaluation.scores import confusion_matrices
 from seamo_fast.tasks.features.extract import Source
 from seamo_fast.tasks.features.extractors import Extractor
 from seamo_fast.tasks.features.store import LABELS, named
@@ -120,9 +121,7 @@ def _confusion(
     size = (rows * patch, columns * patch)
     pixels = F.interpolate(scores[None], size, mode="bilinear", align_corners=False)[0]
     predicted = pixels.argmax(dim=0)[: mask.shape[0], : mask.shape[1]]
-    known = mask >= 0
-    pairs = mask[known].long() * classes + predicted[known]
-    return torch.bincount(pairs, minlength=classes**2).view(classes, classes)
+    return confusion_matrices(mask[None].long(), predicted[None], classes)[0]
 
 
 def _judged(found: Mapping[tuple[str, str, int], Tensor], truth: Tensor, task: Task) -> Judged:

@@ -12,7 +12,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from seamo_fast.tasks.datasets.reading.base import Task
+from seamo_fast.tasks.datasets.reading.base import IGNORE, Task
 
 Metric = Callable[[Tensor, Tensor], Tensor]
 _CHANGED: Final = 1
@@ -71,6 +71,29 @@ def average_precision(scores: Tensor, flags: Tensor, weights: Tensor) -> Tensor:
     return torch.where(positive[:, -1] > 0, found, torch.nan)
 
 
+def confusion_matrices(true: Tensor, predicted: Tensor, classes: int) -> Tensor:
+    """Returns int64 [n, C, C], the pixels of each item by true (row) and predicted class.
+
+    Args:
+        true: Integers [n, ...]; what has no label, `IGNORE`, does not count.
+        predicted: int64 [n, ...].
+        classes: C.
+    """
+    items = torch.arange(len(true), device=true.device).view(-1, *[1] * (true.ndim - 1))
+    pairs = (items * classes + true) * classes + predicted
+    counts = torch.bincount(pairs[true != IGNORE], minlength=len(true) * classes**2)
+    return counts.view(-1, classes, classes)
+
+
+def one_against_rest(confusion: Tensor, number: int) -> Tensor:
+    """Returns [n, 2, 2] of [n, C, C], in which one class is 1 and all others are 0."""
+    right, true = confusion[:, number, number], confusion[:, number].sum(dim=1)
+    predicted = confusion[:, :, number].sum(dim=1)
+    neither = confusion.sum(dim=(1, 2)) - true - predicted + right
+    found = torch.stack([neither, predicted - right, true - right, right], dim=1)
+    return found.unflatten(1, (2, 2))
+
+
 def _pooled(confusion: Tensor, weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Returns right, true and predicted pixels of each class, [R, C] each.
 
@@ -101,6 +124,12 @@ def change_f1(confusion: Tensor, weights: Tensor) -> Tensor:
     return 2 * right / (true + predicted).clamp(min=1)
 
 
+def change_iou(confusion: Tensor, weights: Tensor) -> Tensor:
+    """Returns [R], intersection over union of the pixels that changed; NaN where there are none."""
+    right, true, predicted = (each[:, _CHANGED] for each in _pooled(confusion, weights))
+    return right / (true + predicted - right)
+
+
 def change_precision(confusion: Tensor, weights: Tensor) -> Tensor:
     """Returns [R], the share of the pixels called changed that did change."""
     right, _, predicted = (each[:, _CHANGED] for each in _pooled(confusion, weights))
@@ -122,6 +151,7 @@ METRICS: Final[dict[Task, dict[str, Metric]]] = {
         "F1": change_f1,
         "precision": change_precision,
         "recall": change_recall,
+        "IoU": change_iou,
         "mIoU": mean_iou,
         "pixel_accuracy": pixel_accuracy,
     },

@@ -161,11 +161,15 @@ def totals(values: Mapping[str, float | None]) -> dict[str, float | None]:
 
 def union(items: Iterable[T]) -> set[T]:
     """Returns what any rank has; the items must be picklable."""
-    if world() == 1:
-        return set(items)
-    found: list[set[T]] = [set()] * world()
-    dist.all_gather_object(found, set(items))
-    return set().union(*found)
+    return set().union(*every(set(items)))
+
+
+def every(value: T) -> list[T]:
+    """Returns the values of all ranks, in their order; they must be picklable."""
+    found = [value] * world()
+    if world() > 1:
+        dist.all_gather_object(found, value)
+    return found
 
 
 def from_main(value: T) -> T:

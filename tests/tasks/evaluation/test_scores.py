@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 
 from seamo_fast.tasks.evaluation import scores
-from seamo_fast.tasks.evaluation.intervals import resample
-from seamo_fast.tasks.metrics import wilson_interval
+from seamo_fast.tasks.evaluation.intervals import resample, wilson_interval
 
 metrics = pytest.importorskip("sklearn.metrics")
 torchmetrics = pytest.importorskip("torchmetrics.functional.classification")

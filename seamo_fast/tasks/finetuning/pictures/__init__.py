@@ -1,0 +1,1 @@
+"""What a model does on the test part, as pictures."""
