@@ -17,7 +17,7 @@ MOST = 12  # modules in a folder, besides its subfolders
 
 # a part imports from itself and from rows above its own
 ROWS = [
-    {"_version", "errors"},
+    {"_version", "errors", "huggingface"},
     {"files"},
     {"modalities", "randomness"},
     {"checkpoint_files", "cli"},

@@ -13,7 +13,7 @@ from torch import Tensor
 from seamo_fast.modalities import Modality, get_modality
 from seamo_fast.model.config import PRESETS, ModelConfig
 from seamo_fast.model.embedding import sincos_positions
-from seamo_fast.model.encoder import Encoder, seasons_as_sequences
+from seamo_fast.model.encoder import Encoder
 from seamo_fast.model.fusion import Fusion
 from seamo_fast.model.inputs import (
     UnknownBands,
@@ -162,18 +162,56 @@ class SeaMoBackbone(Embedder):
                 before 1900 or after 2200.
             UnitError: Values look like another unit, and `strict` is set. A ValueError too.
         """
-        tokens, grid = self._embed(x, dates, valid)
-        z = self.encoder(tokens, valid)
-        if self.fusion is not None:
-            z = self.fusion(
-                z, z.new_ones(z.shape[:3], dtype=torch.bool) if valid is None else valid
-            )
+        (z,), grid = self.forward_groups(x, (), dates, valid)
         if self.output == "tokens":
             return z if valid is None else torch.where(valid[..., None, None], z, 0)
         features = mean_over_groups(z, valid)
         if self.output == "pooled":
             return features.mean(dim=1)
         return features.transpose(1, 2).unflatten(2, grid)
+
+    def forward_groups(
+        self,
+        x: Mapping[str, Tensor],
+        indices: Sequence[int] = (),
+        dates: Tensor | None = None,
+        valid: Tensor | None = None,
+        scales: Tensor | None = None,
+    ) -> tuple[list[Tensor], tuple[int, int]]:
+        """Returns the tokens of all groups after encoder blocks and at the end, in one pass.
+
+        Heads that keep seasons and modalities apart, or that need several depths, take these.
+
+        Args:
+            x: As in `forward`.
+            indices: Numbers of blocks, negative ones from the end.
+            dates: As in `forward`.
+            valid: As in `forward`.
+            scales: float [B, blocks of encoder and fusion, 2] of stochastic depth, see
+                `drop_path_scales`; not used in evaluation mode. None for 1.
+
+        Returns:
+            [B, T, M, N, D] for each index, after the encoder's final norm and before fusion, and
+            as the last one that after all blocks and fusion; values of groups that are not valid
+            are of no use. Then H / p and W / p, whose product is N.
+
+        Raises:
+            ValueError: As in `forward`, or there is no such block.
+        """
+        depth = self.config.depth
+        block_numbers(indices, depth)
+        numbers = [index % depth for index in indices]
+        if not self.training:
+            scales = None
+        encoder, fusion = (None, None) if scales is None else (scales[:, :depth], scales[:, depth:])
+        tokens, grid = self._embed(x, dates, valid)
+        after = self.encoder.after_blocks(tokens, valid, {*numbers, depth - 1}, encoder)
+        found = {number: self.encoder.norm(each) for number, each in after.items()}
+        z = found[depth - 1]
+        if self.fusion is not None:
+            every = z.new_ones(z.shape[:3], dtype=torch.bool) if valid is None else valid
+            z = self.fusion(z, every, fusion)
+        return [*(found[number] for number in numbers), z], grid
 
     def forward_intermediates(
         self,
@@ -200,14 +238,10 @@ class SeaMoBackbone(Embedder):
         """
         wanted = block_numbers(indices, self.config.depth)
         tokens, grid = self._embed(x, dates, valid)
-        sequence, keep = seasons_as_sequences(tokens, valid)
         maps = []
-        for number, block in enumerate(self.encoder.blocks[: max(wanted, default=-1) + 1]):
-            sequence = block(sequence, keep)
-            if number in wanted:
-                z = self.encoder.norm(sequence) if norm else sequence
-                features = mean_over_groups(z.view_as(tokens), valid)
-                maps.append(features.transpose(1, 2).unflatten(2, grid))
+        for z in self.encoder.after_blocks(tokens, valid, wanted).values():
+            features = mean_over_groups(self.encoder.norm(z) if norm else z, valid)
+            maps.append(features.transpose(1, 2).unflatten(2, grid))
         return maps
 
     def _embed(

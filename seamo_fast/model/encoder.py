@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from torch import Tensor, nn
 
 from seamo_fast.model.config import ModelConfig
@@ -18,17 +20,39 @@ class Encoder(nn.Module):
         )
         self.norm = nn.LayerNorm(config.width, eps=LAYER_NORM_EPS)
 
-    def forward(self, tokens: Tensor, valid: Tensor | None) -> Tensor:
+    def forward(self, tokens: Tensor, valid: Tensor | None, scales: Tensor | None = None) -> Tensor:
         """Encodes tokens [B, T, M, K, D]; the shape stays.
 
         Args:
             tokens: Embedded visible patches.
             valid: bool [B, T, M], groups that exist; None if all do.
+            scales: float [B, depth, 2] of stochastic depth, see `drop_path_scales`; None for 1.
+        """
+        last = len(self.blocks) - 1
+        return self.norm(self.after_blocks(tokens, valid, {last}, scales)[last])
+
+    def after_blocks(
+        self,
+        tokens: Tensor,
+        valid: Tensor | None,
+        wanted: Collection[int],
+        scales: Tensor | None = None,
+    ) -> dict[int, Tensor]:
+        """Returns tokens [B, T, M, K, D] after each wanted block, before the final norm.
+
+        Blocks after the last wanted one do not run. Other arguments as in `forward`.
         """
         x, keep = seasons_as_sequences(tokens, valid)
-        for block in self.blocks:
-            x = block(x, keep)
-        return self.norm(x).view_as(tokens)
+        found = {}
+        for number, block in enumerate(self.blocks[: max(wanted, default=-1) + 1]):
+            if scales is None:
+                x = block(x, keep)
+            else:
+                seasons = scales[:, number].repeat_interleave(tokens.shape[1], dim=0)
+                x = block(x, keep, scales=seasons)
+            if number in wanted:
+                found[number] = x.view_as(tokens)
+        return found
 
 
 def seasons_as_sequences(tokens: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor | None]:

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from seamo_fast import kernels
 from seamo_fast.model.config import FusionMode, ModelConfig
-from seamo_fast.model.layers import LAYER_NORM_EPS, Mlp
+from seamo_fast.model.layers import LAYER_NORM_EPS, Mlp, scaled_branch
 
 
 def group_adjacency(
@@ -62,11 +62,20 @@ class FusionBlock(nn.Module):
         self.norm2 = nn.LayerNorm(config.width, eps=LAYER_NORM_EPS)
         self.mlp = Mlp(config.width, int(config.width * config.mlp_ratio))
 
-    def forward(self, z: Tensor, adjacency: Tensor, valid: Tensor) -> Tensor:
-        """Returns [B, T, M, K, D] for z of that shape; adjacency [T*M, T*M], valid [B, T, M]."""
+    def forward(
+        self, z: Tensor, adjacency: Tensor, valid: Tensor, scales: Tensor | None = None
+    ) -> Tensor:
+        """Returns [B, T, M, K, D] for z of that shape.
+
+        Args:
+            z: Tokens.
+            adjacency: bool [T*M, T*M].
+            valid: bool [B, T, M].
+            scales: float [B, 2] of stochastic depth, see `Block.forward`; None for 1.
+        """
         normed = self.norm1(z)
-        z = z + self.attn(normed, normed, adjacency, valid)
-        return kernels.residual_mlp(z, self.norm2, self.mlp)
+        z = scaled_branch(z, z + self.attn(normed, normed, adjacency, valid), scales, 0)
+        return scaled_branch(z, kernels.residual_mlp(z, self.norm2, self.mlp), scales, 1)
 
 
 class CascadeBlock(FusionBlock):
@@ -80,8 +89,10 @@ class CascadeBlock(FusionBlock):
         super().__init__(config)
         self.carry = nn.Linear(2 * config.width, config.width)
 
-    def forward(self, z: Tensor, adjacency: Tensor, valid: Tensor) -> Tensor:
-        """Returns [B, T, M, K, D] for z of that shape; adjacency [M, M], valid [B, T, M]."""
+    def forward(
+        self, z: Tensor, adjacency: Tensor, valid: Tensor, scales: Tensor | None = None
+    ) -> Tensor:
+        """Returns [B, T, M, K, D] for z of that shape; adjacency [M, M], others as above."""
         results: list[Tensor] = []
         previous, seen = z[:, :1], torch.zeros_like(valid[:, :1])
         for season in range(z.shape[1]):
@@ -92,7 +103,8 @@ class CascadeBlock(FusionBlock):
                 queries = torch.where(seen[..., None, None], carried, queries)
             keys = self.norm1(z[:, now])
             u = queries + self.attn(self.norm1(queries), keys, adjacency, valid[:, now])
-            u = kernels.residual_mlp(u, self.norm2, self.mlp)
+            u = scaled_branch(queries, u, scales, 0)
+            u = scaled_branch(u, kernels.residual_mlp(u, self.norm2, self.mlp), scales, 1)
             results.append(u)
             previous = torch.where(valid[:, now, :, None, None], u, previous)
             seen = seen | valid[:, now]
@@ -110,13 +122,20 @@ class Fusion(nn.Module):
         self.blocks = nn.ModuleList(block(config) for _ in range(config.fusion_depth))
         self.norm = nn.LayerNorm(config.width, eps=LAYER_NORM_EPS)
 
-    def forward(self, z: Tensor, valid: Tensor) -> Tensor:
-        """Fuses z [B, T, M, K, D]; the shape stays. valid: bool [B, T, M]."""
+    def forward(self, z: Tensor, valid: Tensor, scales: Tensor | None = None) -> Tensor:
+        """Fuses z [B, T, M, K, D]; the shape stays.
+
+        Args:
+            z: Encoded tokens.
+            valid: bool [B, T, M], groups that exist.
+            scales: float [B, fusion_depth, 2] of stochastic depth, see `drop_path_scales`; None
+                for 1.
+        """
         _, seasons, modalities = valid.shape
         if self.mode == "cascade":
             adjacency = group_adjacency("modal", 1, modalities, None, z.device)
         else:
             adjacency = group_adjacency(self.mode, seasons, modalities, self.window, z.device)
-        for block in self.blocks:
-            z = block(z, adjacency, valid)
+        for number, block in enumerate(self.blocks):
+            z = block(z, adjacency, valid, None if scales is None else scales[:, number])
         return self.norm(z)

@@ -71,10 +71,58 @@ class Block(nn.Module):
         self.norm2 = nn.LayerNorm(width, eps=LAYER_NORM_EPS)
         self.mlp = Mlp(width, int(width * mlp_ratio))
 
-    def forward(self, x: Tensor, keep: Tensor | None = None, skip: int = 0) -> Tensor:
-        """Returns [B, L - skip, D] for x [B, L, D]; arguments as in `SelfAttention.forward`."""
-        x = kernels.residual_attention(x, self.norm1, self.attn, keep, skip)
-        return kernels.residual_mlp(x, self.norm2, self.mlp)
+    def forward(
+        self,
+        x: Tensor,
+        keep: Tensor | None = None,
+        skip: int = 0,
+        scales: Tensor | None = None,
+    ) -> Tensor:
+        """Returns [B, L - skip, D] for x [B, L, D].
+
+        Args:
+            x: Tokens.
+            keep: As in `SelfAttention.forward`.
+            skip: As in `SelfAttention.forward`.
+            scales: float [B, 2], what each sequence's attention and MLP are multiplied by, see
+                `drop_path_scales`; None for 1.
+        """
+        y = kernels.residual_attention(x, self.norm1, self.attn, keep, skip)
+        y = scaled_branch(x[:, skip:] if skip else x, y, scales, 0)
+        return scaled_branch(y, kernels.residual_mlp(y, self.norm2, self.mlp), scales, 1)
+
+
+def scaled_branch(x: Tensor, y: Tensor, scales: Tensor | None, branch: int) -> Tensor:
+    """Returns x + scale * (y - x), where y is x plus what a branch of a block adds to it.
+
+    Args:
+        x: [B, ..., D].
+        y: Of that shape.
+        scales: float [B, branches]; None returns y.
+        branch: Column of `scales`.
+    """
+    if scales is None:
+        return y
+    scale = scales[:, branch].to(y.dtype).view(-1, *[1] * (y.ndim - 1))
+    return torch.lerp(x.to(y.dtype), y, scale)  # of scale 0 and 1 exactly x and y
+
+
+def drop_path_scales(blocks: int, rate: float, draws: Tensor) -> Tensor:
+    """Returns what stochastic depth multiplies each branch by (Huang et al., 2016).
+
+    A branch of block l of L is dropped with probability rate * l / (L - 1), and what is kept is
+    divided by the probability of being kept, so that the expectation is that without dropping.
+
+    Args:
+        blocks: L, those of the encoder and then those of the fusion.
+        rate: That of the last block, at least 0 and below 1.
+        draws: Uniform random numbers [B, L, 2], for the attention and the MLP of each block.
+
+    Returns:
+        float32 [B, L, 2].
+    """
+    rates = torch.linspace(0, rate, blocks, dtype=draws.dtype)[:, None]
+    return ((draws >= rates) / (1 - rates)).float()
 
 
 def init_weights(module: nn.Module) -> None:

@@ -69,8 +69,11 @@ class Weights:
                 f"checkpoint has {_sizes(came)}"
             )
 
-    def check_fit(self) -> None:
+    def check_fit(self, head: Mapping[str, tuple[int, ...]] | None = None) -> None:
         """Compares the config with the parameters of the file, before memory follows from it.
+
+        Args:
+            head: Shapes of the parameters "head.*" that the file must have; None admits any.
 
         Raises:
             CheckpointError: The config asks for more blocks or patches than there can be, or
@@ -91,7 +94,7 @@ class Weights:
                     f"{self.path} does not fit its own config: {part} has {depth} blocks there, "
                     f"but the file holds {self._blocks(part)}"
                 )
-        self._compare(parameter_shapes(config, self.modalities, decoders))
+        self._compare({**parameter_shapes(config, self.modalities, decoders), **(head or {})})
 
     def load_into(self, model: nn.Module) -> None:
         """Fills all parameters of a model that has a subset of the parts.

@@ -43,12 +43,12 @@ def prepare_model(model: SeaMo, config: RunConfig, device: torch.device) -> None
     compile_model(model, config.compile, device)
 
 
-def transformer_blocks(model: SeaMo) -> list[nn.Module]:
-    """Returns the blocks of encoder, fusion and decoders."""
+def transformer_blocks(model: nn.Module) -> list[nn.Module]:
+    """Returns the blocks of encoder, fusion and decoders in a model."""
     return [part for part in model.modules() if isinstance(part, (Block, FusionBlock))]
 
 
-def recompute_blocks(model: SeaMo, how: Recompute) -> None:
+def recompute_blocks(model: nn.Module, how: Recompute) -> None:
     """Lets the backward pass recompute what is inside the transformer blocks, to keep less memory.
 
     Args:
@@ -78,7 +78,7 @@ def choose_compile(how: Compile, device: torch.device) -> Compile:
     return "regional" if device.type == "cuda" and has_triton() else "off"
 
 
-def compile_model(model: SeaMo, how: Compile, device: torch.device) -> None:
+def compile_model(model: nn.Module, how: Compile, device: torch.device) -> None:
     """Compiles a model in place with torch.compile, for the shapes that it meets.
 
     Args:
