@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 import torch
 
 from seamo_fast.modalities import Modality
-from seamo_fast.model.backbone import Output, SeaMoBackbone
+from seamo_fast.model.backbone import SeaMoBackbone
 from seamo_fast.model.config import PRESETS, ModelConfig
 from seamo_fast.model.weights import Weights
 from seamo_fast.tasks.datasets.reading.base import Task
@@ -22,7 +22,7 @@ from seamo_fast.tasks.features.adapt import (
     taken_bands,
 )
 from seamo_fast.tasks.features.baselines import BandStatisticsFeatures, PixelPca
-from seamo_fast.tasks.features.extractors import BackboneFeatures, Extractor
+from seamo_fast.tasks.features.extractors import BackboneFeatures, Extractor, Pooling
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,7 @@ class Target:
         dtype: Of their matrix products.
         strict: See `EvaluateConfig`.
         unknown_bands: See `EvaluateConfig`.
+        pooling: See `BackboneFeatures`.
     """
 
     modalities: Sequence[Modality]
@@ -44,11 +45,7 @@ class Target:
     dtype: torch.dtype = torch.float32
     strict: bool = False
     unknown_bands: FrozenBands = "nearest"
-
-    @property
-    def output(self) -> Output:
-        """What a backbone is to give: a map where pixels have labels."""
-        return "map" if self.task in ("mask", "change") else "pooled"
+    pooling: Pooling = "seasons"
 
     def matches(self, weights: Weights) -> list[Match]:
         """Returns what a frozen backbone takes of the dataset.
@@ -67,9 +64,7 @@ def pretrained_row(weights: Weights, target: Target) -> BackboneFeatures:
         ConfigError: They know no band of the dataset.
     """
     matches = target.matches(weights)
-    backbone = pretrained_backbone(
-        weights, matches, target.modalities, target.output, target.strict
-    )
+    backbone = pretrained_backbone(weights, matches, target.modalities, "tokens", target.strict)
     return _row(backbone, matches, target)
 
 
@@ -111,14 +106,13 @@ def _random_row(
     with torch.random.fork_rng([]):
         torch.manual_seed(seed)
         backbone = SeaMoBackbone(
-            replace(model),
-            taken_bands(matches, target.modalities),
-            target.output,
-            target.strict,
+            replace(model), taken_bands(matches, target.modalities), strict=target.strict
         )
     return _row(backbone, matches, target)
 
 
 def _row(backbone: SeaMoBackbone, matches: Sequence[Match], target: Target) -> BackboneFeatures:
     channels = channels_of(matches, target.modalities)
-    return BackboneFeatures(backbone.to(target.device), channels, target.task, target.dtype)
+    return BackboneFeatures(
+        backbone.to(target.device), channels, target.task, target.dtype, target.pooling
+    )

@@ -19,6 +19,7 @@ from seamo_fast.files import cache_folder, locked
 from seamo_fast.model.weights import read_weights
 from seamo_fast.tasks.datasets.open import Opened, open_dataset
 from seamo_fast.tasks.evaluation.config import EvaluateConfig, ProbeConfig
+from seamo_fast.tasks.evaluation.examples import ExampleLoader
 from seamo_fast.tasks.evaluation.fit import fit_probes
 from seamo_fast.tasks.evaluation.intervals import resample
 from seamo_fast.tasks.evaluation.judge import Judged, Row, judge
@@ -63,6 +64,7 @@ def run(config: EvaluateConfig) -> dict[str, Any]:
             choose_dtype(config.precision, device),
             config.strict,
             config.unknown_bands,
+            config.pooling,
         )
         rows = make_rows(config, weights, target)
         found, judged = evaluate_rows(source, rows, config, config.reference)
@@ -113,9 +115,9 @@ def evaluate_rows(
     skipped = extract(source, list(rows.values()))
     for reason in skipped[:5]:
         _LOG.warning(f"skipped: {reason}")
+    examples = ExampleLoader(source, config)
     fitted = {
-        name: Row(extractor, fit_probes(source, extractor, config))
-        for name, extractor in rows.items()
+        name: Row(extractor, fit_probes(examples, extractor)) for name, extractor in rows.items()
     }
     judged = judge(source, fitted)
     reference = reference or ("random" if "random" in rows else next(iter(rows)))

@@ -102,12 +102,14 @@ def extract(source: Source, extractors: Sequence[Extractor]) -> list[str]:
         Why items were left out.
 
     Raises:
-        DataError: None of the items of a part can be read, or as `Source.read`.
+        DataError: None of the items of a part can be read, items differ in their number of seasons
+            where these are kept apart, or as `Source.read`.
     """
     for extractor in extractors:
         if _lacking(source, [extractor]):
             extractor.prepare(lambda count: _draw(source, count))
-    reasons = []
+    reasons: list[str] = []
+    seasons: set[int] = set()
     for part in source.opened.split._fields:
         _extract_part(source, part, extractors)
         found = [
@@ -117,6 +119,13 @@ def extract(source: Source, extractors: Sequence[Extractor]) -> list[str]:
         if len(skipped) == len(getattr(source.opened.split, part)):
             raise DataError(f"no item of the {part} part can be read: {skipped[0]}")
         reasons += skipped
+        seasons.update(count for each in found for count in json.loads(each["seasons"]))
+    if len(seasons) > 1 and any(extractor.keeps_seasons for extractor in extractors):
+        raise DataError(
+            f"items of {source.opened.root} have {' or '.join(map(str, sorted(seasons)))} seasons, "
+            "but features that keep them apart need one number; `evaluate` compares items with "
+            "--pooling mean --baselines '[random]'"
+        )
     return reasons
 
 
@@ -145,34 +154,53 @@ def _extract_part(source: Source, part: str, extractors: Sequence[Extractor]) ->
     check = UnitCheck(source.strict)
     with progress_bar(sum(len(chunks[number]) for number in lacking)) as bar:
         bar.set_description(f"features of {part}")
-        wanted = [chunks[number] for number in lacking]
-        for number, (tiles, skipped) in zip(lacking, source.read(wanted), strict=True):
-            for kind, extractor in _kinds(source, part, number, extractors).items():
-                if extractor is None:
-                    tensors = labels_of(tiles, source.opened.dataset.task)
-                    source.store.write(kind, part, number, tensors, skipped=json.dumps(skipped))
-                else:
-                    tensors = _features(tiles, extractor, source.opened.dataset.modalities, check)
-                    source.store.write(kind, part, number, tensors)
+        read = source.read([chunks[number] for number in lacking])
+        for number, (tiles, skipped) in zip(lacking, read, strict=True):
+            kinds = _kinds(source, part, number, extractors)
+            if LABELS in kinds:
+                _write_labels(source, part, number, tiles, skipped)
+            wanted = {kind: extractor for kind, extractor in kinds.items() if extractor}
+            made = _features(tiles, wanted, source.opened.dataset.modalities, check)
+            for kind, tensors in made.items():
+                source.store.write(kind, part, number, tensors)
             bar.update(len(chunks[number]))
+
+
+def _write_labels(
+    source: Source,
+    part: str,
+    chunk: int,
+    tiles: Mapping[int, LabelledTile],
+    skipped: Sequence[str],
+) -> None:
+    seasons = {len(next(iter(tile.valid.values()))) for tile in tiles.values()}
+    source.store.write(
+        LABELS,
+        part,
+        chunk,
+        labels_of(tiles, source.opened.dataset.task),
+        skipped=json.dumps(skipped),
+        seasons=json.dumps(sorted(seasons)),
+    )
 
 
 def _features(
     tiles: Mapping[int, LabelledTile],
-    extractor: Extractor,
+    extractors: Mapping[str, Extractor],
     modalities: Sequence[Modality],
     check: UnitCheck,
-) -> dict[str, Tensor]:
-    """Returns the features of each item, by its number."""
-    found: dict[str, Tensor] = {}
+) -> dict[str, dict[str, Tensor]]:
+    """Returns by extractor the features of each item, by its number."""
+    found: dict[str, dict[str, Tensor]] = {kind: {} for kind in extractors}
     for group in by_shape(tiles):
         inputs = read_inputs(list(group.values()), modalities)
         check_units(check, modalities, inputs.images, inputs.valid)
-        features = extractor(inputs)
-        kept = features.clamp(-_HALF, _HALF).half() if extractor.dense else features
-        found.update(
-            {f"{number:09d}": each.clone() for number, each in zip(group, kept, strict=True)}
-        )
+        for kind, extractor in extractors.items():
+            features = extractor(inputs)
+            kept = features.clamp(-_HALF, _HALF).half() if extractor.dense else features
+            found[kind].update(
+                {f"{number:09d}": each.clone() for number, each in zip(group, kept, strict=True)}
+            )
     return found
 
 

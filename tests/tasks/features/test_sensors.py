@@ -133,9 +133,9 @@ def test_the_log_names_what_each_band_takes(
 
 def test_frozen_features_do_without_bands_that_start_from_zero(both: Weights) -> None:
     toa = ready(get_modality("landsat89_toa").on_one_grid(30))
-    row = pretrained_row(both, Target([toa], "classes"))
+    row = pretrained_row(both, Target([toa], "classes", pooling="mean"))
     assert row.channels == {"landsat89_toa": ("s2l2a", [0, 1, 2, 3, 4, 5, 6])}
-    left = pretrained_row(both, Target([toa], "classes", unknown_bands="leave_out"))
+    left = pretrained_row(both, Target([toa], "classes", unknown_bands="leave_out", pooling="mean"))
     assert left.channels == {"landsat89_toa": ("s2l2a", [0, 1, 2, 3])}
     inputs = items([toa])
     matches = match_modalities(both, [toa], "nearest")

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 OnBad = Literal["skip", "stop"]
 Task = Literal["classes", "multilabel", "mask", "change"]
+DENSE: Final = ("mask", "change")  # tasks whose pixels have labels
 IGNORE: Final = -1
 _LOG = logging.getLogger(__name__)
 
