@@ -57,7 +57,7 @@ class FinetuneConfig(DatasetOptions):
         class_weights: `balanced` lets all classes count alike in the loss.
         label_smoothing: Share of the target that goes to all classes alike; null for 0.1 where an
             image has one class, else 0.
-        augment: `flips` along both axes, `turns` by quarters too, or `none`.
+        augment: `flips` along both axes, `turns` by quarters as well, or `none`.
         mixup: a of mixup's Beta(a, a), of classes; 0 for none.
         cutmix: a of cutmix's Beta(a, a), of classes; 0 for none.
         bootstrap: Resamples of the test items for the intervals.
@@ -105,7 +105,7 @@ class FinetuneConfig(DatasetOptions):
     focal_gamma: float = 2.0
     class_weights: Literal["none", "balanced"] = "none"
     label_smoothing: float | None = None
-    augment: Orientations = "flips"
+    augment: Orientations = "turns"
     mixup: float = 0.0
     cutmix: float = 0.0
     bootstrap: int = 1000

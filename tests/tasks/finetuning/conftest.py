@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from seamo_fast.tasks.datasets.open import Opened
+from seamo_fast.tasks.finetuning import run as whole
 from seamo_fast.tasks.finetuning.config import FinetuneConfig
 from seamo_fast.tasks.finetuning.fit import start
 from tests.eurosat import make_eurosat
@@ -36,8 +37,21 @@ def masks(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def settings(eurosat: Path, small: Path, tmp_path: Path) -> Settings:
+def drawn() -> None:
+    """Lets runs draw their pictures, which takes longer than their training."""
+
+
+@pytest.fixture
+def settings(
+    eurosat: Path,
+    small: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
+) -> Settings:
     """Returns a function that makes the settings of a run: two epochs of three steps."""
+    if "drawn" not in request.fixturenames:
+        monkeypatch.setattr(whole, "draw", lambda *_: None)
 
     def make(**changes: Any) -> FinetuneConfig:
         given: dict[str, Any] = {

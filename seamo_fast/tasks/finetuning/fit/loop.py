@@ -123,6 +123,7 @@ class Trainer:
             self.telemetry.say(message)
 
     def _end_epoch(self) -> None:
+        measured = self._measured()  # before validation, which is not training
         judged = self._validate(self._stopped)
         if judged is None:
             return
@@ -135,7 +136,6 @@ class Trainer:
             "val_loss": finite(judged.loss),
             **{f"val_{name}": finite(value) for name, value in figures.items()},
         }
-        measured = self._measured()
         state.add(epoch, figures[CHOSEN[self._task]], judged.loss)
         self._report({**measured, **epoch})
         if state.saved != state.step:  # else this was stopped before validation

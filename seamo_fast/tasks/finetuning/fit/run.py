@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any, Final
 
 import torch
+from torch import Tensor
 
+from seamo_fast.modalities import Modality
 from seamo_fast.tasks.features.items import Items
 from seamo_fast.tasks.finetuning.augment import Mixing
 from seamo_fast.tasks.finetuning.batches import EvaluationBatches
@@ -83,36 +85,44 @@ class Run:
         return self._judge(self._part(part, ranks.rank(), ranks.world()), stopped)
 
     def examples(self, numbers: Sequence[int]) -> list[Example]:
-        """Returns items of the dataset with what the model makes of them."""
-        found = []
-        for batch in self._batches(numbers):
+        """Returns items that were judged with what the model makes of them."""
+        return [
+            self._example(number, logits.cpu())
+            for batch in self._batches(numbers, modalities=())  # their units were compared
             for number, logits in zip(
                 batch.numbers.tolist(), self._judge.predict(batch), strict=True
-            ):
-                item = self.items.read(number)
-                assert item is not None
-                height, width = item.inputs.size
-                found.append(
-                    Example(
-                        self._opened.dataset.entries[number].id,
-                        {name: image[0] for name, image in item.inputs.images.items()},
-                        item.inputs.valid[0],
-                        item.inputs.dates[0],
-                        item.target.long(),
-                        logits.cpu()[..., :height, :width] if self.model.dense else logits.cpu(),
-                    )
-                )
-        return found
+            )
+        ]
+
+    def _example(self, number: int, logits: Tensor) -> Example:
+        item = self.items.read(number)
+        assert item is not None
+        height, width = item.inputs.size
+        return Example(
+            self._opened.dataset.entries[number].id,
+            {name: image[0] for name, image in item.inputs.images.items()},
+            item.inputs.valid[0],
+            item.inputs.dates[0],
+            item.target.long(),
+            logits[..., :height, :width] if self.model.dense else logits,
+        )
 
     def _part(self, part: str, rank: int = 0, world: int = 1) -> EvaluationBatches:
-        return self._batches(getattr(self._opened.split, part), rank, world)
+        numbers = getattr(self._opened.split, part)
+        return self._batches(numbers, self._survey.modalities, rank, world)
 
-    def _batches(self, numbers: Sequence[int], rank: int = 0, world: int = 1) -> EvaluationBatches:
+    def _batches(
+        self,
+        numbers: Sequence[int],
+        modalities: Sequence[Modality],
+        rank: int = 0,
+        world: int = 1,
+    ) -> EvaluationBatches:
         cropped = self._config.size is not None and not self.model.dense
         return EvaluationBatches(
             self.items,
             numbers,
-            self._survey.modalities,
+            modalities,
             self.model.backbone.patch_size,
             batch_size=self._config.batch_size,
             crop=self._window if cropped else None,
