@@ -118,6 +118,10 @@ class OSCD(LabelledDataset[City]):
         modality = OSCD_S2.on_one_grid(10) if self._suffix else OSCD_S2
         super().__init__([modality], ("No change", "Change"), entries, split, on_bad, missing)
 
+    def has_label(self, entry: City) -> bool:
+        """Returns whether the labels of the city's part are there."""
+        return entry.labels is not None
+
     def _read(self, entry: City) -> Contents:
         (modality,) = self.modalities
         folders = [entry.images / f"imgs_{number}{self._suffix}" for number in (1, 2)]

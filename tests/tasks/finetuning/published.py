@@ -70,7 +70,7 @@ def carry(root: Path, labels: str, codes: Sequence[int], *images: tuple[str, str
         numbers = areas(path.name, stored.shape[:2], len(codes))
         first = stored if stored.ndim == 2 else stored[..., 0]
         first[:] = np.array(codes)[numbers]
-        tifffile.imwrite(path, stored, photometric="minisblack", metadata=None)
+        layouts.write_tif(path, np.moveaxis(stored, -1, 0) if stored.ndim == 3 else stored)
         for old, new in images:
             image = root / str(path.relative_to(root)).replace(old, new)
             if image.exists():
