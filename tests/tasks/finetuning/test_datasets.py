@@ -20,12 +20,15 @@ from seamo_fast.modalities import get_modality
 from seamo_fast.model import ModelConfig, SeaMo
 from seamo_fast.model.weights import model_metadata
 from seamo_fast.tasks.datasets import LabelledDataset
+from seamo_fast.tasks.datasets import open as opening
 from seamo_fast.tasks.datasets.open import DATASETS, DatasetOptions, Opened, open_dataset
-from seamo_fast.tasks.datasets.reading.base import DENSE
+from seamo_fast.tasks.datasets.reading.base import DENSE, Task
 from seamo_fast.tasks.features.items import Items
 from seamo_fast.tasks.finetuning.batches import EvaluationBatches, by_windows
 from seamo_fast.tasks.finetuning.fit.step import inputs_of
 from seamo_fast.tasks.finetuning.model import TaskModel
+from seamo_fast.tasks.finetuning.scores import CHOSEN
+from seamo_fast.tasks.splits import Split
 from tests.tasks.evaluation.toys import ready
 from tests.tasks.finetuning.published import PUBLISHED
 from tests.tasks.finetuning.sklearn_figures import by_class, by_sklearn, confusion
@@ -217,3 +220,42 @@ def test_pictures_are_drawn(done: Done) -> None:
         picture = imagecodecs.png_decode((done.folder / name).read_bytes())
         assert min(picture.shape[:2]) > 100
         assert len(np.unique(picture.reshape(-1, picture.shape[2]), axis=0)) > 20
+
+
+OVERFIT = {
+    "multilabel": ("--epochs", "60", "--blr", "0.2"),
+    "classes": ("--epochs", "60", "--blr", "0.2", "--label_smoothing", "0"),
+    "mask": ("--epochs", "60", "--blr", "0.3"),
+    "change": ("--epochs", "60", "--blr", "0.3"),
+}
+LEAST = {"classes": 0.95, "multilabel": 0.95, "mask": 0.8, "change": 0.8}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "choice"),
+    [case for name, each in PUBLISHED.items() for case in [(name, c) for c in each.choices]],
+)
+def test_a_small_sample_is_learned_by_heart(
+    name: str,
+    choice: str | None,
+    data: Callable[[str], Path],
+    weights: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What trains is tested, too; images say what their labels are."""
+    split = opening._split
+
+    def training_alone(*given: Any) -> Split:
+        train = split(*given).train
+        return Split(train, train, train)
+
+    monkeypatch.setattr(opening, "_split", training_alone)
+    root = data(name)
+    given = arguments(name, choice, root, weights, tmp_path / "out")
+    task: Task = DATASETS[name].open(root, DatasetOptions(classes=["red", "green"])).task
+    plain = ("--augment", "none", "--layer_decay", "1", "--workers", "0")
+    assert main([*given, *plain, *OVERFIT[task]]) == 0
+    found = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert found["test"][CHOSEN[task]]["value"] >= LEAST[task]

@@ -49,7 +49,7 @@ def part(task: Task, seed: int = 0) -> Part:
     classes = 2 if task == "change" else 5
     shape = (6, 5) if task in ("mask", "change") else ()
     logits = torch.randn(N, classes, *shape, generator=rng).mul(4).round().div(2)
-    if classes == 5 and task != "multilabel":
+    if classes == 5:
         logits[:, 4] = -50
     if task == "multilabel":
         target = (logits + 3 * torch.randn(logits.shape, generator=rng) > 1).float()

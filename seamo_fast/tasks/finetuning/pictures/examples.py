@@ -94,7 +94,7 @@ def draw_examples(
         else:
             _draw_classes(own[-1], example, task, classes)
         for axis, panel in zip(own, panels, strict=False):
-            _draw_panel(axis, panel)
+            _draw_panel(axis, panel, _aspect(example))
     patches = _legend(task, classes)
     figure.legend(handles=patches, loc="outside lower center", ncols=6, frameon=False, fontsize=7)
     figure.suptitle(title, fontsize=9)
@@ -112,12 +112,13 @@ class _Panel(NamedTuple):
     interpolation: str = "nearest"  # keeps the colours of masks
 
 
-def _draw_panel(axis: Any, panel: _Panel) -> None:
+def _draw_panel(axis: Any, panel: _Panel, aspect: float) -> None:
     axis.set_axis_on()
     axis.set_xticks([])
     axis.set_yticks([])
     axis.set_title(panel.title, size=7, pad=2)
     if panel.image is None:
+        axis.set_box_aspect(aspect)
         axis.text(0.5, 0.5, "missing", ha="center", va="center", size=7)
     else:
         axis.imshow(panel.image, interpolation=panel.interpolation)
