@@ -47,16 +47,29 @@ def areas(name: str, size: tuple[int, int], classes: int) -> np.ndarray:
     return drawn.reshape(2, 2)[np.ix_(rows, columns)]
 
 
-def levels(numbers: np.ndarray, band: int, dtype: np.dtype[Any], classes: int) -> np.ndarray:
-    """An image [H, W]: each class has a level, which differs from band to band, and noise."""
-    rng = np.random.default_rng(band)
-    level = (numbers + band) % classes
-    if dtype.kind == "f":
-        return (-20 + 4 * level + rng.normal(0, 0.5, numbers.shape)).astype(dtype)
-    return (1000 + 900 * level + rng.normal(0, 100, numbers.shape)).astype(dtype)
+def levels(
+    numbers: np.ndarray,
+    band: int,
+    dtype: np.dtype[Any],
+    classes: int,
+    scale: tuple[float, float] | None = None,
+) -> np.ndarray:
+    """An image [H, W]: each class has a level, which differs from band to band, and noise.
+
+    The scale is the lowest level and what lies between two: if None, those of DN or decibels.
+    """
+    low, step = scale or ((-20, 4) if dtype.kind == "f" else (1000, 900))
+    noise = np.random.default_rng(band).normal(0, 0.1, numbers.shape)
+    return (low + step * ((numbers + band) % classes + noise)).astype(dtype)
 
 
-def carry(root: Path, labels: str, codes: Sequence[int], *images: tuple[str, str]) -> None:
+def carry(
+    root: Path,
+    labels: str,
+    codes: Sequence[int],
+    *images: tuple[str, str],
+    scale: tuple[float, float] | None = None,
+) -> None:
     """Writes the label files of a folder again, and the images beside them.
 
     Args:
@@ -64,6 +77,7 @@ def carry(root: Path, labels: str, codes: Sequence[int], *images: tuple[str, str
         labels: Pattern of the label files.
         codes: What stands for each class there.
         images: What to replace in the path of a label, and by what, to get that of an image.
+        scale: See `levels`.
     """
     for path in sorted(root.glob(labels)):
         stored = tifffile.imread(path)
@@ -71,18 +85,16 @@ def carry(root: Path, labels: str, codes: Sequence[int], *images: tuple[str, str
         first = stored if stored.ndim == 2 else stored[..., 0]
         first[:] = np.array(codes)[numbers]
         layouts.write_tif(path, np.moveaxis(stored, -1, 0) if stored.ndim == 3 else stored)
-        for old, new in images:
-            image = root / str(path.relative_to(root)).replace(old, new)
+        for word, other in images:
+            image = root / str(path.relative_to(root)).replace(word, other)
             if image.exists():
-                _rewrite(image, numbers, len(codes))
-
-
-def _rewrite(path: Path, numbers: np.ndarray, classes: int) -> None:
-    stored = tifffile.imread(path)
-    planar = stored.shape[1:] == numbers.shape
-    count = stored.shape[0 if planar else -1]
-    bands = [levels(numbers, band, stored.dtype, classes) for band in range(count)]
-    layouts.write_tif(path, np.stack(bands), "separate" if planar else "contig")
+                old = tifffile.imread(image)
+                planar = old.shape[1:] == numbers.shape
+                bands = [
+                    levels(numbers, band, old.dtype, len(codes), scale)
+                    for band in range(old.shape[0 if planar else -1])
+                ]
+                layouts.write_tif(image, np.stack(bands), "separate" if planar else "contig")
 
 
 def _triplets(label: str, codes: Sequence[int], **seasons: int) -> Callable[[Path], None]:
@@ -109,7 +121,7 @@ def _floods(root: Path) -> None:
 
 def _burn_scars(root: Path) -> None:
     layouts.write_burn_scars(root, ("2020190", "2019002", "2018245"))
-    carry(root, "*/*.mask.tif", (0, 1), (".mask", "_merged"))
+    carry(root, "*/*.mask.tif", (0, 1), (".mask", "_merged"), scale=(0.05, 0.2))
 
 
 def _terramesh(root: Path) -> None:
@@ -197,7 +209,7 @@ def _so2sat(root: Path) -> None:
             numbers = np.arange(count) % 2
             file["label"][:] = np.eye(17)[numbers]
             file["sen2"][:] = file["sen2"][:] / 10 + 0.3 * numbers[:, None, None, None]
-            file["sen1"][:] = file["sen1"][:] / 10 + numbers[:, None, None, None]
+            file["sen1"][:] = file["sen1"][:] + 30 * numbers[:, None, None, None]
 
 
 def _class_folder(root: Path) -> None:

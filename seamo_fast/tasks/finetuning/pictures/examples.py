@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -152,7 +153,11 @@ def _stretch(views: Sequence[_View]) -> Any:
         for image in view.images
         if image is not None
     ]
-    return np.median(found, axis=0) if found else (0, 1)  # clouds in one must not darken the others
+    if not found:
+        return 0, 1
+    low, high = np.swapaxes(found, 0, 1)  # clouds in few must not darken the others
+    quartile = partial(np.quantile, axis=0, method="lower")
+    return quartile(low, 0.25), quartile(high, 0.75)
 
 
 def _seasons(view: _View, stretch: Any) -> list[_Panel]:
