@@ -302,6 +302,13 @@ def test_without_a_name_each_run_gets_its_folder(
     }
     # the interrupted one was resumed by the same settings alone, and a finished one is left
     assert found == dict(zip(names, [0, 1, 0], strict=True))
+    damaged = tmp_path / "runs" / f"{names[0]}-4"
+    damaged.mkdir()
+    (damaged / "run.json").write_text("{")
+    finetune(config)
+    assert (tmp_path / "runs" / f"{names[0]}-5" / "results.json").exists()
+    with pytest.raises(ConfigError, match=r"run\.json is damaged; choose another --output"):
+        finetune(settings(output=str(damaged)))
 
 
 @pytest.mark.parametrize("where", ["step", "validation"])
