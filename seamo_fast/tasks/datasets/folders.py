@@ -23,6 +23,7 @@ import numpy as np
 
 from seamo_fast.data.packing.sources.base import list_folders
 from seamo_fast.data.packing.sources.formats.names import list_files, twins
+from seamo_fast.data.packing.sources.plain.image_file import SUFFIXES, read_image
 from seamo_fast.data.shards.manifest import DTYPES
 from seamo_fast.errors import DataError
 from seamo_fast.modalities import Modality, get_modality
@@ -34,7 +35,7 @@ from seamo_fast.tasks.datasets.reading.base import (
     OnBad,
     Task,
 )
-from seamo_fast.tasks.datasets.reading.images import SUFFIXES, read_image, read_mask
+from seamo_fast.tasks.datasets.reading.images import read_mask
 from seamo_fast.tasks.datasets.reading.lists import check_parts, read_lines
 
 _PARTS: Final = {

@@ -17,6 +17,7 @@ from typing import Final
 import numpy as np
 
 from seamo_fast.data.packing.sources.formats.names import list_files
+from seamo_fast.data.packing.sources.plain.image_file import read_image
 from seamo_fast.errors import DataError
 from seamo_fast.modalities import Band, Modality
 from seamo_fast.tasks.datasets.reading.base import (
@@ -27,7 +28,7 @@ from seamo_fast.tasks.datasets.reading.base import (
     OnBad,
     Task,
 )
-from seamo_fast.tasks.datasets.reading.images import read_image, read_mask
+from seamo_fast.tasks.datasets.reading.images import read_mask
 
 SIDE: Final = 512
 HLS: Final = Modality(

@@ -13,6 +13,7 @@ from typing import Final
 
 import numpy as np
 
+from seamo_fast.data.packing.sources.plain.image_file import read_image
 from seamo_fast.errors import DataError
 from seamo_fast.modalities import S2L2A
 from seamo_fast.tasks.datasets.reading.base import (
@@ -23,7 +24,7 @@ from seamo_fast.tasks.datasets.reading.base import (
     OnBad,
     Task,
 )
-from seamo_fast.tasks.datasets.reading.images import read_image, read_mask
+from seamo_fast.tasks.datasets.reading.images import read_mask
 from seamo_fast.tasks.datasets.reading.lists import check_name, check_parts, read_lines
 
 SIDE: Final = 128

@@ -18,6 +18,7 @@ import numpy as np
 
 from seamo_fast.data.packing.sources.base import list_folders
 from seamo_fast.data.packing.sources.formats.names import list_files
+from seamo_fast.data.packing.sources.plain.image_file import read_image
 from seamo_fast.errors import DataError
 from seamo_fast.modalities import S1GRD, S2L1C, Modality
 from seamo_fast.tasks.datasets.reading.base import (
@@ -29,7 +30,7 @@ from seamo_fast.tasks.datasets.reading.base import (
     Task,
     choose,
 )
-from seamo_fast.tasks.datasets.reading.images import read_image, read_mask
+from seamo_fast.tasks.datasets.reading.images import read_mask
 from seamo_fast.tasks.datasets.reading.lists import check_name, check_parts, find_file, read_lines
 
 SIDE: Final = 256

@@ -20,6 +20,7 @@ from typing import Any, Final
 import numpy as np
 
 from seamo_fast.data.packing.sources.formats.names import list_files, lower_ending
+from seamo_fast.data.packing.sources.plain.image_file import read_image
 from seamo_fast.errors import DataError
 from seamo_fast.files import open_regular
 from seamo_fast.modalities import S1GRD, S2L1C
@@ -32,7 +33,7 @@ from seamo_fast.tasks.datasets.reading.base import (
     Task,
     choose,
 )
-from seamo_fast.tasks.datasets.reading.images import read_image, read_mask
+from seamo_fast.tasks.datasets.reading.images import read_mask
 from seamo_fast.tasks.datasets.reading.lists import (
     check_name,
     check_parts,

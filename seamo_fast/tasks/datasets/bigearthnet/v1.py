@@ -20,12 +20,12 @@ from typing import Any, Final, Literal, NamedTuple
 import numpy as np
 
 from seamo_fast.data.packing.sources.base import list_folders
+from seamo_fast.data.packing.sources.plain.image_file import read_image
 from seamo_fast.errors import DataError
 from seamo_fast.files import open_regular
 from seamo_fast.modalities import S1GRD, S2L2A, Modality
 from seamo_fast.tasks.datasets.bigearthnet.classes import CLASSES_19, CLASSES_43, TO_19
 from seamo_fast.tasks.datasets.reading.base import Contents, LabelledDataset, OnBad, Task, choose
-from seamo_fast.tasks.datasets.reading.images import read_image
 from seamo_fast.tasks.datasets.reading.lists import (
     check_name,
     check_parts,
