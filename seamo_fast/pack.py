@@ -24,7 +24,7 @@ from seamo_fast.data.packing.disk_space import estimate
 from seamo_fast.data.packing.leaks.together import find_together
 from seamo_fast.data.packing.packer import pack_splits, remove_shards
 from seamo_fast.data.packing.shard_job import OnBad, OnMetadata, Plan, Shard
-from seamo_fast.data.packing.sources import Source, layout_names, open_source
+from seamo_fast.data.packing.sources import PlainOptions, Source, layout_names, open_source
 from seamo_fast.data.packing.splits import Splits
 from seamo_fast.data.packing.verify import verify
 from seamo_fast.data.shards import Encoding, ShardSet
@@ -43,6 +43,11 @@ class PackSettings:
             this package.
         seasons: Dates a sample; 4, or the mapping's, by default.
         modalities: Names of the modalities to pack; the layout's usual ones by default.
+        modality: What plain images hold: a registered modality; rgb by default.
+        size: Edge of the tiles, in pixels of the finest grid, that images are cut into; by default
+            all images have one size, and are not cut.
+        part: train, val, test or all: which images to pack where a dataset has parts; train by
+            default.
         format: npy (memory-mapped, fastest) or tiff (deflated, smaller).
         splits: Shares of train, val and test such as 0.9,0.05,0.05; each is a shard set in a folder
             of that name in OUT, and no place is in two of them; nor are places that share ground or
@@ -67,6 +72,9 @@ class PackSettings:
     mapping: str | None = None
     seasons: int | None = None
     modalities: list[str] | None = None
+    modality: str | None = None
+    size: int | None = None
+    part: str | None = None
     format: Encoding = "npy"
     splits: str | None = None
     split_cell: float = 0.0
@@ -98,6 +106,9 @@ class CheckSettings:
         mapping: As for packing.
         seasons: As for packing.
         modalities: As for packing.
+        modality: As for packing.
+        size: As for packing.
+        part: As for packing.
         splits: As for packing; places that share ground or pixels are then reported too.
         split_cell: As for packing.
         workers: Processes.
@@ -109,6 +120,9 @@ class CheckSettings:
     mapping: str | None = None
     seasons: int | None = None
     modalities: list[str] | None = None
+    modality: str | None = None
+    size: int | None = None
+    part: str | None = None
     splits: str | None = None
     split_cell: float = 0.0
     workers: int = os.cpu_count() or 1
@@ -126,13 +140,17 @@ def _check_shared(settings: PackSettings | CheckSettings) -> None:
 
 
 def _open(settings: PackSettings | CheckSettings) -> Source:
-    return open_source(
+    source = open_source(
         settings.source,
         settings.layout,
         mapping=settings.mapping,
         seasons=settings.seasons,
         modalities=settings.modalities,
+        images=PlainOptions(settings.modality, settings.size, settings.part),
     )
+    for line in source.remarks:
+        say(line)
+    return source
 
 
 CHECK: Final = Command("pack --check", CheckSettings, check.__doc__, positional=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import date, datetime
@@ -18,7 +17,7 @@ from seamo_fast.data.packing.sources.formats.geo import (
     tiff_footprint,
     tiff_position,
 )
-from seamo_fast.data.packing.sources.formats.names import has_ending, is_hidden, lower_ending
+from seamo_fast.data.packing.sources.formats.names import has_ending, is_hidden, lower_ending, walk
 from seamo_fast.data.packing.sources.formats.tiff_images import TiffImage, read_tiff
 from seamo_fast.data.packing.sources.formats.times import parse_time
 from seamo_fast.data.packing.sources.mapping import Mapping, ModalityMapping
@@ -106,22 +105,13 @@ def _time(groups: dict[str, str]) -> datetime | None:
 
 
 def _files(root: Path) -> Iterator[tuple[str, bool]]:
-    """Yields the path of every file below `root`, sorted; folders behind links count once.
+    """Yields the path of every file below `root`, sorted.
 
     Folders that are called as an image is come too, with True.
     """
-    seen: set[tuple[int, int]] = set()
-    for folder, folders, files in os.walk(root, followlinks=True):
-        state = os.stat(folder)  # noqa: PTH116 (the name is text already)
-        if (state.st_dev, state.st_ino) in seen:
-            folders.clear()
-            continue
-        seen.add((state.st_dev, state.st_ino))
-        folders[:] = sorted(each for each in folders if not is_hidden(each))
-        below = os.path.relpath(folder, root)
-        prefix = "" if below == "." else f"{below}/"
+    for prefix, folders, files in walk(root):
         yield from ((prefix + name, True) for name in folders if has_ending(name, _ENDINGS))
-        yield from ((prefix + name, False) for name in sorted(files) if not is_hidden(name))
+        yield from ((prefix + name, False) for name in files if not is_hidden(name))
 
 
 class ImageCube:
