@@ -29,6 +29,7 @@ from seamo_fast.data.packing.splits import Splits
 from seamo_fast.data.packing.verify import verify
 from seamo_fast.data.shards import Encoding, ShardSet
 from seamo_fast.errors import ConfigError, DataError
+from seamo_fast.tasks.unlabelled import labelled_name, open_labelled
 
 
 @dataclass(frozen=True)
@@ -140,14 +141,20 @@ def _check_shared(settings: PackSettings | CheckSettings) -> None:
 
 
 def _open(settings: PackSettings | CheckSettings) -> Source:
-    source = open_source(
-        settings.source,
-        settings.layout,
-        mapping=settings.mapping,
-        seasons=settings.seasons,
-        modalities=settings.modalities,
-        images=PlainOptions(settings.modality, settings.size, settings.part),
-    )
+    plain = PlainOptions(settings.modality, settings.size, settings.part)
+    path, layout, seasons = settings.source, settings.layout, settings.seasons
+    name = labelled_name(path, layout, settings.part) if settings.mapping is None else None
+    if name is None:
+        source = open_source(
+            path,
+            layout,
+            mapping=settings.mapping,
+            seasons=seasons,
+            modalities=settings.modalities,
+            images=plain,
+        )
+    else:
+        source = open_labelled(path, name, seasons, settings.modalities, plain)
     for line in source.remarks:
         say(line)
     return source

@@ -16,6 +16,7 @@ files and folders and other suffixes are ignored.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -157,9 +158,12 @@ class MaskFolder(LabelledDataset[FileEntry]):
         remarks = [f"{root} lists {name}, but has no such image" for name in sorted(listed)]
         super().__init__([check_modality(modality)], classes, entries, split, on_bad, remarks)
 
+    def _images(self, entry: FileEntry) -> Contents:
+        return Contents(read_bands(entry.path, self.modalities[0]), {})
+
     def _read(self, entry: FileEntry) -> Contents:
-        bands = read_bands(entry.path, self.modalities[0])
-        size = bands[self.modalities[0].name][0].shape[-2:]
+        contents = self._images(entry)
+        size = contents.bands[self.modalities[0].name][0].shape[-2:]
         path = self._masks[entry.id]
         stored, inverse = np.unique(read_mask(path, (1, *size)), return_inverse=True)
         unknown = [value for value in stored.tolist() if value not in self._numbers]
@@ -169,7 +173,7 @@ class MaskFolder(LabelledDataset[FileEntry]):
                 f"{list(self._numbers)[:5]} ...; give `values`, or list them in `ignore`"
             )
         numbers = np.array([self._numbers[value] for value in stored.tolist()], np.int64)
-        return Contents(bands, {}, mask=numbers[inverse].reshape(size))
+        return replace(contents, mask=numbers[inverse].reshape(size))
 
 
 def check_modality(modality: Modality | None) -> Modality:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import date, datetime
 from pathlib import Path
 from typing import Final
@@ -70,16 +71,15 @@ class HLSBurnScars(LabelledDataset[FileEntry]):
             raise DataError(f"{root} holds no images training/*_merged.tif")
         super().__init__([HLS], ("Not burned", "Burned"), entries, split, on_bad)
 
-    def _read(self, entry: FileEntry) -> Contents:
+    def _images(self, entry: FileEntry) -> Contents:
         shape = (len(HLS.bands), SIDE, SIDE)
         image = read_image(entry.path, ("float32", "float64"), shape, HLS)
+        return Contents({HLS.name: [image[None]]}, {HLS.name: [_date(entry.id)]})
+
+    def _read(self, entry: FileEntry) -> Contents:
         mask = read_mask(entry.path.with_name(f"{entry.id}.mask.tif"), (1, SIDE, SIDE))
         known = (mask == 0) | (mask == 1)
-        return Contents(
-            {HLS.name: [image[None]]},
-            {HLS.name: [_date(entry.id)]},
-            mask=np.where(known, mask, IGNORE),
-        )
+        return replace(self._images(entry), mask=np.where(known, mask, IGNORE))
 
 
 def _images(root: Path) -> Iterator[FileEntry]:

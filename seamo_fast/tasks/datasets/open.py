@@ -17,8 +17,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
+from seamo_fast.data.packing.sources.plain.folder import plain_modality
 from seamo_fast.errors import ConfigError, DataError
-from seamo_fast.modalities import Modality, get_modality
+from seamo_fast.modalities import Modality
 from seamo_fast.tasks.datasets.bigearthnet.v1 import BigEarthNet
 from seamo_fast.tasks.datasets.bigearthnet.v2 import BigEarthNetV2
 from seamo_fast.tasks.datasets.demo import DemoChange, DemoCover, DemoCrops, DemoFields
@@ -197,7 +198,7 @@ def _stratum(dataset: AnyDataset, number: int) -> str:
 
 
 def _plain_modality(options: DatasetOptions) -> Modality | None:
-    return None if options.modality is None else get_modality(options.modality)
+    return None if options.modality is None else plain_modality(options.modality)
 
 
 def _multimodal(kind: Callable[..., AnyDataset], **fixed: Any) -> Open:

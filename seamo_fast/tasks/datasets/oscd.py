@@ -115,7 +115,10 @@ class OSCD(LabelledDataset[City]):
         modality = OSCD_S2.on_one_grid(10) if self._suffix else OSCD_S2
         super().__init__([modality], ("No change", "Change"), entries, split, on_bad, missing)
 
-    def _read(self, entry: City) -> Contents:
+    def _paths(self, entry: City) -> list[Path]:
+        return [entry.images]
+
+    def _images(self, entry: City) -> Contents:
         (modality,) = self.modalities
         folders = [entry.images / f"imgs_{number}{self._suffix}" for number in (1, 2)]
         grids = []
@@ -123,11 +126,15 @@ class OSCD(LabelledDataset[City]):
             names = [modality.band_names[channel] for channel in grid.bands]
             files = [[_find(folder, name) for name in names] for folder in folders]
             grids.append(_read_grid(files, modality))
-        mask = None
-        if entry.labels is not None:
-            mask = _read_change(entry.labels, entry.id, grids[0].shape[-2:])
         dates = {modality.name: _read_dates(entry.images / "dates.txt")}
-        return Contents({modality.name: grids}, dates, mask=mask)
+        return Contents({modality.name: grids}, dates)
+
+    def _read(self, entry: City) -> Contents:
+        contents = self._images(entry)
+        if entry.labels is None:
+            return contents
+        size = contents.bands[self.modalities[0].name][0].shape[-2:]
+        return replace(contents, mask=_read_change(entry.labels, entry.id, size))
 
 
 def _find(folder: Path, band: str) -> Path:

@@ -89,7 +89,7 @@ class SegMunich(LabelledDataset[FileEntry]):
         ]
         super().__init__([SEGMUNICH], CLASSES, entries, split, on_bad)
 
-    def _read(self, entry: FileEntry) -> Contents:
+    def _images(self, entry: FileEntry) -> Contents:
         image = read_image(entry.path, ("uint16", "int16", "float32"), modality=SEGMUNICH)
         bands = len(SEGMUNICH.bands)
         # tifffile writes [H, W, C] arrays as a page a row unless asked otherwise
@@ -99,8 +99,11 @@ class SegMunich(LabelledDataset[FileEntry]):
             raise DataError(
                 f"{entry.path} has shape {list(image.shape)}, expected {[bands, SIDE, SIDE]}"
             )
+        return Contents({SEGMUNICH.name: [image[None]]}, {})
+
+    def _read(self, entry: FileEntry) -> Contents:
+        contents = self._images(entry)
         label = entry.path.parent.parent / "label" / entry.path.name
         mask = read_mask(label, (1, SIDE, SIDE))
         known = (mask >= 0) & (mask < len(_NUMBERS))
-        numbers = _NUMBERS[np.where(known, mask, 255)]
-        return Contents({SEGMUNICH.name: [image[None]]}, {}, mask=numbers)
+        return replace(contents, mask=_NUMBERS[np.where(known, mask, 255)])

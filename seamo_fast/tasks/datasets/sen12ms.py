@@ -116,8 +116,14 @@ class SEN12MS(LabelledDataset[FileEntry]):
         classes = SIMPLIFIED if self._simplified else IGBP
         super().__init__(chosen, classes, entries, split, on_bad)
 
+    def _images(self, entry: FileEntry) -> Contents:
+        return read_triplet(entry.path, self.modalities)
+
+    def _paths(self, entry: FileEntry) -> list[Path]:
+        return image_paths(entry.path, self.modalities)
+
     def _read(self, entry: FileEntry) -> Contents:
-        contents = read_triplet(entry.path, self.modalities)
+        contents = self._images(entry)
         codes = read_mask(partner(entry.path, "lc"), (None, SIDE, SIDE)).astype(np.int64)
         known = (codes >= 1) & (codes <= len(IGBP))
         mask = np.where(known, codes - 1, IGNORE)
@@ -138,6 +144,11 @@ def partner(path: Path, sensor: str) -> Path:
     return path.parent.parent / folder / path.name.replace("_s2_", f"_{sensor}_")
 
 
+def image_paths(path: Path, modalities: Sequence[Modality]) -> list[Path]:
+    """Returns the images beside the S2 file of a patch; see `partner`."""
+    return [partner(path, _SENSORS[modality.name]) for modality in modalities]
+
+
 def read_triplet(path: Path, modalities: Sequence[Modality]) -> Contents:
     """Reads the images beside the S2 file of a patch.
 
@@ -145,10 +156,10 @@ def read_triplet(path: Path, modalities: Sequence[Modality]) -> Contents:
         DataError: A file is missing or damaged.
     """
     bands = {}
-    for modality in modalities:
+    for modality, file in zip(modalities, image_paths(path, modalities), strict=True):
         name = modality.name
         shape = (len(modality.bands), SIDE, SIDE)
-        image = read_image(partner(path, _SENSORS[name]), _DTYPES[name], shape, modality)
+        image = read_image(file, _DTYPES[name], shape, modality)
         bands[name] = [image[None]]
     return Contents(bands, {})
 

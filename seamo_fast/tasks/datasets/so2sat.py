@@ -162,15 +162,22 @@ class So2Sat(LabelledDataset[Row]):
                     raise DataError(f"{path} cannot be read: {error}") from error
             return self._files[key]
 
-    def _read(self, entry: Row) -> Contents:
+    def _images(self, entry: Row) -> Contents:
         file = self._open(entry.path)
         contents = Contents({}, {})
         try:
-            flags = np.asarray(file["label"][entry.number])
             for modality in self.modalities:
                 image = np.asarray(file[_VARIABLES[modality.name]][entry.number])
                 image = image.astype(image.dtype.newbyteorder("="), copy=False)
                 contents.bands[modality.name] = [np.moveaxis(image, -1, 0)[None]]
+        except Exception as error:  # damaged files raise whatever HDF5 meets
+            raise DataError(f"{entry.path}: {entry.id} cannot be read: {error}") from error
+        return contents
+
+    def _read(self, entry: Row) -> Contents:
+        contents = self._images(entry)
+        try:
+            flags = np.asarray(self._open(entry.path)["label"][entry.number])
         except Exception as error:  # damaged files raise whatever HDF5 meets
             raise DataError(f"{entry.path}: {entry.id} cannot be read: {error}") from error
         if np.count_nonzero(flags) != 1 or flags.max() != 1:

@@ -155,6 +155,12 @@ class BigEarthNet(LabelledDataset[Pair]):
         s1 = self._s1 / radar if self._s1 and radar else None
         return Pair(name, part, {"s2l2a": self._s2 / name, "s1grd": s1})
 
+    def _paths(self, entry: Pair) -> list[Path]:
+        return pair_paths(entry, self.modalities)
+
+    def _images(self, entry: Pair) -> Contents:
+        return read_pair(entry, self.modalities)
+
     def _read(self, entry: Pair) -> Contents:
         folder = self._s2 / entry.id
         labels = _read_metadata(folder).get("labels")
@@ -187,7 +193,15 @@ def flags(labels: Sequence[object], classes: tuple[str, ...], where: str) -> np.
     return found
 
 
-def read_pair(entry: Pair, modalities: Sequence[Modality], label: np.ndarray) -> Contents:
+def pair_paths(entry: Pair, modalities: Sequence[Modality]) -> list[Path]:
+    """Returns the folders of a patch."""
+    folders = (entry.folders[modality.name] for modality in modalities)
+    return [folder for folder in folders if folder is not None]
+
+
+def read_pair(
+    entry: Pair, modalities: Sequence[Modality], label: np.ndarray | None = None
+) -> Contents:
     """Reads the bands of a patch; dates are those in the names of its folders.
 
     Raises:

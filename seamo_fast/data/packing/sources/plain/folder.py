@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import ClassVar, Final, NamedTuple
 
 from seamo_fast.data.packing.sources.base import Reading
-from seamo_fast.data.packing.sources.formats.geo import tiff_position
 from seamo_fast.data.packing.sources.formats.names import (
     has_ending,
     is_hidden,
@@ -109,12 +108,10 @@ class ImageFolder(WholeImages):
             raise DataError(
                 f"{item} and {other} have one name but for upper and lower case; rename one", "name"
             )
-        path, modality = self.path / item, self._modality
-        image = read_image(path, self._dtypes, (len(modality.bands), None, None), modality)
+        modality, shape = self._modality, (len(self._modality.bands), None, None)
+        image = read_image(self.path / item, self._dtypes, shape, modality)
         reading = Reading(item, {modality.name: [image[None]]}, {}, {}, place=item)
         reading.dates[modality.name], reading.valid[modality.name] = [None], [True]
-        if has_ending(path.name, (".tif", ".tiff")):
-            reading.position = tiff_position(path)
         return reading
 
 
@@ -129,6 +126,11 @@ def plain_modality(name: str) -> Modality:
     except ValueError as error:
         raise ConfigError(str(error)) from error
     return modality.on_one_grid(modality.grids[0].gsd)
+
+
+def has_parts(root: Path) -> bool:
+    """Whether a folder has folders of parts with images."""
+    return any(_list(root).images.values())
 
 
 @lru_cache(maxsize=8)

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Final
 import numpy as np
 
 from seamo_fast.data.packing.sources.base import Reading, TileError
-from seamo_fast.data.packing.sources.formats.geo import tiff_footprint
+from seamo_fast.data.packing.sources.formats.geo import tiff_footprint, tiff_position
 from seamo_fast.data.packing.sources.formats.ground import Ground, fingerprint
 from seamo_fast.data.packing.sources.formats.names import has_ending
 from seamo_fast.data.packing.sources.plain.tiles import check_size, cut
@@ -94,8 +94,8 @@ class WholeImages(ABC):
 
     def scan(self, item: str) -> Iterator[Ground]:
         """Yields the tiles of an item; see `Source.scan`."""
-        tiffs = [path for path in self.files(item) if has_ending(path.name, (".tif", ".tiff"))]
-        footprint = tiff_footprint(tiffs[0]) if tiffs else None
+        tiff = self._tiff(item)
+        footprint = tiff_footprint(tiff) if tiff else None
         for reading in self._tiles(item):
             prints: list[int] = []
             for name, flags in reading.valid.items():
@@ -132,10 +132,17 @@ class WholeImages(ABC):
 
     def _cut(self, item: str) -> Iterator[Reading]:
         reading = self.whole(item)
+        tiff = self._tiff(item)
+        reading.position = tiff_position(tiff) if tiff else None
         if self._size is None:
             yield reading
         else:
             yield from cut(self.modalities, reading, self._size)
+
+    def _tiff(self, item: str) -> Path | None:
+        """Returns the first file of an item that may say where it is."""
+        tiffs = (path for path in self.files(item) if has_ending(path.name, (".tif", ".tiff")))
+        return next(tiffs, None)
 
     def _tiles(self, item: str) -> Iterator[Reading]:
         for reading in self._cut(item):
