@@ -33,8 +33,8 @@ from seamo_fast.tasks.datasets.open import (
     DATASETS,
     AnyDataset,
     DatasetOptions,
-    Opened,
-    open_dataset,
+    open_items,
+    split_items,
 )
 
 _PLAIN: Final = ("class_folder", "mask_folder")  # take a modality, and classes that nobody reads
@@ -79,12 +79,11 @@ class Unlabelled(WholeImages):
             classes=["any"] if name == "mask_folder" else None,
         )
         self._options = json.dumps(asdict(options))
-        _open.cache_clear()  # files may have come since
-        _numbers.cache_clear()
-        opened = _open(path, name, self._options)
-        chosen = opened.dataset.modalities
+        for cached in (_open, _numbers, _names):  # files may have come since
+            cached.cache_clear()
         self.path = path
-        self.remarks = (self._remark(opened),)
+        chosen = self._dataset.modalities
+        self.remarks = (self._remark(),)
         settings = {
             "dataset": name,
             "part": self._part,
@@ -94,11 +93,7 @@ class Unlabelled(WholeImages):
 
     def items(self) -> list[str]:
         """Returns the names of the items of the part."""
-        opened = _open(self.path, self._name, self._options)
-        entries = opened.dataset.entries
-        if self._part == ALL:
-            return [entry.id for entry in entries]
-        return [entries[number].id for number in getattr(opened.split, self._part)]
+        return list(_names(self.path, self._name, self._options, self._part))
 
     def files(self, item: str) -> list[Path]:
         """Returns the files of an item's images."""
@@ -129,29 +124,33 @@ class Unlabelled(WholeImages):
 
     @property
     def _dataset(self) -> AnyDataset:
-        return _open(self.path, self._name, self._options).dataset
+        return _open(self.path, self._name, self._options)
 
-    def _remark(self, opened: Opened) -> str:
-        count = len(opened.dataset)
+    def _remark(self) -> str:
+        count = len(self._dataset)
         if self._part == ALL:
             return f"{self._name}: taking all {count} items, without labels, of the test part too"
-        taken = len(getattr(opened.split, self._part))
-        return (
-            f"{self._name}: taking the {taken} items of part {self._part!r} (of {count}), without "
-            "labels"
-        )
+        taken = f"the {len(self.items())} items of part {self._part!r} (of {count})"
+        return f"{self._name}: taking {taken}, without labels"
 
 
 # A job that is sent to a process names the dataset; it is opened there once, not sent along.
 @lru_cache(maxsize=2)
-def _open(path: Path, name: str, options: str) -> Opened:
-    return open_dataset(path, name, DatasetOptions(**json.loads(options)))
+def _open(path: Path, name: str, options: str) -> AnyDataset:
+    return open_items(path, name, DatasetOptions(**json.loads(options)))[1]
 
 
 @lru_cache(maxsize=2)
 def _numbers(path: Path, name: str, options: str) -> dict[str, int]:
-    entries = _open(path, name, options).dataset.entries
+    entries = _open(path, name, options).entries
     return {entry.id: number for number, entry in enumerate(entries)}
+
+
+@lru_cache(maxsize=2)
+def _names(path: Path, name: str, options: str, part: str) -> tuple[str, ...]:
+    dataset = _open(path, name, options)
+    numbers = range(len(dataset)) if part == ALL else getattr(split_items(name, dataset), part)
+    return tuple(dataset.entries[number].id for number in numbers)
 
 
 def _below(path: Path) -> Iterator[Path]:

@@ -22,13 +22,19 @@ _JPEG_PIXELS: Final = 512  # of a byte at most: a block of 64 takes a bit or mor
 _DEFLATE: Final = 1032  # bytes of a byte at most (zlib's "Maximum Expansion Factor")
 _PNG_START: Final = b"\x89PNG\r\n\x1a\n"
 _PALETTE: Final = 3
+_WITH_ALPHA: Final = (4, 6)
+_CMYK: Final = 4
+_ORIENTATION: Final = 274  # tag of TIFF and Exif
+_TRANSPOSED: Final = 4  # orientations above exchange rows and columns
 
 # Bands, rows, columns; None for any number.
 Shape = tuple[int | None, int | None, int | None]
 
 
 def read_picture(path: Path, dtypes: Sequence[str], shape: Shape) -> np.ndarray:
-    """Returns the image [C, H, W] of a JPEG or PNG file, by its suffix.
+    """Returns the image [C, H, W] of a JPEG or PNG file, by its suffix, upright as Exif says.
+
+    An alpha channel that is opaque everywhere is left out where bands without it are expected.
 
     Args:
         path: The file. Of a palette image the indices are read.
@@ -47,10 +53,10 @@ def check_header(
 ) -> None:
     """Raises TileError unless what a header says of an image is what is expected."""
     if dtypes and dtype not in dtypes:
-        raise TileError(f"{name} has dtype {dtype}, expected {' or '.join(dtypes)}")
+        raise TileError(f"{name} has dtype {dtype}, expected {' or '.join(dtypes)}", "mismatch")
     if any(wanted not in (None, size) for wanted, size in zip(shape, found, strict=True)):
         expected = ", ".join("any" if size is None else str(size) for size in shape)
-        raise TileError(f"{name} has shape {list(found)}, expected [{expected}]")
+        raise TileError(f"{name} has shape {list(found)}, expected [{expected}]", "mismatch")
     if not 0 < math.prod(found) <= MAX_VALUES:
         raise TileError(f"{name} says that it holds {math.prod(found)} values")
 
@@ -60,10 +66,15 @@ def _read_jpeg(path: Path, dtypes: Sequence[str], shape: Shape) -> np.ndarray:
     found = _jpeg_size(data)
     if found is None:
         raise TileError(f"{path.name} cannot be read: it has no JPEG frame header")
-    check_header(path.name, "uint8", found, dtypes, shape)
+    if found[0] == _CMYK:
+        raise TileError(
+            f"{path.name} has 4 components (CMYK), no bands; save it as RGB", "mismatch"
+        )
+    turned = _jpeg_orientation(data)
+    check_header(path.name, "uint8", _sizes(found, turned), dtypes, shape)
     scans = len(data) - data.find(b"\xff\xda")  # what precedes them holds no pixel
     _check_claim(path.name, found[1] * found[2], scans * _JPEG_PIXELS)
-    image = _channels_first(imagecodecs.jpeg8_decode(data))
+    image = _upright(_channels_first(imagecodecs.jpeg8_decode(data)), turned)
     # libjpeg fills what a cut file lacks with grey, and says nothing
     if b"\xff\xd9" not in data[-1024:]:
         raise TileError(f"{path.name} was cut short: it has no JPEG end marker")
@@ -78,14 +89,68 @@ def _check_claim(name: str, claimed: int, most: int) -> None:
 
 def _jpeg_size(data: bytes) -> list[int] | None:
     """Returns bands, rows and columns from the frame header (ITU-T T.81, B.2.2)."""
+    for marker, at, _ in _segments(data):
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+            height, width, bands = struct.unpack_from(">HHB", data, at + 1)
+            return [bands, height, width]
+    return None
+
+
+def _jpeg_orientation(data: bytes) -> int:
+    """Returns how the image is turned (tag 274), by the first Exif segment before the scans."""
+    for marker, at, size in _segments(data):
+        if marker == 0xDA:
+            break
+        if marker == 0xE1 and data[at : at + 6] == b"Exif\0\0":
+            return _exif_orientation(data[at + 6 : at + size])
+    return 1
+
+
+def _segments(data: bytes) -> Iterator[tuple[int, int, int]]:
+    """Yields the segments of a JPEG: marker, place and size of the content (ITU-T T.81, B.1.1)."""
     at = 2
     while data[:2] == b"\xff\xd8" and at + 10 <= len(data) and data[at] == 0xFF:
         marker, length = struct.unpack_from(">xBH", data, at)
-        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
-            height, width, bands = struct.unpack_from(">HHB", data, at + 5)
-            return [bands, height, width]
-        at += 1 if marker == 0xFF else 2 + length
-    return None
+        if marker == 0xFF:  # fill
+            at += 1
+            continue
+        yield marker, at + 4, length - 2
+        at += 2 + length
+
+
+def _exif_orientation(block: bytes) -> int:
+    """Returns the orientation that a block of Exif says, 1 (upright) where it says none."""
+    order = {b"II*\0": "<", b"MM\0*": ">"}.get(block[:4])
+    if order is None:
+        return 1
+    try:
+        (start,) = struct.unpack_from(f"{order}I", block, 4)
+        (count,) = struct.unpack_from(f"{order}H", block, start)
+        for number in range(count):
+            tag, _, _, value = struct.unpack_from(f"{order}HHIH", block, start + 2 + 12 * number)
+            if tag == _ORIENTATION:
+                return value if 1 <= value <= 8 else 1
+    except struct.error:  # cut short
+        pass
+    return 1
+
+
+def _sizes(found: Sequence[int], orientation: int) -> list[int]:
+    """Returns bands, rows and columns of an image once it is upright."""
+    bands, height, width = found
+    return [bands, width, height] if orientation > _TRANSPOSED else [bands, height, width]
+
+
+def _upright(image: np.ndarray, orientation: int) -> np.ndarray:
+    """Returns an image [C, H, W] with its first row at the top and first column on the left."""
+    if orientation > _TRANSPOSED:
+        image = image.swapaxes(1, 2)
+    mirrored = (orientation - 1) % 4
+    if mirrored in (1, 2):
+        image = image[:, :, ::-1]
+    if mirrored in (2, 3):
+        image = image[:, ::-1]
+    return image
 
 
 def _read_png(path: Path, dtypes: Sequence[str], shape: Shape) -> np.ndarray:
@@ -95,7 +160,12 @@ def _read_png(path: Path, dtypes: Sequence[str], shape: Shape) -> np.ndarray:
     width, height, depth, colour = struct.unpack_from(">IIBB", data, 16)
     bands = {0: 1, 2: 3, _PALETTE: 1, 4: 2, 6: 4}.get(colour, 0)
     dtype = "uint16" if depth == 16 else "uint8"
-    check_header(path.name, dtype, [bands, height, width], dtypes, shape)
+    if colour == _PALETTE and shape[0] not in (None, 1):
+        raise TileError(f"{path.name} has a palette, no bands; save it as RGB", "mismatch")
+    opaque = colour in _WITH_ALPHA and shape[0] == bands - 1
+    turned = _png_orientation(data)
+    sizes = _sizes([bands - opaque, height, width], turned)
+    check_header(path.name, dtype, sizes, dtypes, shape)
     _check_claim(path.name, height * width * bands * depth // 8, len(data) * _DEFLATE)
     if colour == _PALETTE:
         data = _without_palette(data)
@@ -104,7 +174,21 @@ def _read_png(path: Path, dtypes: Sequence[str], shape: Shape) -> np.ndarray:
         image = image // (255 // (2**depth - 1))
     image = _channels_first(image)
     check_tile(path.name, image, dtype, (bands, height, width))
-    return image
+    if opaque:
+        if (image[-1] != np.iinfo(dtype).max).any():
+            raise TileError(
+                f"{path.name} has transparent pixels, no measurements; save it without an alpha "
+                "channel",
+                "mismatch",
+            )
+        image = image[:-1]
+    return _upright(image, turned)
+
+
+def _png_orientation(data: bytes) -> int:
+    """Returns how the image is turned, by an eXIf chunk before the pixels."""
+    _, found, block = data[: data.find(b"IDAT")].partition(b"eXIf")
+    return _exif_orientation(block) if found else 1
 
 
 def _without_palette(data: bytes) -> bytes:

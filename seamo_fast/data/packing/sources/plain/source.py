@@ -119,7 +119,8 @@ class WholeImages(ABC):
             counts.append(len(tiles))
             found[item] = _specs(self.modalities, tiles[0])
         if not found:
-            raise DataError(f"{self.path} has no image that can be packed: {problem}")
+            names = ", ".join(f"{each.name} ({len(each.bands)} bands)" for each in self.modalities)
+            raise DataError(f"{self.path} has no image that can be packed as {names}: {problem}")
         item, first = next(iter(found.items()))
         for other, specs in found.items():
             if any(specs[name].shape != first[name].shape for name in first):
