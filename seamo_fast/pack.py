@@ -3,6 +3,8 @@
 python -m seamo_fast.pack /data/ssl4eo-s12 shards/ssl4eo-s12
 python -m seamo_fast.pack /data/ssl4eo-s12 shards/ssl4eo-s12 --splits 0.9,0.05,0.05 --verify
 python -m seamo_fast.pack cubes shards/cubes --mapping mapping.yaml
+python -m seamo_fast.pack photos shards/photos --size 128  # JPEG, PNG, TIFF of any size, in tiles
+python -m seamo_fast.pack EuroSAT_RGB shards/eurosat      # a labelled dataset's training images
 python -m seamo_fast.pack --check /data/ssl4eo-s12        # only reads and reports
 """
 
@@ -24,12 +26,18 @@ from seamo_fast.data.packing.disk_space import estimate
 from seamo_fast.data.packing.leaks.together import find_together
 from seamo_fast.data.packing.packer import pack_splits, remove_shards
 from seamo_fast.data.packing.shard_job import OnBad, OnMetadata, Plan, Shard
-from seamo_fast.data.packing.sources import PlainOptions, Source, layout_names, open_source
+from seamo_fast.data.packing.sources import (
+    PlainOptions,
+    Source,
+    layout_names,
+    open_source,
+    recognise,
+)
+from seamo_fast.data.packing.sources.plain.folder import ImageFolder
 from seamo_fast.data.packing.splits import Splits
 from seamo_fast.data.packing.verify import verify
 from seamo_fast.data.shards import Encoding, ShardSet
 from seamo_fast.errors import ConfigError, DataError
-from seamo_fast.tasks.unlabelled import labelled_name, open_labelled
 
 
 @dataclass(frozen=True)
@@ -143,8 +151,12 @@ def _check_shared(settings: PackSettings | CheckSettings) -> None:
 def _open(settings: PackSettings | CheckSettings) -> Source:
     plain = PlainOptions(settings.modality, settings.size, settings.part)
     path, layout, seasons = settings.source, settings.layout, settings.seasons
-    name = labelled_name(path, layout, settings.part) if settings.mapping is None else None
-    if name is None:
+    source: Source | None = None
+    if _may_be_labelled(settings):
+        from seamo_fast.tasks.unlabelled import open_labelled  # takes a second
+
+        source = open_labelled(path, layout, seasons, settings.modalities, plain)
+    if source is None:
         source = open_source(
             path,
             layout,
@@ -153,18 +165,26 @@ def _open(settings: PackSettings | CheckSettings) -> Source:
             modalities=settings.modalities,
             images=plain,
         )
-    else:
-        source = open_labelled(path, name, seasons, settings.modalities, plain)
     for line in source.remarks:
         say(line)
     return source
 
 
+def _may_be_labelled(settings: PackSettings | CheckSettings) -> bool:
+    """Whether a source is no layout of packing by itself, or a part of it is wanted."""
+    if settings.mapping is not None:
+        return False
+    if settings.part is not None or settings.layout != "auto":
+        return settings.part is not None or settings.layout not in layout_names()
+    return recognise(settings.source) in (None, ImageFolder.layout)
+
+
+_LAYOUTS: Final = fill(f"Layouts: {', '.join(layout_names())}; names of labelled datasets")
 CHECK: Final = Command("pack --check", CheckSettings, check.__doc__, positional=True)
 COMMAND: Final = Command(
     "pack",
     PackSettings,
-    f"{__doc__}\n{fill('Layouts: ' + ', '.join(layout_names()))}",
+    f"{__doc__}\n{_LAYOUTS}",
     positional=True,
     interrupted="run the same command (without --overwrite) again to resume",
 )

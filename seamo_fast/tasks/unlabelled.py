@@ -191,7 +191,13 @@ def labelled_name(path: Path, layout: str, part: str | None) -> str | None:
         path: The source.
         layout: As given: "auto" looks.
         part: As given, None for the default.
+
+    Raises:
+        ConfigError: The layout is unknown.
     """
+    if layout not in ("auto", *DATASETS, *layout_names()):
+        every = ", ".join(dict.fromkeys((*layout_names(), *DATASETS)))
+        raise ConfigError(f"layout must be auto or one of {every}, but got {layout!r}")
     if layout != "auto":
         known = layout in DATASETS and (part is not None or layout not in layout_names())
         return layout if known else None
@@ -209,21 +215,25 @@ def labelled_name(path: Path, layout: str, part: str | None) -> str | None:
 
 def open_labelled(
     path: Path,
-    name: str,
+    layout: str,
     seasons: int | None,
     modalities: Sequence[str] | None,
     plain: PlainOptions,
-) -> Unlabelled:
-    """Opens a labelled dataset for packing; see `Unlabelled`.
+) -> Unlabelled | None:
+    """Opens a labelled dataset for packing, see `Unlabelled`; None if the source is another layout.
 
     Raises:
-        ConfigError: `seasons` is not the number that the dataset has, or see there.
+        ConfigError: The layout is unknown, `seasons` is not the number that the dataset has, or see
+            `Unlabelled`.
         DataError: See there, and a sample takes more memory than there is.
     """
+    name = labelled_name(path, layout, plain.part)
+    if name is None:
+        return None
     try:
         source = Unlabelled(path, name, modalities, plain)
     except DataError as error:
-        if error.kind == "mismatch":  # it is this dataset, and needs a size
+        if layout != "auto" or error.kind == "mismatch":  # it is this dataset, and needs a size
             raise
         raise DataError(
             f"{error} (read as {name}; --layout {ImageFolder.layout} packs any images)", error.kind

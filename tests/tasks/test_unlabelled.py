@@ -22,7 +22,7 @@ from seamo_fast.errors import ConfigError, DataError
 from seamo_fast.pack import main
 from seamo_fast.tasks import unlabelled
 from seamo_fast.tasks.datasets.open import DATASETS, DatasetOptions, open_dataset
-from seamo_fast.tasks.unlabelled import labelled_name, open_labelled
+from seamo_fast.tasks.unlabelled import Unlabelled, labelled_name, open_labelled
 from tests.eurosat import make_eurosat
 from tests.tasks.datasets.layouts import (
     PATCHES,
@@ -40,6 +40,12 @@ from tests.tasks.datasets.test_open import WRITERS
 Images = dict[str, list[np.ndarray]]  # of a modality its grids [T, Cg, Hg, Wg]
 TEN = ("B02", "B03", "B04", "B08")
 SIXTY = ("B01", "B09", "B10")
+
+
+def labelled(root: Path, *given: Any) -> Unlabelled:
+    source = open_labelled(root, *given)
+    assert source is not None
+    return source
 
 
 def tiff(path: Path) -> np.ndarray:
@@ -188,7 +194,7 @@ def test_packed_pixels_are_those_of_the_files(name: str, tmp_path: Path) -> None
         root.mkdir()
     (case.write or WRITERS[name])(root)
     assert labelled_name(root, "auto", "train") == name
-    source = open_labelled(root, name, None, None, PlainOptions(part=case.part))
+    source = labelled(root, name, None, None, PlainOptions(part=case.part or "train"))
     pack(source, tmp_path / "out")
     shards = ShardSet(tmp_path / "out")
     options = DatasetOptions(classes=["red", "green"] if name == "mask_folder" else None)
@@ -221,7 +227,7 @@ def days(shards: ShardSet, number: int) -> list[list[int]]:
 
 def test_two_dates_are_two_seasons_and_cities_become_tiles(tmp_path: Path) -> None:
     WRITERS["oscd"](tmp_path / "data")
-    source = open_labelled(tmp_path / "data", "oscd", 2, None, PlainOptions(size=24, part="all"))
+    source = labelled(tmp_path / "data", "oscd", 2, None, PlainOptions(size=24, part="all"))
     pack(source, tmp_path / "out")
     shards = ShardSet(tmp_path / "out")
     assert (shards.seasons, len(shards)) == (2, 3 * 9)  # 60 x 61: starts at 0, 24 and 36
@@ -247,7 +253,7 @@ def test_demo_places_keep_their_dates(tmp_path: Path, monkeypatch: pytest.Monkey
         return pair_shards(tmp_path, places=10, size=24, seed=seed)
 
     monkeypatch.setattr("seamo_fast.tasks.datasets.demo.pair_shards", few)
-    source = open_labelled(Path("demo"), "demo_change", None, ["s2l2a"], PlainOptions(part="val"))
+    source = labelled(Path("demo"), "demo_change", None, ["s2l2a"], PlainOptions(part="val"))
     opened = open_dataset("demo", "demo_change", DatasetOptions(modalities=["s2l2a"]))
     assert len(source.items()) == len(opened.split.val) == 2
     item = opened.dataset.read(opened.split.val[1])
@@ -283,7 +289,7 @@ def test_the_command_packs_the_training_part_and_says_so(
 
 def test_processes_open_the_dataset_themselves(tmp_path: Path) -> None:
     root = make_eurosat(tmp_path / "eurosat", "eurosat_rgb", 5)
-    source = open_labelled(root, "eurosat", None, None, PlainOptions())
+    source = labelled(root, "eurosat", None, None, PlainOptions())
     sent = pickle.dumps(source)
     assert len(sent) < 3000  # names nothing that a process can list
     for cached in (unlabelled._open, unlabelled._numbers, unlabelled._names):
@@ -297,7 +303,7 @@ def test_processes_open_the_dataset_themselves(tmp_path: Path) -> None:
 
 def test_items_that_cannot_be_read_are_skipped(tmp_path: Path) -> None:
     root = make_eurosat(tmp_path / "eurosat", "eurosat_rgb", 5)
-    source = open_labelled(root, "eurosat", None, None, PlainOptions())
+    source = labelled(root, "eurosat", None, None, PlainOptions())
     first, second, *_ = source.items()
     (path,), (flat,) = source.files(first), source.files(second)
     path.write_bytes(path.read_bytes()[:300])
@@ -322,9 +328,9 @@ def test_items_that_cannot_be_read_are_skipped(tmp_path: Path) -> None:
 def test_options_that_do_not_fit(options: dict[str, Any], message: str, tmp_path: Path) -> None:
     root = make_eurosat(tmp_path / "eurosat", "eurosat_rgb", 5)
     with pytest.raises((ConfigError, DataError), match=message):
-        open_labelled(root, "eurosat", None, None, PlainOptions(**options))
+        labelled(root, "eurosat", None, None, PlainOptions(**options))
     with pytest.raises(ConfigError, match="eurosat has 1 seasons, but got 4; leave --seasons out"):
-        open_labelled(root, "eurosat", 4, None, PlainOptions())
+        labelled(root, "eurosat", 4, None, PlainOptions())
 
 
 def test_which_layout_a_folder_is(tmp_path: Path) -> None:
@@ -355,7 +361,7 @@ def test_training_images_of_eurosat(data_dir: Path, tmp_path: Path) -> None:
     Image = pytest.importorskip("PIL.Image")
     root = data_dir / "eurosat_rgb_full"
     opened = open_dataset(root)
-    source = open_labelled(root, "eurosat", None, None, PlainOptions())
+    source = labelled(root, "eurosat", None, None, PlainOptions())
     entries = opened.dataset.entries
     assert source.items() == [entries[number].id for number in opened.split.train]
     assert not {*source.items()} & {entries[number].id for number in opened.split.test}
@@ -371,7 +377,7 @@ def test_training_images_of_eurosat(data_dir: Path, tmp_path: Path) -> None:
 def test_real_tiles_equal_rasterio(name: str, size: int | None, data_dir: Path) -> None:
     rasterio = pytest.importorskip("rasterio")
     root = data_dir / name
-    source = open_labelled(
+    source = labelled(
         root, labelled_name(root, "auto", None) or "", None, None, PlainOptions(size=size)
     )
     item = source.items()[0]

@@ -42,10 +42,17 @@ def read_picture(path: Path, dtypes: Sequence[str], shape: Shape) -> np.ndarray:
         shape: The sizes expected.
 
     Raises:
-        TileError: The file is no such image.
+        TileError: The file is missing, damaged, or no such image.
     """
     reader = _read_png if path.suffix.lower() == ".png" else _read_jpeg
-    return reader(path, dtypes, shape)
+    try:
+        return reader(path, dtypes, shape)
+    except FileNotFoundError:
+        raise TileError(f"{path.name} is missing", "missing") from None
+    except TileError:
+        raise
+    except Exception as error:  # damaged files raise whatever their decoder meets
+        raise TileError(f"{path.name} cannot be read ({type(error).__name__}: {error})") from error
 
 
 def check_header(

@@ -59,12 +59,6 @@ def read_image(
         return _read_tiff(path, dtypes, shape, modality)
     except TileError as error:
         raise DataError(f"{error} (in {path.parent})", error.kind) from error
-    except FileNotFoundError:
-        raise DataError(f"{path.name} is missing (in {path.parent})", "missing") from None
-    except Exception as error:  # damaged files raise whatever their decoder meets
-        raise DataError(
-            f"{path.name} cannot be read ({type(error).__name__}: {error}) (in {path.parent})"
-        ) from error
 
 
 def _read_tiff(

@@ -31,9 +31,8 @@ def check_size(size: int | None, modalities: Sequence[Modality]) -> None:
         return
     steps = _steps(modalities)
     if any(step != round(step) for step in steps):
-        raise ConfigError(
-            f"grids of {', '.join(m.name for m in modalities)} do not nest; leave size out"
-        )
+        names = ", ".join(modality.name for modality in modalities)
+        raise ConfigError(f"grids of {names} do not nest, so no tile fits; leave size out")
     least = math.lcm(*(round(step) for step in steps))
     if size < 1 or size % least:
         several = f"a multiple of {least} pixels of the finest grid" if least > 1 else "1 or more"
