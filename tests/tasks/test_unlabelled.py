@@ -21,7 +21,7 @@ from seamo_fast.data.packing.sources import PlainOptions
 from seamo_fast.errors import ConfigError, DataError
 from seamo_fast.pack import main
 from seamo_fast.tasks import unlabelled
-from seamo_fast.tasks.datasets.open import DATASETS, DatasetOptions, open_dataset
+from seamo_fast.tasks.datasets.open import DATASETS, DatasetOptions, open_dataset, open_items
 from seamo_fast.tasks.unlabelled import Unlabelled, labelled_name, open_labelled
 from tests.eurosat import make_eurosat
 from tests.tasks.datasets.layouts import (
@@ -219,6 +219,41 @@ def test_packed_pixels_are_those_of_the_files(name: str, tmp_path: Path) -> None
     assert report["settings"]["part"] == (case.part or "train")
     assert not list((tmp_path / "out").rglob("*label*"))
     assert "label" not in (tmp_path / "out/shard-00000/records.json").read_text()
+
+
+LABELS = {
+    "bigearthnet": "BigEarthNet-v1.0/*/*_labels_metadata.json",
+    "dfc2020": "*/dfc_*/*.tif",
+    "hls_burn_scars": "*/*.mask.tif",
+    "mask_folder": "*/masks/*",
+    "oscd": "*Labels/*/cm/*",
+    "segmunich": "*/label/*.tif",
+    "sen12ms": "*/lc_*/*.tif",
+    "sen1floods11": "**/LabelHand/*.tif",
+}
+
+
+@pytest.mark.parametrize("name", LABELS)
+def test_labels_stay_closed(name: str, tmp_path: Path) -> None:
+    root = tmp_path / "data"
+    root.mkdir()
+    case = CASES[name]
+    (case.write or WRITERS[name])(root)
+    size = 12 if name == "oscd" else None
+    source = labelled(root, name, None, None, PlainOptions(size=size, part="all"))
+    for path in root.glob(LABELS[name]):
+        path.write_bytes(b"damaged")
+    options = DatasetOptions(classes=["red", "green"] if name == "mask_folder" else None)
+    _, dataset = open_items(root, name, options)
+    for number, item in enumerate(source.items()):
+        with pytest.raises(DataError):
+            dataset.read(number)
+        assert not next(source.read(item)).empty
+        files = source.files(item)
+        assert files
+        assert all(path.is_file() for path in files)
+        if name != "bigearthnet":  # in the folder of the images
+            assert not {*files} & {*root.glob(LABELS[name])}
 
 
 def days(shards: ShardSet, number: int) -> list[list[int]]:
