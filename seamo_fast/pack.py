@@ -33,7 +33,6 @@ from seamo_fast.data.packing.sources import (
     open_source,
     recognise,
 )
-from seamo_fast.data.packing.sources.plain.folder import ImageFolder
 from seamo_fast.data.packing.splits import Splits
 from seamo_fast.data.packing.verify import verify
 from seamo_fast.data.shards import Encoding, ShardSet
@@ -174,9 +173,11 @@ def _may_be_labelled(settings: PackSettings | CheckSettings) -> bool:
     """Whether a source is no layout of packing by itself, or a part of it is wanted."""
     if settings.mapping is not None:
         return False
-    if settings.part is not None or settings.layout != "auto":
-        return settings.part is not None or settings.layout not in layout_names()
-    return recognise(settings.source) in (None, ImageFolder.layout)
+    if settings.part is not None:
+        return True
+    if settings.layout != "auto":
+        return settings.layout not in layout_names()
+    return recognise(settings.source) is None
 
 
 _LAYOUTS: Final = fill(f"Layouts: {', '.join(layout_names())}; names of labelled datasets")

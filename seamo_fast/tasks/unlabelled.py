@@ -197,12 +197,11 @@ def labelled_name(path: Path, layout: str, part: str | None) -> str | None:
     """
     if layout not in ("auto", *DATASETS, *layout_names()):
         every = ", ".join(dict.fromkeys((*layout_names(), *DATASETS)))
-        raise ConfigError(f"layout must be auto or one of {every}, but got {layout!r}")
+        raise ConfigError(f"unknown layout {layout!r}; expected auto, {every}")
     if layout != "auto":
         known = layout in DATASETS and (part is not None or layout not in layout_names())
         return layout if known else None
-    found = recognise(path)
-    if found is not None and found != ImageFolder.layout and part is None:
+    if part is None and recognise(path) is not None:
         return None
     try:
         name = datasets.recognise(path)

@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Final, NoReturn
+from typing import Final
 
 from seamo_fast.data.packing.sources.base import Layout, Reading, Source
 from seamo_fast.data.packing.sources.formats.names import is_hidden
@@ -93,11 +93,11 @@ def open_source(
     if not path.exists():
         raise DataError(f"source {path} does not exist")
     if layout == "auto" and mapping is None:
-        layout = recognise(path) or _unknown(path)
+        layout = recognise(path) or _images_or_unknown(path)
     if layout == ImageFolder.layout:
         source = _open_images(path, seasons, modalities, images)
     else:
-        images.check_none(layout)
+        images.check_none(layout if mapping is None else Series.layout)
         source = _open(path, layout, mapping, seasons, modalities)
     check_memory(source)
     return source
@@ -162,7 +162,7 @@ def _check(
 
 
 def recognise(path: Path) -> str | None:
-    """Returns the layout that a folder shows, that of plain images last; None for none."""
+    """Returns the layout that a folder shows, None for none; plain images are no layout here."""
     for kind in LAYOUTS:
         if kind.recognises(path):
             return kind.layout
@@ -170,10 +170,12 @@ def recognise(path: Path) -> str | None:
         for pattern in load_mapping(name).recognise:
             if path.is_dir() and not all(is_hidden(f.name) for f in path.glob(_any_case(pattern))):
                 return name
-    return ImageFolder.layout if ImageFolder.recognises(path) else None
+    return None
 
 
-def _unknown(path: Path) -> NoReturn:
+def _images_or_unknown(path: Path) -> str:
+    if ImageFolder.recognises(path):
+        return ImageFolder.layout
     looked_for = [f"{each.layout}: {each.looked_for}" for each in LAYOUTS]
     looked_for.append(f"{Series.layout}: {Series.looked_for}")
     looked_for.append(f"{ImageFolder.layout}: {ImageFolder.looked_for}")

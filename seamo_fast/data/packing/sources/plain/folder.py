@@ -90,7 +90,7 @@ class ImageFolder(WholeImages):
     @classmethod
     def recognises(cls, path: Path) -> bool:
         """Whether there is an image anywhere in a folder."""
-        return path.is_dir() and bool(_list(path).images)
+        return any(has_ending(name, SUFFIXES) for _, _, names in walk(path) for name in names)
 
     def items(self) -> list[str]:
         """Returns the names of the images of the part, below the folder."""

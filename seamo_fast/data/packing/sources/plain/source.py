@@ -21,6 +21,7 @@ from seamo_fast.errors import DataError
 from seamo_fast.modalities import Modality
 
 _LOOKS: Final = 8  # items that are read before packing begins, to see their sizes
+_MOST_LOOKS: Final = 256  # until one can be read
 _HINT: Final = "give --size N to cut all into tiles of N x N pixels"
 
 
@@ -105,20 +106,20 @@ class WholeImages(ABC):
 
     def _look(self) -> tuple[dict[str, ArraySpec], float]:
         """Returns dtype and shape of each array, and about how many tiles an item has."""
-        problem, counts = "there is none", list[int]()
-        found: dict[str, dict[str, ArraySpec]] = {}
-        for item in _spread(self.items()):
+        found, problems, counts = dict[str, dict[str, ArraySpec]](), ["there is none"], list[int]()
+        for item in (*_spread(self.items(), _LOOKS), *_spread(self.items(), _MOST_LOOKS)):
             if found and len(counts) >= _LOOKS:
                 break
             try:
                 tiles = list(self._cut(item))
             except DataError as error:
-                problem = str(error) if not counts else problem
+                problems.append(str(error))
                 counts.append(0)
-                continue
-            counts.append(len(tiles))
-            found[item] = _specs(self.modalities, tiles[0])
+            else:
+                counts.append(len(tiles))
+                found[item] = _specs(self.modalities, tiles[0])
         if not found:
+            problem = problems[:2][-1]
             names = ", ".join(f"{each.name} ({len(each.bands)} bands)" for each in self.modalities)
             raise DataError(f"{self.path} has no image that can be packed as {names}: {problem}")
         item, first = next(iter(found.items()))
@@ -178,12 +179,9 @@ class WholeImages(ABC):
                 reading.noted += absurd(what, modality, grids)
 
 
-def _spread(items: Sequence[str]) -> Iterator[str]:
-    """Yields some items from all over a list, then all others."""
-    step = max(1, len(items) // _LOOKS)
-    some = items[::step][:_LOOKS]
-    yield from some
-    yield from (item for item in items if item not in some)
+def _spread(items: Sequence[str], count: int) -> Sequence[str]:
+    """Returns so many items from all over a list, or all."""
+    return items[:: max(1, len(items) // count)][:count]
 
 
 def _specs(modalities: Sequence[Modality], reading: Reading) -> dict[str, ArraySpec]:
