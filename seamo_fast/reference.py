@@ -24,7 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from seamo_fast.modalities import MISSING_DATE, Modality
-from seamo_fast.model.config import ModelConfig
+from seamo_fast.model.config import ModelConfig, NormPix
 from seamo_fast.tiles import TileBatch
 from seamo_fast.views import Views
 
@@ -369,12 +369,15 @@ class DateEmbedding(nn.Module):
         return dates - self.year_starts[year]
 
 
-def masked_loss(pred: Tensor, target: Tensor, weight: Tensor, normalize: bool) -> Tensor:
+def masked_loss(
+    pred: Tensor, target: Tensor, weight: Tensor, normalize: NormPix, bands: int
+) -> Tensor:
     """Weighted mean of the squared errors of patches: pred, target [B, N, P], weight [B, N]."""
     if normalize:
-        mean = target.mean(dim=-1, keepdim=True)
-        variance = target.var(dim=-1, keepdim=True, unbiased=True)
-        target = (target - mean) / (variance + 1e-6).sqrt()
+        parts = target.unflatten(-1, (bands if normalize == "bands" else 1, -1))
+        mean = parts.mean(dim=-1, keepdim=True)
+        variance = parts.var(dim=-1, keepdim=True, unbiased=True)
+        target = ((parts - mean) / (variance + 1e-6).sqrt()).flatten(-2)
     error = (pred - target).square().mean(dim=-1)
     return (error * weight).sum() / weight.sum().clamp(min=1.0)
 
@@ -394,7 +397,7 @@ class ReferenceSeaMo(nn.Module):
         super().__init__()
         self.config = config
         width, size = config.width, config.patch_size
-        bands = {modality.name: len(modality.bands) for modality in modalities}
+        self.bands = bands = {m.name: len(m.bands) for m in modalities}
         self.readers = nn.ModuleDict(
             {m.name: RegionReader(m, config.image_size) for m in modalities}
         )
@@ -450,7 +453,8 @@ class ReferenceSeaMo(nn.Module):
             hidden = restore >= z.shape[3]
             weight = (weights[m] & hidden).to(targets[m].dtype)
             counts.append(weight.sum().long())
-            losses[name] = masked_loss(pred, targets[m], weight, self.config.norm_pix)
+            normalize = self.config.norm_pix
+            losses[name] = masked_loss(pred, targets[m], weight, normalize, self.bands[name])
         total = torch.stack(list(losses.values())).sum()
         return (total, losses, torch.stack(counts)) if counted else (total, losses)
 

@@ -102,11 +102,11 @@ def shut() -> Shut:
 
     @contextmanager
     def shut(path: Path) -> Iterator[None]:
-        mode = path.stat().st_mode
+        above = [each for each in path.parents if root and not each.stat().st_mode & 1]
+        modes = {each: stat.S_IMODE(each.stat().st_mode) for each in (path, *above)}
+        for each in above:
+            each.chmod(modes[each] | 0o055)  # pytest keeps its folders to itself
         path.chmod(0)
-        changed = [each for each in path.parents if root and not each.stat().st_mode & 1]
-        for each in changed:
-            each.chmod(each.stat().st_mode | 0o055)  # pytest keeps its folders to itself
         if root:
             os.seteuid(65534)
         try:
@@ -114,11 +114,19 @@ def shut() -> Shut:
         finally:
             if root:
                 os.seteuid(0)
-            path.chmod(stat.S_IMODE(mode))
-            for each in changed:
-                each.chmod(each.stat().st_mode & ~0o055)
+            for each, mode in modes.items():
+                each.chmod(mode)
 
     return shut
+
+
+@pytest.fixture
+def umask() -> Iterator[Callable[[int], int]]:
+    """`os.umask`, whose effect ends with the test."""
+    before = os.umask(0o022)
+    os.umask(before)
+    yield os.umask
+    os.umask(before)
 
 
 @pytest.fixture

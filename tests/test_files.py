@@ -7,8 +7,7 @@ import json
 import os
 import re
 import socket
-import tracemalloc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +21,7 @@ from seamo_fast.errors import DataError
 from seamo_fast.files import read_yaml
 from seamo_fast.modalities import Band, Modality
 from seamo_fast.training.recovery import checkpoint
+from tests.tools import memory_below
 
 
 def test_a_small_file_is_on_the_disk_before_its_name_appears(
@@ -99,11 +99,10 @@ def test_a_file_that_nothing_wrote_is_empty(tmp_path: Path) -> None:
 
 
 @pytest.fixture(params=[0o022, 0o027, 0o002, 0o077])
-def allowed(request: pytest.FixtureRequest) -> Iterator[int]:
-    """Sets a umask; yields the mode that files then have."""
-    before = os.umask(request.param)
-    yield 0o666 & ~request.param
-    os.umask(before)
+def allowed(request: pytest.FixtureRequest, umask: Callable[[int], int]) -> int:
+    """Sets a umask; returns the mode that files then have."""
+    umask(request.param)
+    return 0o666 & ~int(request.param)
 
 
 def modes(folder: Path) -> dict[str, int]:
@@ -272,11 +271,9 @@ def test_json_that_is_read(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     files.write_json(path, value)
     assert files.read_json(path) == value
-    tracemalloc.start()
     path.write_text("[]")
-    files.read_json(path)
-    assert tracemalloc.get_traced_memory()[1] < 2**20  # not what it might have needed
-    tracemalloc.stop()
+    with memory_below(2**20):  # not what it might have needed
+        files.read_json(path)
 
 
 def test_a_json_file_larger_than_is_read_is_refused(tmp_path: Path) -> None:

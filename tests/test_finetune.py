@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +13,6 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from seamo_fast import files
 from seamo_fast.finetune import main
 from seamo_fast.modalities import get_modality
 from seamo_fast.model import PRESETS, SeaMo
@@ -25,6 +22,7 @@ from seamo_fast.tasks.classifier import Classifier
 from seamo_fast.tasks.datasets.eurosat import EuroSAT, Kind
 from seamo_fast.tasks.probes.linear import Probe
 from tests.eurosat import CLASSES, make_eurosat
+from tests.tools import locked_by_another
 
 FAST = ("--epochs", "2", "--batch_size", "6")
 
@@ -234,21 +232,10 @@ def test_results_do_not_overwrite_one_another(
 def test_an_output_folder_has_one_run_at_a_time(
     folders: dict[Kind, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    process = os.fork()
-    if process == 0:
-        with files.locked(tmp_path / "out", "output", "--output"):
-            time.sleep(60)
-        os._exit(0)
-    try:
-        while not (tmp_path / "out" / ".lock").exists():
-            time.sleep(0.01)
-        time.sleep(0.2)
-        arguments = ["--data", str(folders["eurosat_rgb"]), "--output", str(tmp_path / "out")]
+    arguments = ["--data", str(folders["eurosat_rgb"]), "--output", str(tmp_path / "out")]
+    with locked_by_another(tmp_path / "out") as process:
         assert main(arguments) == 2
         assert f"out is in use by process {process}; wait for it" in capsys.readouterr().err
-    finally:
-        os.kill(process, signal.SIGKILL)
-        os.waitpid(process, 0)
     assert main(arguments) == 0
 
 

@@ -117,10 +117,12 @@ def test_loss_normalises_each_patch_and_averages_the_weighted() -> None:
         wanted = (target[i, n] - target[i, n].mean()) / math.sqrt(target[i, n].var(ddof=1) + 1e-6)
         total += ((pred[i, n] - wanted) ** 2).mean()
     p, t, w = (torch.from_numpy(x) for x in (pred, target, weight))
-    assert masked_loss(p, t, w, normalize=True).item() == pytest.approx(total / 3, rel=1e-12)
+    assert masked_loss(p, t, w, normalize=True, bands=1).item() == pytest.approx(
+        total / 3, rel=1e-12
+    )
     plain = (((pred - target) ** 2).mean(-1) * weight).sum() / 3
-    assert masked_loss(p, t, w, normalize=False).item() == pytest.approx(plain, rel=1e-12)
-    assert masked_loss(p, t, torch.zeros_like(w), normalize=True).item() == 0.0
+    assert masked_loss(p, t, w, normalize=False, bands=1).item() == pytest.approx(plain, rel=1e-12)
+    assert masked_loss(p, t, torch.zeros_like(w), normalize=True, bands=1).item() == 0.0
 
 
 @pytest.mark.parametrize(
@@ -473,6 +475,7 @@ CASES = {
     "fusion off, torn data": Case(modalities=MODALITIES, batch=TORN, fusion=False),
     "no dates": Case({"date_embedding": False}, batch={"undated": [(0, 0, 0)]}),
     "plain pixels": Case({"norm_pix": False}, MODALITIES, batch=TORN),
+    "pixels of bands": Case({"norm_pix": "bands"}, MODALITIES, batch=TORN),
     "mlp ratio": Case({"mlp_ratio": 2.0}),
     "modalities left out": Case(modalities=MODALITIES, shown=(RGB, S2)),
     "one modality of three": Case(modalities=MODALITIES, shown=(S1,)),

@@ -207,6 +207,24 @@ def packing(records: Sequence[Record]) -> str:
     )
 
 
+def probes(records: Sequence[Record]) -> str:
+    """Linear probes: seconds of each contestant, and how often ours fits into them."""
+    return table(
+        ("features", "by"),
+        ("s", "times ours", "accuracy"),
+        (
+            (
+                record["features"],
+                record["by"],
+                f"{record['seconds']:.1f}",
+                f"{record['seconds'] / record['ours seconds']:.2f}",
+                f"{record['accuracy']:.4f}",
+            )
+            for record in records
+        ),
+    )
+
+
 # by the names of markers: the records that a table is made of, and how
 TABLES: dict[str, tuple[str, Callable[[Sequence[Record]], str]]] = {
     "ops": ("ops", ops),
@@ -218,6 +236,7 @@ TABLES: dict[str, tuple[str, Callable[[Sequence[Record]], str]]] = {
     "readers": ("readers", readers),
     "loaders": ("loaders", loaders),
     "packing": ("packing", packing),
+    "probes": ("probes", probes),
 }
 
 

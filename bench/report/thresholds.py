@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Iterator, Sequence
 
-from bench.kernels.common import BOTH, FORWARD
+from bench.kernels.common import BOTH, FORWARD, OURS
 from bench.ops import OPS
 from bench.ops.work import Threshold
 from bench.report.records import Record, is_rival
@@ -16,6 +16,7 @@ THRESHOLDS: dict[str, tuple[Threshold, ...]] = {
 # nothing is slower than any rival, at any size
 NEVER_BELOW = 1.0
 BOUNDARY_US = 5.0
+PROBE_SECONDS = 20.0
 
 
 def missed(records: Sequence[Record]) -> list[str]:
@@ -29,6 +30,13 @@ def missed(records: Sequence[Record]) -> list[str]:
     for op, thresholds in THRESHOLDS.items():
         for threshold in thresholds:
             found += _below(op, threshold, [r for r in races if _covers(op, threshold, r)])
+    found += [
+        f"linear probe, {record['features']} features: {record['seconds']:.1f} s, at most "
+        f"{PROBE_SECONDS:.0f} allowed"
+        for record in records
+        if record["table"] == "probes" and record["by"] == OURS
+        if record["seconds"] > PROBE_SECONDS
+    ]
     boundaries = [record for record in records if record["table"] == "boundary"]
     found += [] if boundaries else ["the boundary was not measured"]
     return found + [

@@ -16,6 +16,7 @@ from seamo_fast.model.embedding import sincos_positions
 from seamo_fast.model.encoder import Encoder, seasons_as_sequences
 from seamo_fast.model.fusion import Fusion
 from seamo_fast.model.inputs import (
+    UnknownBands,
     block_numbers,
     check_groups,
     check_images,
@@ -110,24 +111,30 @@ class SeaMoBackbone(Embedder):
         weights.load_into(backbone)
         return backbone
 
-    def adapt(self, name: str, modality: Modality) -> SeaMoBackbone:
-        """Makes a modality take another dataset's bands: fewer, reordered, in other units.
+    def adapt(
+        self, name: str, modality: Modality, unknown: UnknownBands = "leave_out"
+    ) -> SeaMoBackbone:
+        """Makes a modality take another dataset's bands: others, reordered, in other units.
 
-        The columns of the patch embedding are chosen by band name; the dataset's own statistics
-        normalise it. Inputs keep the key `name`.
+        The columns of the patch embedding are chosen by band name and wavelength; `band_starts` in
+        `model/inputs.py` says which. The dataset's own statistics normalise it. Inputs keep the
+        key `name`.
 
         Args:
             name: A modality of this backbone.
             modality: The dataset's bands, with statistics.
+            unknown: Where bands start that the backbone does not know, or knows with another
+                wavelength: from the `nearest` wavelength or from `zero`; with `leave_out` there
+                may be none.
 
         Returns:
             This backbone.
 
         Raises:
-            ValueError: A band is unknown to the backbone or has another wavelength there, or
-                the statistics are missing.
+            ValueError: There are unknown bands to leave out (`Modality.subset` does it), no band
+                starts from a pretrained one, or the statistics are missing.
         """
-        new = select_bands(self.patches_of(name), _on_finest_grid(modality))
+        new = select_bands(self.patches_of(name), _on_finest_grid(modality), unknown)
         self.patch_embed[name] = new
         self.unit_check.forget(name)
         self.modalities = tuple(new.modality if m.name == name else m for m in self.modalities)

@@ -16,12 +16,14 @@ _MOST: Final = {
 _MOST_RATIO: Final = 2**10
 _TYPES: Final[dict[str, tuple[type, ...]]] = {
     **dict.fromkeys(_MOST, (int,)),
-    **dict.fromkeys(("date_embedding", "norm_pix"), (bool,)),
+    "date_embedding": (bool,),
+    "norm_pix": (bool, str),
     "mlp_ratio": (float, int),
     "fusion_window": (int, type(None)),
 }
 
 FusionMode = Literal["tm", "cascade", "concat", "temporal", "modal", "none"]
+NormPix = bool | Literal["bands"]
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,8 @@ class ModelConfig:
         fusion_window: Largest distance |t - t'| of seasons that attend to one another
             (None: all). Missing seasons between them count.
         date_embedding: Add a day-of-year embedding to every group that has a date.
-        norm_pix: Predict pixels normalised within their patch, as MAE does.
+        norm_pix: Predict pixels normalised within their patch, as MAE does; `bands`: each band of a
+            patch by itself, so that differences of level between bands need not be predicted.
     """
 
     width: int = 768
@@ -62,7 +65,7 @@ class ModelConfig:
     fusion_depth: int = 1
     fusion_window: int | None = None
     date_embedding: bool = True
-    norm_pix: bool = True
+    norm_pix: NormPix = True
 
     def __post_init__(self) -> None:
         self._check_types()
@@ -84,6 +87,9 @@ class ModelConfig:
             self._check_width(width, heads)
         modes = get_args(FusionMode)
         expect(self.fusion in modes, "model.fusion", f"one of {', '.join(modes)}", self.fusion)
+        expected = "true, false or bands" if self.patch_size > 1 else "false for patches of a pixel"
+        known = (True, False, "bands") if self.patch_size > 1 else (True, False)
+        expect(self.norm_pix in known, "model.norm_pix", expected, self.norm_pix)
 
     def _check_types(self) -> None:
         """Raises ConfigError for types that settings cannot have, but the JSON of weights can."""

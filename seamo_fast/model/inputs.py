@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Final
+from typing import Final, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
 from seamo_fast import kernels
-from seamo_fast.modalities import FIRST_DATE, LAST_DATE, MISSING_DATE, Modality
+from seamo_fast.modalities import FIRST_DATE, LAST_DATE, MISSING_DATE, Band, Modality
 from seamo_fast.model.embedding import PatchEmbed, check_date_dtype
 
 SAME_BAND: Final = 30.0  # nm; the two Sentinel-2 satellites differ by up to 17
+NEAR_BAND: Final = 100.0  # nm
+UnknownBands = Literal["leave_out", "nearest", "zero"]
 
 
 def check_images(
@@ -91,6 +94,20 @@ def _check_range(dates: Tensor, valid: Tensor | None) -> None:
         )
 
 
+class BandStart(NamedTuple):
+    """Where the weights of a band start.
+
+    Attributes:
+        band: Its name in the new description.
+        source: The pretrained band whose weights it takes; None: it starts from zero.
+        share: Factor of these weights.
+    """
+
+    band: str
+    source: str | None
+    share: float = 1.0
+
+
 def shared_bands(known: Modality, modality: Modality) -> list[str]:
     """Returns the bands of `modality` that `known` has too, in the order of `modality`.
 
@@ -106,29 +123,93 @@ def shared_bands(known: Modality, modality: Modality) -> list[str]:
     return names
 
 
-def select_bands(embed: PatchEmbed, modality: Modality) -> PatchEmbed:
+def band_starts(
+    known: Modality, modality: Modality, unknown: UnknownBands
+) -> tuple[BandStart, ...]:
+    """Returns where the weights of each band of `modality` start, in its order.
+
+    Bands that both have (`shared_bands`) keep their weights untouched. Unknown ones:
+
+    - `leave_out`: are not in the result.
+    - `zero`: start from zero.
+    - `nearest`: start from the pretrained band of the nearest wavelength, at most 100 nm away.
+      Landsat's 590 nm lies 30 nm from Sentinel-2's green; cirrus (1375 nm, where water vapour hides
+      the ground) lies 235 nm from any other band. Those too far away start from zero, and so do
+      radar and whatever has no wavelength.
+
+    Each pretrained band gives its weights W once: whole to the band that shares it, else in equal
+    parts to those that are nearest to it. Bands so near are nearly proportional, so that n of them
+    with W / n add up to what one gives with W; with W / sqrt(n), right for independent bands, they
+    would add up to more. A band whose nearest one is shared already starts from zero. A pretrained
+    band from which nothing starts counts as in pixels that were not measured, as its mean, 0 after
+    normalisation: pretraining knows that, so nothing else is scaled up for it.
+
+    Args:
+        known: The pretrained description.
+        modality: The new one.
+        unknown: See above.
+    """
+    shared = set(shared_bands(known, modality))
+    sources: dict[str, str | None] = {}
+    for band in modality.bands:
+        if band.name in shared:
+            sources[band.name] = band.name
+        elif unknown != "leave_out":
+            near = _nearest(known, band) if unknown == "nearest" else None
+            sources[band.name] = None if near in shared else near
+    takers = Counter(sources.values())
+    return tuple(
+        BandStart(band, source, 1 / takers[source] if source else 1.0)
+        for band, source in sources.items()
+    )
+
+
+def _nearest(known: Modality, band: Band) -> str | None:
+    """Returns the band of the nearest wavelength, the first of equals; None if none is near."""
+    if band.wavelength is None:
+        return None
+    distances = {
+        each.name: abs(each.wavelength - band.wavelength)
+        for each in known.bands
+        if each.wavelength is not None
+    }
+    nearest = min(distances, key=distances.__getitem__, default=None)
+    return nearest if nearest and distances[nearest] <= NEAR_BAND else None
+
+
+def select_bands(
+    embed: PatchEmbed, modality: Modality, unknown: UnknownBands = "leave_out"
+) -> PatchEmbed:
     """Returns an embedding of the same name for another description of the bands.
 
     Args:
-        embed: Knows all bands of `modality`.
-        modality: Fewer or reordered bands, other units or statistics.
+        embed: Pretrained.
+        modality: Fewer, more or reordered bands, other units or statistics.
+        unknown: Where bands start that `embed` does not know, see `band_starts`; with `leave_out`
+            there may be none.
 
     Raises:
-        ValueError: A band is unknown, or the statistics are missing.
+        ValueError: Unknown bands are left out but there are some, no band starts from a pretrained
+            one, or the statistics are missing.
     """
     name, known = embed.modality.name, embed.modality.band_names
-    shared = shared_bands(embed.modality, modality)
-    unknown = [band for band in modality.band_names if band not in shared]
-    if unknown:
+    starts = band_starts(embed.modality, modality, unknown)
+    placed = {start.band for start in starts}
+    lost = [band for band in modality.band_names if band not in placed]
+    if lost or not any(start.source for start in starts):
+        hint = "leave others out with Modality.subset(), or give unknown='nearest' or 'zero'"
         raise ValueError(
-            f"{name!r} of the backbone has no band like {', '.join(unknown)} of "
-            f"{modality.name!r}; it has {', '.join(known)}; leave others out with "
-            "Modality.subset()"
+            f"{name!r} of the backbone has no band like "
+            f"{', '.join(lost or modality.band_names)} of {modality.name!r}; it has "
+            f"{', '.join(known)}; {hint if lost else 'one at least must start from these'}"
         )
     width = len(embed.weight)
     new = PatchEmbed(replace(modality, name=name), embed.patch_size, width).to(embed.weight)
     with torch.no_grad():
-        new.weight.copy_(embed.weight[:, [known.index(band) for band in shared]])
+        new.weight.zero_()
+        for channel, (_, source, share) in enumerate(starts):
+            if source:
+                new.weight[:, channel] = embed.weight[:, known.index(source)] * share
         new.bias.copy_(embed.bias)
     return new.requires_grad_(embed.weight.requires_grad)
 

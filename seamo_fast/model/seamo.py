@@ -134,9 +134,7 @@ class SeaMo(Embedder):
         """
         results = self.reconstruct(batch, views, fusion)
         by_modality = {
-            name: kernels.norm_pix_loss(
-                found.prediction, found.target, found.valid, normalize=self.config.norm_pix
-            )
+            name: self._loss(found, len(self.patches_of(name).modality.bands))
             for name, found in results.items()
         }
         total = torch.stack(list(by_modality.values())).sum()
@@ -145,13 +143,23 @@ class SeaMo(Embedder):
         counts = torch.stack([found.valid.sum() for found in results.values()])
         return CountedLosses(total, by_modality, counts)
 
+    def _loss(self, found: Reconstruction, bands: int) -> Tensor:
+        """Returns a modality's loss."""
+        prediction, target, valid = found
+        if self.config.norm_pix == "bands":
+            # a band of a patch is a patch of its own: their mean is the same mean
+            prediction, target = (x.unflatten(-1, (bands, -1)) for x in (prediction, target))
+            valid = valid[..., None].expand(*valid.shape, bands)
+        normalize = bool(self.config.norm_pix)
+        return kernels.norm_pix_loss(prediction, target, valid, normalize=normalize)
+
     def reconstruct(
         self, batch: TileBatch, views: Views, fusion: bool = True
     ) -> dict[str, Reconstruction]:
         """Returns each modality's predicted and true hidden patches; arguments as in `forward`.
 
-        Predictions are in units of the patch's own mean and standard deviation where
-        `config.norm_pix` is on, targets always in normalised units.
+        Predictions are in units of the patch's own mean and standard deviation (of each band, see
+        `config.norm_pix`), targets always in normalised units.
         """
         groups = self.encode(batch, views, fusion).unbind(2)
         results = {}

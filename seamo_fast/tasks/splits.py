@@ -54,14 +54,14 @@ def stratified_split(labels: Sequence[str], same: Mapping[int, int] | None = Non
     return found
 
 
-def held_out(numbers: Sequence[int], labels: Sequence[str]) -> tuple[list[int], list[int]]:
+def held_out(numbers: Sequence[int], labels: Mapping[int, str]) -> tuple[list[int], list[int]]:
     """Holds a fifth of a published training part out for validation, within every class.
 
     A pure function of its arguments, as `stratified_split` is.
 
     Args:
         numbers: Items of the training part.
-        labels: Name of the class of every item of the dataset.
+        labels: Name of the class of each of them.
 
     Returns:
         Numbers of the items that still train, and of those that validate; ascending.

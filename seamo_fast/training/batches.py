@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import count
 from typing import Any
 
 from seamo_fast import views
@@ -91,4 +92,4 @@ def with_views(
         batch = next(batches)
         return batch, draw_views(config, batch, stage)
 
-    return ahead(prepare, 0, min(config.data.workers, 1), 1)
+    return ahead(prepare, count(), min(config.data.workers, 1), 1)

@@ -23,6 +23,7 @@ import torch
 from tests.attack.campaign import Result, attack, prepare
 from tests.attack.isolate import BAD, GOOD
 from tests.attack.kinds import KINDS
+from tests.say import say
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -90,12 +91,6 @@ def summary(results: Sequence[Result], seed: int) -> dict[str, object]:
         "counts": dict(sorted(counts.items())),
         "bad": bad,
     }
-
-
-def say(text: str) -> None:
-    """Shows a line at once."""
-    sys.stdout.write(text + "\n")
-    sys.stdout.flush()
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:

@@ -23,6 +23,7 @@ from seamo_fast.errors import SeaMoError
 
 MEMORY: Final = 2 * 2**30  # bytes beyond what the process has at its start
 SECONDS: Final = 10.0
+_MAKING: Final = 60.0  # seconds
 FILES: Final = 2**30  # bytes of the largest file that may be written
 GOOD: Final = ("refused", "accepted")
 BAD: Final = ("crash", "traceback", "memory", "time", "unclear", "let in")
@@ -67,7 +68,7 @@ class Outcome(NamedTuple):
     peak: int
 
 
-def isolate(make: Callable[[], Attack], seconds: float | None = None) -> tuple[str, Outcome]:
+def isolate(make: Callable[[], Attack]) -> tuple[str, Outcome]:
     """Makes an input and lets it in, in a forked process; returns what it was and came of it."""
     reading, writing = os.pipe()
     began = time.monotonic()
@@ -76,10 +77,14 @@ def isolate(make: Callable[[], Attack], seconds: float | None = None) -> tuple[s
         os.close(reading)
         _child(make, writing)
     os.close(writing)
+    what, found, verdict = "it was not made", None, ""
     try:
-        what, limit = _receive(reading, 60.0) or ("it was not made", 0.0)
-        found = _receive(reading, seconds or limit)
-        late = found is None and time.monotonic() - began >= (seconds or limit)
+        what, limit = _receive(reading, _MAKING)
+        found = _receive(reading, limit)
+    except TimeoutError:
+        verdict = "time"
+    except EOFError:
+        verdict = "crash"
     finally:
         with suppress(ProcessLookupError):
             os.killpg(child, signal.SIGKILL)
@@ -90,19 +95,23 @@ def isolate(make: Callable[[], Attack], seconds: float | None = None) -> tuple[s
     took = time.monotonic() - began
     if found is not None:
         return what, Outcome(*found[:2], took, found[2])
-    verdict = "time" if late else "crash"
     return what, Outcome(verdict, f"after {took:.1f} s, status {status}", took, 0)
 
 
 def _receive(pipe: int, seconds: float) -> Any:
-    """Returns the next line that was sent, None if there is none in time."""
+    """Returns the next line that was sent.
+
+    Raises:
+        TimeoutError: There is none in time.
+        EOFError: There will be none.
+    """
     if not select.select([pipe], [], [], seconds)[0]:
-        return None
+        raise TimeoutError
     line = b""
     while not line.endswith(b"\n"):
         more = os.read(pipe, 1)
         if not more:
-            return None
+            raise EOFError
         line += more
     return json.loads(line)
 

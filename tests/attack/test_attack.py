@@ -46,6 +46,9 @@ def test_no_input_does_harm(tmp_path: Path) -> None:
     results = campaign.attack(ground, tmp_path, list(KINDS), SEED, numbers(), 2, lambda _: None)
     bad = [each for each in results if each.verdict in BAD]
     assert not bad, "\n".join(f"--seed {SEED} --only {each.number}: {each}" for each in bad)
+    # what was once wrong is right, not refused for another reason
+    known = {each.kind: each.verdict for each in results if each.kind.startswith("known")}
+    assert known == dict.fromkeys(known, "accepted") | {"known: local_file": "refused"}
     # and not because nothing is let in
     accepted = {each.kind for each in results if each.verdict == "accepted"}
     assert len(accepted) > len(KINDS) // 2
@@ -137,6 +140,16 @@ def test_what_is_right_is_let_in_and_what_is_wrong_refused() -> None:
 
 def test_an_input_that_cannot_be_made_is_no_good_one() -> None:
     assert isolate(raises_key_error)[1].verdict == "traceback"  # type: ignore[arg-type]
+    what, outcome = isolate(segfaults)  # type: ignore[arg-type]
+    assert (what, outcome.verdict) == ("it was not made", "crash")
+
+
+def test_a_crash_after_a_slow_making_is_a_crash() -> None:
+    def slowly() -> Attack:
+        time.sleep(0.6)
+        return Attack("slow", segfaults, str, 0.5)
+
+    assert isolate(slowly)[1].verdict == "crash"
 
 
 @pytest.mark.parametrize(

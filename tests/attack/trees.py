@@ -31,15 +31,15 @@ def at(tree: Any, path: Path) -> Any:
     return tree
 
 
-def damage(rng: np.random.Generator, tree: Any, chosen: Path | None = None) -> tuple[Any, str]:
-    """Returns a copy with one thing wrong, and what; at a place of the caller's choice, if any."""
+def damage(rng: np.random.Generator, tree: Any) -> tuple[Any, str]:
+    """Returns a copy with one thing wrong, and what."""
     tree = copy.deepcopy(tree)
     # of a long list one item stands for all: keys are chosen by their depth first
     found = list(places(tree))
     depths = sorted({len(path) for path in found})
     depth = depths[int(rng.integers(len(depths)))]
     level = [path for path in found if len(path) == depth]
-    path = chosen or level[int(rng.integers(len(level)))]
+    path = level[int(rng.integers(len(level)))]
     parent, key = at(tree, path[:-1]), path[-1]
     shown = ".".join(map(str, path))
     how = str(rng.choice(["value", "value", "value", "near", "drop", "copy", "swap", "add"]))
@@ -93,14 +93,3 @@ def damage_text(rng: np.random.Generator, data: bytes) -> tuple[bytes, str]:
         del lines[int(rng.integers(len(lines)))]
         data = b"".join(lines)
     return data, f"text: {how} at {place}"
-
-
-def same(a: Any, b: Any) -> bool:
-    """Whether two trees are equal to the type, NaN included."""
-    if type(a) is not type(b):
-        return False
-    if isinstance(a, dict):
-        return a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
-    if isinstance(a, (list, tuple)):
-        return len(a) == len(b) and all(map(same, a, b))
-    return bool(a == b or (a != a and b != b))

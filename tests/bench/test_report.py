@@ -193,3 +193,12 @@ def test_pages_quote_what_was_measured(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     assert "<!-- bench:" in text
     assert command.filled(text, records.stored()) == text
+
+
+def test_a_slow_linear_probe_is_missed() -> None:
+    ours: Record = {"table": "probes", "features": "noisy", "by": common.OURS, "accuracy": 0.875}
+    times = {"seconds": 21.0, "ours seconds": 21.0}
+    other = ours | {"by": "scikit-learn", "seconds": 42.0, "ours seconds": 20.0}
+    lines = [line for line in missed([ours | times, other]) if "probe" in line]
+    assert lines == ["linear probe, noisy features: 21.0 s, at most 20 allowed"]
+    assert tables.probes([other]).endswith("| noisy | scikit-learn | 42.0 | 2.10 | 0.8750 |")

@@ -20,6 +20,7 @@ from typing import NamedTuple
 
 from seamo_fast.randomness import generator
 from tests.drill.kinds import KINDS, ORDER, Drill, Ground, Skipped, prepare
+from tests.say import say
 
 
 class Result(NamedTuple):
@@ -71,12 +72,6 @@ def disturb(ground: Ground, folder: Path, seed: int, number: int) -> Result:
         shutil.rmtree(home, ignore_errors=True)
     say(table([result]))
     return result
-
-
-def say(text: str) -> None:
-    """Shows a line at once, from any thread."""
-    sys.stdout.write(text + "\n")
-    sys.stdout.flush()
 
 
 def table(results: Sequence[Result]) -> str:

@@ -6,8 +6,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -154,15 +153,6 @@ def test_the_kernels_of_another_place_run_where_one_is_refused(
     assert f"{planted} can be written by everybody" in str(reason)
 
 
-@contextmanager
-def umask(mask: int) -> Iterator[None]:
-    before = os.umask(mask)
-    try:
-        yield
-    finally:
-        os.umask(before)
-
-
 @pytest.fixture
 def compiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where the cache is for a build whose compiler succeeds at once."""
@@ -179,9 +169,11 @@ def compiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.parametrize("mask", [0o000, 0o002, 0o022, 0o077])
-def test_what_is_built_passes_whatever_the_umask(compiled: Path, mask: int) -> None:
-    with umask(mask):
-        assert build.main([]) == 0
+def test_what_is_built_passes_whatever_the_umask(
+    compiled: Path, mask: int, umask: Callable[[int], int]
+) -> None:
+    umask(mask)
+    assert build.main([]) == 0
     assert _native.find(_native.CPU) == _native.cache_folder(_native.CPU) / LIBRARY
     for path in (compiled.parent, compiled, *compiled.rglob("*")):
         assert not path.stat().st_mode & 0o022, path

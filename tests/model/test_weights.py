@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import tracemalloc
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +22,7 @@ from seamo_fast.model.config import PRESETS, FusionMode
 from seamo_fast.model.seamo import SeaMo
 from seamo_fast.model.weights import model_metadata, parameter_shapes, read_weights
 from tests.factories import RGB, S1, S2
+from tests.tools import memory_below
 
 CONFIG = ModelConfig(32, 2, 2, image_size=32, decoder_width=16, decoder_depth=1, decoder_heads=2)
 
@@ -46,13 +46,8 @@ class Stranger:
 
     def refusal(self, load: Callable[[Path], object] = SeaMoBackbone.from_checkpoint) -> str:
         save_file(self.state, self.path, self.metadata)
-        tracemalloc.start()
-        try:
-            with pytest.raises(CheckpointError) as error:
-                load(self.path)
-            assert tracemalloc.get_traced_memory()[1] < 2**24
-        finally:
-            tracemalloc.stop()
+        with memory_below(2**24), pytest.raises(CheckpointError) as error:
+            load(self.path)
         message = str(error.value)
         assert str(self.path) in message
         assert message.isprintable()

@@ -20,6 +20,7 @@ from tempfile import mkdtemp
 
 from tests.mutants.campaign import Campaign, Copy, Verdict, sample, warm_up
 from tests.mutants.faults import Mutant, find
+from tests.say import say
 
 ROOT = Path(__file__).resolve().parents[2]
 EQUIVALENT = Path(__file__).with_name("equivalent.txt")
@@ -161,12 +162,6 @@ def _write(file: Path, results: dict[str, Verdict]) -> None:
     partial = file.with_suffix(".partial")
     partial.write_text(json.dumps(results, indent=1))
     partial.replace(file)
-
-
-def say(text: str) -> None:
-    """Shows a line at once."""
-    sys.stdout.write(text + "\n")
-    sys.stdout.flush()
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:

@@ -12,6 +12,7 @@ import logging
 from collections import deque
 from collections.abc import Callable, Iterator
 from importlib import import_module
+from itertools import count
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -113,7 +114,7 @@ class DaliLoader(Loader):
 
     def _run(self, number: int) -> Iterator[Loaded]:
         """Yields batches from `number` on until DALI fails."""
-        feeds = ahead(self._feed, number, self._workers, self._prefetch)
+        feeds = ahead(self._feed, count(number), self._workers, self._prefetch)
         # DALI refers to the tiles without owning them, until the batch is made.
         pending: deque[_Feed] = deque()
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
+from itertools import count
 from typing import NamedTuple
 
 import numpy as np
@@ -144,7 +145,7 @@ class TileLoader(Loader):
             batch, bad = read_batch(self._stream, number, buffers, self._verify)
             return Loaded(batch.pin_memory() if pin else batch, bad)
 
-        return ahead(make, self._start, self._workers, self._prefetch)
+        return ahead(make, count(self._start), self._workers, self._prefetch)
 
 
 def read_batch(stream: Stream, number: int, buffers: Buffers, verify: bool) -> Loaded:

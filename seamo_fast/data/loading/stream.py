@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import sys
 from collections import deque
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import lru_cache
-from itertools import count
 from threading import Lock
 from typing import TypeVar
 
@@ -156,25 +155,27 @@ class Stream:
 
 
 def ahead(
-    make: Callable[[int], T], start: int, workers: int, depth: int
+    make: Callable[[int], T], numbers: Iterable[int], workers: int, depth: int
 ) -> Generator[T, None, None]:
-    """Yields make(start), make(start + 1), ... in this order, without end.
+    """Yields make(number) for each number, in their order.
 
     Args:
         make: Called in other threads if there are workers.
-        start: First argument.
+        numbers: The arguments, maybe without end.
         workers: Threads; 0 calls `make` when its result is wanted.
         depth: Calls a thread that are made ahead.
     """
-    numbers = count(start)
     if not workers:
         yield from map(make, numbers)
+        return
     pending: deque[Future[T]] = deque()
     pool = ThreadPoolExecutor(workers, "seamo_fast loader")
     try:
-        while True:
-            while len(pending) <= workers * depth:
-                pending.append(pool.submit(make, next(numbers)))
+        for number in numbers:
+            pending.append(pool.submit(make, number))
+            if len(pending) > workers * depth:
+                yield pending.popleft().result()
+        while pending:
             yield pending.popleft().result()
     finally:
         # never waits: the garbage collector may run this in any thread, under any lock

@@ -129,6 +129,9 @@ class _Demo(LabelledDataset[Place]):
     def _paths(self, entry: Place) -> list[Path]:
         return [self._folder / "manifest.json"]
 
+    def _label_of(self, entry: Place) -> int | None:
+        return entry.label
+
     def _cut(self, entry: Place, grid: np.ndarray) -> np.ndarray:
         """Returns what an item shows of a grid [T, Cg, Hg, Wg] of its place."""
         step = self._size // grid.shape[-1]

@@ -140,6 +140,9 @@ class EuroSAT(LabelledDataset[FileEntry]):
         image = self._image(entry.path)
         return Contents({self.modality.name: [image[None, self._channels]]}, {}, entry.label)
 
+    def _label_of(self, entry: FileEntry) -> int:
+        return entry.label
+
     def _image(self, path: Path) -> np.ndarray:
         dtype = "uint8" if self.kind == "eurosat_rgb" else "uint16"
         shape = (len(self._stored.bands), SIDE, SIDE)

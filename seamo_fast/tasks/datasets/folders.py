@@ -74,12 +74,11 @@ class ClassFolder(LabelledDataset[FileEntry]):
     ) -> None:
         root = Path(root)
         modality = check_modality(modality)
-        found = [
-            (part, folder.name, path)
-            for part, place in _find_parts(root)
-            for folder in list_folders(place)
-            for path in _below(folder)
+        folders = [
+            (part, folder) for part, place in _find_parts(root) for folder in list_folders(place)
         ]
+        images = {folder: _below(folder) for _, folder in folders}
+        found = [(part, folder.name, path) for part, folder in folders for path in images[folder]]
         classes = sorted({name for _, name, _ in found})
         for name, other in twins(classes).items():
             raise DataError(f"{root} has two folders of one class: {other} and {name}", "name")
@@ -91,10 +90,14 @@ class ClassFolder(LabelledDataset[FileEntry]):
             FileEntry(path.relative_to(root).as_posix(), part, path, classes.index(name))
             for part, name, path in found
         ]
-        super().__init__([modality], classes, entries, split, on_bad)
+        remarks = [f"{folder} holds no images" for folder, paths in images.items() if not paths]
+        super().__init__([modality], classes, entries, split, on_bad, remarks)
 
     def _read(self, entry: FileEntry) -> Contents:
         return Contents(read_bands(entry.path, self.modalities[0]), {}, entry.label)
+
+    def _label_of(self, entry: FileEntry) -> int:
+        return entry.label
 
 
 class MaskFolder(LabelledDataset[FileEntry]):

@@ -145,9 +145,7 @@ def within_training(opened: Opened) -> Opened:
     Raises:
         DataError: The training part has only one item.
     """
-    numbers = opened.split.train
-    parts = held_out(range(len(numbers)), [_stratum(opened.dataset, n) for n in numbers])
-    train, val = ([numbers[at] for at in part] for part in parts)
+    train, val = _held_out(opened.dataset, opened.split.train)
     return replace(opened, split=Split(train, val, opened.split.val))
 
 
@@ -179,14 +177,13 @@ def split_items(name: str, dataset: AnyDataset) -> Split:
     numbers: dict[str, list[int]] = {}
     for number, entry in enumerate(dataset.entries):
         numbers.setdefault(entry.split, []).append(number)
-    labels = [_stratum(dataset, number) for number in range(len(dataset))]
     train, val, test = (numbers.get(part, []) for part in parts)
     if not (train or val or test):
-        return stratified_split(labels)
+        return stratified_split([_stratum(dataset, number) for number in range(len(dataset))])
     if not test:
         val, test = [], val
     if train and test and not val:
-        train, val = held_out(train, labels)
+        train, val = _held_out(dataset, train)
     for part, found in zip(parts, (train, val, test), strict=True):
         if not found:
             raise DataError(
@@ -196,16 +193,17 @@ def split_items(name: str, dataset: AnyDataset) -> Split:
     return Split(train, val, test)
 
 
+def _held_out(dataset: AnyDataset, numbers: list[int]) -> tuple[list[int], list[int]]:
+    return held_out(numbers, {number: _stratum(dataset, number) for number in numbers})
+
+
 def _stratum(dataset: AnyDataset, number: int) -> str:
     """Returns the name of an item's class; one for all where an item has several."""
     if dataset.task != "classes":
         return "item"
-    entry = dataset.entries[number]
-    if hasattr(entry, "label"):
-        return dataset.classes[entry.label]
-    label = dataset.read(number).label
-    assert label is not None
-    return dataset.classes[int(label)]
+    label = dataset.label_of(number)
+    assert isinstance(label, int)
+    return dataset.classes[label]
 
 
 def _plain_modality(options: DatasetOptions) -> Modality | None:

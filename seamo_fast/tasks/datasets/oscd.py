@@ -27,7 +27,8 @@ from seamo_fast.data.packing.sources.plain.image_file import read_image
 from seamo_fast.errors import DataError
 from seamo_fast.modalities import S2L1C, Modality
 from seamo_fast.tasks.datasets.reading.base import Contents, LabelledDataset, OnBad, Task
-from seamo_fast.tasks.datasets.reading.images import Georeference, read_georeference, read_mask
+from seamo_fast.tasks.datasets.reading.georeference import Georeference, read_georeference
+from seamo_fast.tasks.datasets.reading.images import read_mask
 from seamo_fast.tasks.datasets.reading.lists import read_lines
 
 OSCD_S2: Final = replace(S2L1C, mean=None, std=None, nodata=None, release="oscd")

@@ -175,7 +175,9 @@ class So2Sat(LabelledDataset[Row]):
         return contents
 
     def _read(self, entry: Row) -> Contents:
-        contents = self._images(entry)
+        return replace(self._images(entry), label=self._label_of(entry))
+
+    def _label_of(self, entry: Row) -> int:
         try:
             flags = np.asarray(self._open(entry.path)["label"][entry.number])
         except Exception as error:  # damaged files raise whatever HDF5 meets
@@ -183,4 +185,4 @@ class So2Sat(LabelledDataset[Row]):
         if np.count_nonzero(flags) != 1 or flags.max() != 1:
             found = brief(flags.tolist())
             raise DataError(f"{entry.path}: the label of {entry.id} is not one-hot: {found}")
-        return replace(contents, label=int(flags.argmax()))
+        return int(flags.argmax())

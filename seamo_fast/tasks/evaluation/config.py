@@ -8,9 +8,11 @@ from typing import Literal
 from seamo_fast.errors import ConfigError, expect, expect_seed
 from seamo_fast.tasks.datasets.open import DatasetOptions
 from seamo_fast.tasks.datasets.reading.base import OnBad
+from seamo_fast.tasks.features.extractors import Pooling
 from seamo_fast.tasks.probes.linear import Method
 
 Baseline = Literal["random", "statistics", "pca"]
+FrozenBands = Literal["leave_out", "nearest"]
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,11 @@ class EvaluateConfig(DatasetOptions, ProbeConfig):
         baselines: Rows beside the checkpoints: `random` weights of the first checkpoint's model,
             per-band `statistics`, and `pca` of raw pixels.
         reference: Row that the others are compared with; null for `random`, or the first row.
+        unknown_bands: What becomes of bands that a checkpoint does not know by name and wavelength:
+            `nearest` takes the weights of the nearest wavelength, at most 100 nm away, and leaves
+            others out; `leave_out` all.
+        pooling: Features of the `seasons` side by side, or their `mean` over them, as wide as the
+            model. Those of the baselines of pixels are always side by side.
         model: Size of the random model where there is no checkpoint.
         output: Folder of the results; null for runs/evaluate-<dataset>, with a number if it is
             taken.
@@ -78,6 +85,8 @@ class EvaluateConfig(DatasetOptions, ProbeConfig):
     dataset: str = "auto"
     baselines: tuple[Baseline, ...] = ("random", "statistics", "pca")
     reference: str | None = None
+    unknown_bands: FrozenBands = "nearest"
+    pooling: Pooling = "seasons"
     model: Literal["tiny", "small", "base", "large"] = "tiny"
     output: str | None = None
     cache: bool = True

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from seamo_fast.errors import DataError
 from seamo_fast.randomness import generator
-from seamo_fast.tasks.datasets.reading.base import IGNORE
+from seamo_fast.tasks.datasets.reading.base import DENSE, IGNORE
 from seamo_fast.tasks.evaluation.config import ProbeConfig
 from seamo_fast.tasks.features.extract import Source
 from seamo_fast.tasks.features.extractors import Extractor
@@ -29,90 +29,96 @@ class Examples(NamedTuple):
         return Examples(self.features[numbers], self.labels[numbers])
 
 
-def load_examples(source: Source, extractor: Extractor, part: str, config: ProbeConfig) -> Examples:
-    """Returns the examples of the training or validation part from the cache.
+class ExampleLoader:
+    """Gives the examples of the training and validation part from the cache.
 
     Where pixels have labels, an example is a patch with the label that most of its labelled pixels
-    have, and at most `config.patches` of them are drawn from the whole part.
+    have, and at most `config.patches` of them are drawn from the whole part. Labels are read once
+    for all extractors whose patches have one size.
 
-    Args:
-        source: The dataset.
-        extractor: Whose features.
-        part: "train" or "val".
+    Attributes:
+        source: The dataset, whose features have been extracted.
         config: Says which share of the labels is used.
-
-    Raises:
-        DataError: A label is outside of the classes, or less than two classes occur.
     """
-    load = _load_patches if extractor.dense else _load_items
-    found = load(source, named(extractor.key), part, extractor.patch, config)
-    labels = found.labels
-    kinds = len(labels.unique()) if labels.ndim == 1 else int((labels.sum(dim=0) > 0).sum())
-    if part == "train" and kinds < 2:
-        raise DataError(
-            f"the training part of {source.opened.root} has labels of {kinds} class(es); a probe "
-            "needs at least two"
-        )
-    return found
+
+    def __init__(self, source: Source, config: ProbeConfig) -> None:
+        self.source = source
+        self.config = config
+        self._labels: dict[tuple[str, int | None], tuple[Tensor, Tensor]] = {}
+
+    def load(self, extractor: Extractor, part: str) -> Examples:
+        """Returns the examples of a part.
+
+        Args:
+            extractor: Whose features.
+            part: "train" or "val".
+
+        Raises:
+            DataError: A label is outside of the classes, or less than two classes occur.
+        """
+        key = (part, extractor.patch if extractor.dense else None)
+        if key not in self._labels:
+            self._labels[key] = self._read_labels(*key)
+        labels, used = self._labels[key]
+        features, start = [], 0
+        for chunk in range(len(self.source.chunks(part))):
+            for each in self.source.store.read(named(extractor.key), part, chunk).values():
+                rows = each.reshape(len(each), -1).T  # one of an item, [patches, D] of a map
+                features.append(rows[used[start : start + len(rows)]].float())
+                start += len(rows)
+        return Examples(torch.cat(features), labels[used])
+
+    def _read_labels(self, part: str, patch: int | None) -> tuple[Tensor, Tensor]:
+        """Returns the labels of all items or patches, and bool [n], which of them are used."""
+        source = self.source
+        found: list[Tensor] = []
+        for chunk in range(len(source.chunks(part))):
+            found += source.store.read(LABELS, part, chunk).values()
+        check_labels(found, source)
+        if patch is None:
+            labels = torch.stack(found).long()
+            chosen = self._share(labels, part)
+        else:
+            classes = len(source.opened.dataset.classes)
+            patches = [majority(mask, patch, classes).flatten() for mask in found]
+            labels = torch.cat(patches)
+            chosen = self._draw(patches, part)
+        kinds = _kinds(labels[chosen])
+        if part == "train" and kinds < 2:
+            raise DataError(
+                f"the training part of {source.opened.root} has labels of {kinds} class(es); a "
+                "probe needs at least two"
+            )
+        used = torch.zeros(len(labels), dtype=torch.bool)
+        used[chosen] = True
+        return labels, used
+
+    def _share(self, labels: Tensor, part: str) -> Tensor:
+        return share_of(labels, self.config.train_fraction, self.config.seed, part)
+
+    def _draw(self, labels: list[Tensor], part: str) -> Tensor:
+        """Returns the numbers of some patches that have a label, of each image's patches."""
+        images = torch.cat([torch.full_like(each, number) for number, each in enumerate(labels)])
+        shared = self._share(torch.zeros(len(labels), dtype=torch.int64), part)
+        usable = ((torch.cat(labels) != IGNORE) & torch.isin(images, shared)).nonzero()[:, 0]
+        most = self.config.patches if part == "train" else self.config.patches // 2
+        order = generator(self.config.seed, "patches", part).random(len(usable))
+        chosen = usable[torch.from_numpy(order.argsort(kind="stable")[:most])]
+        if not len(chosen):
+            raise DataError(f"no patch of the {part} part of {self.source.opened.root} has a label")
+        return chosen
 
 
-def _load_items(source: Source, kind: str, part: str, patch: int, config: ProbeConfig) -> Examples:
-    features: list[Tensor] = []
-    labels: list[Tensor] = []
-    for chunk in range(len(source.chunks(part))):
-        features += source.store.read(kind, part, chunk).values()
-        labels += source.store.read(LABELS, part, chunk).values()
-    check_labels(labels, source)
-    found = Examples(_stacked(features), torch.stack(labels).long())
-    return found.take(share_of(found.labels, config.train_fraction, config.seed, part))
-
-
-def _stacked(features: list[Tensor]) -> Tensor:
-    widths = {len(each) for each in features}
-    if len(widths) > 1:
-        raise DataError(
-            f"features have {' and '.join(map(str, sorted(widths)))} values: items differ in their "
-            "dates; leave the baselines of pixels out (--baselines '[random]')"
-        )
-    return torch.stack(features)
-
-
-def _load_patches(
-    source: Source, kind: str, part: str, patch: int, config: ProbeConfig
-) -> Examples:
-    classes = len(source.opened.dataset.classes)
-    chunks = range(len(source.chunks(part)))
-    labels = []
-    for chunk in chunks:
-        masks = list(source.store.read(LABELS, part, chunk).values())
-        check_labels(masks, source)
-        labels += [majority(mask, patch, classes).flatten() for mask in masks]
-    images = torch.cat([torch.full_like(each, number) for number, each in enumerate(labels)])
-    used = share_of(
-        torch.zeros(len(labels), dtype=torch.int64), config.train_fraction, config.seed, part
-    )
-    flat = torch.cat(labels)
-    usable = ((flat != IGNORE) & torch.isin(images, used)).nonzero()[:, 0]
-    most = config.patches if part == "train" else config.patches // 2
-    order = generator(config.seed, "patches", part).random(len(usable)).argsort(kind="stable")
-    chosen = usable[torch.from_numpy(order[:most])].sort().values
-    if not len(chosen):
-        raise DataError(f"no patch of the {part} part of {source.opened.root} has a label")
-    features, start = [], 0
-    for chunk in chunks:
-        for each in source.store.read(kind, part, chunk).values():
-            rows = each.flatten(1).T  # [patches, D]
-            inside = chosen[(chosen >= start) & (chosen < start + len(rows))] - start
-            features.append(rows[inside].float())
-            start += len(rows)
-    return Examples(torch.cat(features), flat[chosen])
+def _kinds(labels: Tensor) -> int:
+    """Returns how many classes occur."""
+    return len(labels.unique()) if labels.ndim == 1 else int((labels.sum(dim=0) > 0).sum())
 
 
 def check_labels(labels: list[Tensor], source: Source) -> None:
     """Raises DataError if a label is outside of the classes, or a flag neither 0 nor 1."""
     task, classes = source.opened.dataset.task, source.opened.dataset.classes
     most = 1 if task == "multilabel" else len(classes) - 1
-    least = IGNORE if task in ("mask", "change") else 0
+    least = IGNORE if task in DENSE else 0
     for label in labels:
         if label.min() < least or label.max() > most:
             wrong = label[(label < least) | (label > most)].unique().tolist()

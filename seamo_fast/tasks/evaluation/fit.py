@@ -7,10 +7,8 @@ from typing import Protocol
 
 from torch import Tensor
 
-from seamo_fast.tasks.evaluation.config import ProbeConfig
-from seamo_fast.tasks.evaluation.examples import load_examples
+from seamo_fast.tasks.evaluation.examples import ExampleLoader
 from seamo_fast.tasks.evaluation.scores import score_of
-from seamo_fast.tasks.features.extract import Source
 from seamo_fast.tasks.features.extractors import Extractor
 from seamo_fast.tasks.probes.knn import fit_knn
 from seamo_fast.tasks.probes.linear import fit_probe
@@ -30,15 +28,12 @@ class Predictor(Protocol):
         ...
 
 
-def fit_probes(
-    source: Source, extractor: Extractor, config: ProbeConfig
-) -> dict[str, list[Predictor]]:
+def fit_probes(examples: ExampleLoader, extractor: Extractor) -> dict[str, list[Predictor]]:
     """Fits every probe of a row.
 
     Args:
-        source: The dataset, whose features have been extracted.
+        examples: The dataset, and what to fit.
         extractor: Whose features.
-        config: What to fit.
 
     Returns:
         For each column ("kNN", "linear", "5-shot") the probes, one for each draw.
@@ -46,14 +41,14 @@ def fit_probes(
     Raises:
         DataError: Labels are outside of the classes, or less than two classes occur.
     """
-    return {name: list(each) for name, each in _columns(source, extractor, config)}
+    return {name: list(each) for name, each in _columns(examples, extractor)}
 
 
 def _columns(
-    source: Source, extractor: Extractor, config: ProbeConfig
+    examples: ExampleLoader, extractor: Extractor
 ) -> Iterator[tuple[str, Iterator[Predictor]]]:
-    classes = len(source.opened.dataset.classes)
-    train, val = (load_examples(source, extractor, part, config) for part in ("train", "val"))
+    config, classes = examples.config, len(examples.source.opened.dataset.classes)
+    train, val = (examples.load(extractor, part) for part in ("train", "val"))
     yield "kNN", iter([fit_knn(train, val, classes, score_of)])
     yield "linear", iter([fit_probe(train, val, classes, config.method)])
     for k in config.shots:

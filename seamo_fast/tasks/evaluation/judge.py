@@ -11,7 +11,7 @@ from torch import Tensor
 
 from seamo_fast.cli import progress_bar
 from seamo_fast.errors import DataError
-from seamo_fast.tasks.datasets.reading.base import Task
+from seamo_fast.tasks.datasets.reading.base import DENSE, Task
 from seamo_fast.tasks.evaluation.examples import check_labels
 from seamo_fast.tasks.evaluation.fit import Predictor
 from seamo_fast.tasks.features.extract import Source
@@ -67,7 +67,7 @@ def judge(source: Source, rows: Mapping[str, Row]) -> Judged:
                 for (column, draw), predictor in _predictors(row.columns):
                     found = _predict(predictor, features, labels, row.extractor, classes)
                     parts.setdefault((column, name, draw), []).append(found)
-            truth += [] if task in ("mask", "change") else labels
+            truth += [] if task in DENSE else labels
     labels_of_all = torch.stack(truth).long() if truth else torch.empty(0)
     return _judged({key: torch.cat(each) for key, each in parts.items()}, labels_of_all, task)
 

@@ -8,19 +8,20 @@ from dataclasses import dataclass, field, replace
 import torch
 
 from seamo_fast.modalities import Modality
-from seamo_fast.model.backbone import Output, SeaMoBackbone
+from seamo_fast.model.backbone import SeaMoBackbone
 from seamo_fast.model.config import PRESETS, ModelConfig
 from seamo_fast.model.weights import Weights
 from seamo_fast.tasks.datasets.reading.base import Task
-from seamo_fast.tasks.evaluation.config import EvaluateConfig
+from seamo_fast.tasks.evaluation.config import EvaluateConfig, FrozenBands
 from seamo_fast.tasks.features.adapt import (
     Match,
     match_modalities,
+    own_matches,
     pretrained_backbone,
     taken_bands,
 )
 from seamo_fast.tasks.features.baselines import BandStatisticsFeatures, PixelPca
-from seamo_fast.tasks.features.extractors import BackboneFeatures, Extractor
+from seamo_fast.tasks.features.extractors import BackboneFeatures, Extractor, Pooling
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,8 @@ class Target:
         device: Where backbones run.
         dtype: Of their matrix products.
         strict: See `EvaluateConfig`.
+        unknown_bands: See `EvaluateConfig`.
+        pooling: See `BackboneFeatures`.
     """
 
     modalities: Sequence[Modality]
@@ -40,11 +43,17 @@ class Target:
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     dtype: torch.dtype = torch.float32
     strict: bool = False
+    unknown_bands: FrozenBands = "nearest"
+    pooling: Pooling = "seasons"
 
-    @property
-    def output(self) -> Output:
-        """What a backbone is to give: a map where pixels have labels."""
-        return "map" if self.task in ("mask", "change") else "pooled"
+    def matches(self, weights: Weights) -> list[Match]:
+        """Returns what a frozen backbone takes of the dataset.
+
+        Raises:
+            ConfigError: It knows no band of it.
+        """
+        found = match_modalities(weights, self.modalities, self.unknown_bands)
+        return [match.without_zeros() for match in found]
 
 
 def pretrained_row(weights: Weights, target: Target) -> BackboneFeatures:
@@ -53,10 +62,8 @@ def pretrained_row(weights: Weights, target: Target) -> BackboneFeatures:
     Raises:
         ConfigError: They know no band of the dataset.
     """
-    matches = match_modalities(weights, target.modalities)
-    backbone = pretrained_backbone(
-        weights, matches, target.modalities, target.output, target.strict
-    )
+    matches = target.matches(weights)
+    backbone = pretrained_backbone(weights, matches, target.modalities, "tokens", target.strict)
     return _row(backbone, matches, target)
 
 
@@ -92,16 +99,13 @@ def _random_row(
 ) -> BackboneFeatures:
     """Returns what makes features of random weights, of the bands of the first checkpoint."""
     if weights:
-        matches = match_modalities(weights[0], target.modalities)
+        matches = target.matches(weights[0])
     else:
-        matches = [Match(each.name, each, each.band_names) for each in target.modalities]
+        matches = own_matches(target.modalities)
     with torch.random.fork_rng([]):
         torch.manual_seed(seed)
         backbone = SeaMoBackbone(
-            replace(model),
-            taken_bands(matches, target.modalities),
-            target.output,
-            target.strict,
+            replace(model), taken_bands(matches, target.modalities), strict=target.strict
         )
     return _row(backbone, matches, target)
 
@@ -115,4 +119,6 @@ def _row(backbone: SeaMoBackbone, matches: Sequence[Match], target: Target) -> B
         )
         for match in matches
     }
-    return BackboneFeatures(backbone.to(target.device), channels, target.task, target.dtype)
+    return BackboneFeatures(
+        backbone.to(target.device), channels, target.task, target.dtype, target.pooling
+    )

@@ -19,6 +19,7 @@ from seamo_fast.files import cache_folder, locked
 from seamo_fast.model.weights import read_weights
 from seamo_fast.tasks.datasets.open import Opened, open_dataset
 from seamo_fast.tasks.evaluation.config import EvaluateConfig, ProbeConfig
+from seamo_fast.tasks.evaluation.examples import ExampleLoader
 from seamo_fast.tasks.evaluation.fit import fit_probes
 from seamo_fast.tasks.evaluation.intervals import resample
 from seamo_fast.tasks.evaluation.judge import Judged, Row, judge
@@ -26,6 +27,7 @@ from seamo_fast.tasks.evaluation.output import open_folder, write_results
 from seamo_fast.tasks.evaluation.rows import Target, make_rows
 from seamo_fast.tasks.evaluation.scores import METRICS
 from seamo_fast.tasks.evaluation.table import as_text
+from seamo_fast.tasks.features.adapt import band_record
 from seamo_fast.tasks.features.extract import Source, extract, measured_modalities
 from seamo_fast.tasks.features.extractors import Extractor
 from seamo_fast.tasks.features.store import Store, dataset_key
@@ -61,6 +63,8 @@ def run(config: EvaluateConfig) -> dict[str, Any]:
             device,
             choose_dtype(config.precision, device),
             config.strict,
+            config.unknown_bands,
+            config.pooling,
         )
         rows = make_rows(config, weights, target)
         found, judged = evaluate_rows(source, rows, config, config.reference)
@@ -69,6 +73,10 @@ def run(config: EvaluateConfig) -> dict[str, Any]:
             **found,
             "weights": {
                 name: str(each.path) for name, each in zip(config.checkpoints, weights, strict=True)
+            },
+            "bands": {
+                name: band_record(target.matches(each), target.modalities)
+                for name, each in zip(config.checkpoints, weights, strict=True)
             },
             "config": asdict(config),
             "versions": {"seamo_fast": __version__, "torch": torch.__version__},
@@ -107,9 +115,9 @@ def evaluate_rows(
     skipped = extract(source, list(rows.values()))
     for reason in skipped[:5]:
         _LOG.warning(f"skipped: {reason}")
+    examples = ExampleLoader(source, config)
     fitted = {
-        name: Row(extractor, fit_probes(source, extractor, config))
-        for name, extractor in rows.items()
+        name: Row(extractor, fit_probes(examples, extractor)) for name, extractor in rows.items()
     }
     judged = judge(source, fitted)
     reference = reference or ("random" if "random" in rows else next(iter(rows)))

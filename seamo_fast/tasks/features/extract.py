@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Final
 
@@ -23,11 +20,18 @@ from seamo_fast.randomness import generator
 from seamo_fast.tasks.datasets.open import Opened
 from seamo_fast.tasks.datasets.reading.base import LabelledTile, OnBad
 from seamo_fast.tasks.features.extractors import Extractor
-from seamo_fast.tasks.features.inputs import Inputs, by_shape, read_inputs
+from seamo_fast.tasks.features.inputs import Inputs, by_shape, check_units, read_inputs
+from seamo_fast.tasks.features.items import label_of
+from seamo_fast.tasks.features.reading import (
+    add_tile,
+    chunked,
+    no_statistics,
+    read_chunks,
+    with_statistics,
+)
 from seamo_fast.tasks.features.store import LABELS, Store, named
 
 _HALF: Final = 6e4  # maps are kept as float16
-_CHUNK: Final = {"classes": 256, "multilabel": 256, "mask": 16, "change": 4}
 
 
 @dataclass(frozen=True)
@@ -46,49 +50,15 @@ class Source:
     on_bad: OnBad = "skip"
     strict: bool = False
 
-    def chunks(self, part: str) -> list[list[int]]:
+    def chunks(self, part: str) -> list[Sequence[int]]:
         """Returns the numbers of a part's items, chunk by chunk."""
-        numbers = getattr(self.opened.split, part)
-        size = _CHUNK[self.opened.dataset.task]
-        return [numbers[at : at + size] for at in range(0, len(numbers), size)]
+        return chunked(getattr(self.opened.split, part), self.opened.dataset.task)
 
     def read(
         self, chunks: Sequence[Sequence[int]]
     ) -> Iterator[tuple[dict[int, LabelledTile], list[str]]]:
-        """Yields the items of each chunk by number, and why others were left out.
-
-        Threads read, one chunk ahead.
-
-        Raises:
-            DataError: An item cannot be read and `on_bad` is "stop".
-        """
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            coming: deque[dict[int, Future[LabelledTile | DataError]]] = deque()
-            for at in range(len(chunks) + 1):
-                if at < len(chunks):
-                    coming.append({n: pool.submit(self._read, n) for n in chunks[at]})
-                if at:
-                    found = {n: future.result() for n, future in coming.popleft().items()}
-                    yield self._sorted(found)
-
-    def _read(self, number: int) -> LabelledTile | DataError:
-        try:
-            return self.opened.dataset.read(number)
-        except DataError as error:
-            return error
-
-    def _sorted(
-        self, found: Mapping[int, LabelledTile | DataError]
-    ) -> tuple[dict[int, LabelledTile], list[str]]:
-        tiles, reasons = {}, []
-        for number, each in found.items():
-            if isinstance(each, LabelledTile):
-                tiles[number] = each
-            elif self.on_bad == "stop":
-                raise each
-            else:
-                reasons.append(str(each))
-        return tiles, reasons
+        """Yields what `read_chunks` does of the dataset's chunks."""
+        return read_chunks(self.opened.dataset, chunks, self.on_bad)
 
 
 def measured_modalities(source: Source) -> tuple[Modality, ...]:
@@ -98,29 +68,22 @@ def measured_modalities(source: Source) -> tuple[Modality, ...]:
         DataError: A band has the same value everywhere, or no item can be read.
     """
     path = source.store.folder / "statistics.json"
-    modalities = source.opened.dataset.modalities
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
         write_json(path, {name: each.to_dict() for name, each in _measure(source).items()})
     found = json.loads(path.read_text(encoding="utf-8"))
-    release = f"{source.opened.name} training part"
-    return tuple(
-        BandStatistics.from_dict(found[each.name]).apply(each, release) for each in modalities
-    )
+    statistics = {name: BandStatistics.from_dict(each) for name, each in found.items()}
+    return with_statistics(source.opened, statistics)
 
 
 def _measure(source: Source) -> dict[str, BandStatistics]:
-    modalities = source.opened.dataset.modalities
-    statistics = {each.name: BandStatistics(len(each.bands)) for each in modalities}
+    statistics = no_statistics(source.opened)
     chunks = source.chunks("train")
     with progress_bar(sum(map(len, chunks))) as bar:
         bar.set_description("statistics")
         for (tiles, _), chunk in zip(source.read(chunks), chunks, strict=True):
             for tile in tiles.values():
-                for modality in modalities:
-                    grids = [grid.numpy() for grid in tile.bands[modality.name]]
-                    valid = torch.tensor(tile.valid[modality.name]).numpy()
-                    statistics[modality.name].add(modality, grids, valid)
+                add_tile(statistics, source.opened, tile)
             bar.update(len(chunk))
     return statistics
 
@@ -139,12 +102,14 @@ def extract(source: Source, extractors: Sequence[Extractor]) -> list[str]:
         Why items were left out.
 
     Raises:
-        DataError: None of the items of a part can be read, or as `Source.read`.
+        DataError: None of the items of a part can be read, items differ in their number of seasons
+            where these are kept apart, or as `Source.read`.
     """
     for extractor in extractors:
         if _lacking(source, [extractor]):
             extractor.prepare(lambda count: _draw(source, count))
-    reasons = []
+    reasons: list[str] = []
+    seasons: set[int] = set()
     for part in source.opened.split._fields:
         _extract_part(source, part, extractors)
         found = [
@@ -154,6 +119,13 @@ def extract(source: Source, extractors: Sequence[Extractor]) -> list[str]:
         if len(skipped) == len(getattr(source.opened.split, part)):
             raise DataError(f"no item of the {part} part can be read: {skipped[0]}")
         reasons += skipped
+        seasons.update(count for each in found for count in json.loads(each["seasons"]))
+    if len(seasons) > 1 and any(extractor.keeps_seasons for extractor in extractors):
+        raise DataError(
+            f"items of {source.opened.root} have {' or '.join(map(str, sorted(seasons)))} seasons, "
+            "but features that keep them apart need one number; `evaluate` compares items with "
+            "--pooling mean --baselines '[random]'"
+        )
     return reasons
 
 
@@ -182,35 +154,53 @@ def _extract_part(source: Source, part: str, extractors: Sequence[Extractor]) ->
     check = UnitCheck(source.strict)
     with progress_bar(sum(len(chunks[number]) for number in lacking)) as bar:
         bar.set_description(f"features of {part}")
-        wanted = [chunks[number] for number in lacking]
-        for number, (tiles, skipped) in zip(lacking, source.read(wanted), strict=True):
-            for kind, extractor in _kinds(source, part, number, extractors).items():
-                if extractor is None:
-                    tensors = labels_of(tiles, source.opened.dataset.task)
-                    source.store.write(kind, part, number, tensors, skipped=json.dumps(skipped))
-                else:
-                    tensors = _features(tiles, extractor, source.opened.dataset.modalities, check)
-                    source.store.write(kind, part, number, tensors)
+        read = source.read([chunks[number] for number in lacking])
+        for number, (tiles, skipped) in zip(lacking, read, strict=True):
+            kinds = _kinds(source, part, number, extractors)
+            if LABELS in kinds:
+                _write_labels(source, part, number, tiles, skipped)
+            wanted = {kind: extractor for kind, extractor in kinds.items() if extractor}
+            made = _features(tiles, wanted, source.opened.dataset.modalities, check)
+            for kind, tensors in made.items():
+                source.store.write(kind, part, number, tensors)
             bar.update(len(chunks[number]))
+
+
+def _write_labels(
+    source: Source,
+    part: str,
+    chunk: int,
+    tiles: Mapping[int, LabelledTile],
+    skipped: Sequence[str],
+) -> None:
+    seasons = {len(next(iter(tile.valid.values()))) for tile in tiles.values()}
+    source.store.write(
+        LABELS,
+        part,
+        chunk,
+        labels_of(tiles, source.opened.dataset.task),
+        skipped=json.dumps(skipped),
+        seasons=json.dumps(sorted(seasons)),
+    )
 
 
 def _features(
     tiles: Mapping[int, LabelledTile],
-    extractor: Extractor,
+    extractors: Mapping[str, Extractor],
     modalities: Sequence[Modality],
     check: UnitCheck,
-) -> dict[str, Tensor]:
-    """Returns the features of each item, by its number."""
-    found: dict[str, Tensor] = {}
+) -> dict[str, dict[str, Tensor]]:
+    """Returns by extractor the features of each item, by its number."""
+    found: dict[str, dict[str, Tensor]] = {kind: {} for kind in extractors}
     for group in by_shape(tiles):
         inputs = read_inputs(list(group.values()), modalities)
-        for m, modality in enumerate(modalities):
-            check(modality, inputs.images[modality.name], inputs.valid[:, :, m])
-        features = extractor(inputs)
-        kept = features.clamp(-_HALF, _HALF).half() if extractor.dense else features
-        found.update(
-            {f"{number:09d}": each.clone() for number, each in zip(group, kept, strict=True)}
-        )
+        check_units(check, modalities, inputs.images, inputs.valid)
+        for kind, extractor in extractors.items():
+            features = extractor(inputs)
+            kept = features.clamp(-_HALF, _HALF).half() if extractor.dense else features
+            found[kind].update(
+                {f"{number:09d}": each.clone() for number, each in zip(group, kept, strict=True)}
+            )
     return found
 
 
@@ -222,20 +212,20 @@ def labels_of(tiles: Mapping[int, LabelledTile], task: str) -> dict[str, Tensor]
     """
     found = {}
     for number, tile in tiles.items():
-        label = tile.mask if task in ("mask", "change") else tile.label
-        if label is None:
-            raise DataError(f"{tile.id} has no {'mask' if task != 'classes' else 'label'}")
-        found[f"{number:09d}"] = label.to(torch.int16)
+        found[f"{number:09d}"] = label_of(tile, task).to(torch.int16)
     return found
 
 
 def _draw(source: Source, count: int) -> Iterator[Inputs]:
-    """Yields so many items of the training part, drawn by a fixed rule."""
-    numbers = torch.tensor(source.opened.split.train)
-    order = generator(0, "draw").random(len(numbers)).argsort(kind="stable")[:count]
-    drawn = numbers[torch.from_numpy(order).sort().values].tolist()
-    size = _CHUNK[source.opened.dataset.task]
-    chunks = [drawn[at : at + size] for at in range(0, len(drawn), size)]
-    for tiles, _ in source.read(chunks):
-        for group in by_shape(tiles):
-            yield read_inputs(list(group.values()), source.opened.dataset.modalities)
+    """Yields so many items of the training part, drawn by a fixed rule.
+
+    Others take the place of those that cannot be read, as long as there are any.
+    """
+    numbers = source.opened.split.train
+    order = generator(0, "draw").random(len(numbers)).argsort(kind="stable").tolist()
+    while count and order:
+        drawn, order = sorted(numbers[at] for at in order[:count]), order[count:]
+        for tiles, _ in source.read(chunked(drawn, source.opened.dataset.task)):
+            count -= len(tiles)
+            for group in by_shape(tiles):
+                yield read_inputs(list(group.values()), source.opened.dataset.modalities)

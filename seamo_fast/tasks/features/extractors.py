@@ -1,27 +1,31 @@
 """What turns images into frozen features: a backbone, and what it must beat.
 
-Sizes: B items, T seasons, M modalities, C bands, D width of the features, p side of a patch.
+Sizes: B items, T seasons, M modalities, C bands, N patches, p side of a patch, D width of
+tokens or features.
 """
 
 from __future__ import annotations
 
 import hashlib
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import torch
 from torch import Tensor, nn
 
 from seamo_fast.errors import DataError
 from seamo_fast.model.backbone import SeaMoBackbone
-from seamo_fast.tasks.datasets.reading.base import Task
+from seamo_fast.model.inputs import mean_over_groups
+from seamo_fast.tasks.datasets.reading.base import DENSE, Task
 from seamo_fast.tasks.features.inputs import Inputs
 from seamo_fast.training.precision import autocast
 
 _TOKENS_AT_ONCE: Final = 2**14
 Draw = Callable[[int], Iterator[Inputs]]
+Pooling = Literal["seasons", "mean"]
 
 
 class Extractor(ABC):
@@ -42,7 +46,12 @@ class Extractor(ABC):
     @property
     def dense(self) -> bool:
         """Whether there is a vector for each patch."""
-        return self.task in ("mask", "change")
+        return self.task in DENSE
+
+    @property
+    def keeps_seasons(self) -> bool:
+        """Whether features of seasons lie side by side, so that items must agree in T."""
+        return True
 
     @property
     @abstractmethod
@@ -82,15 +91,19 @@ class Extractor(ABC):
 class BackboneFeatures(Extractor):
     """Pooled features or the feature map of a frozen backbone.
 
+    Those of seasons lie side by side, [B, T * D] or [B, T * D, h, w], each the mean over the valid
+    modalities of its season (zeros without any), and over patches where an item has one label.
+
     Images larger than those of pretraining are cut into windows of that size where a map is
     wanted, so that its positions are those that were trained.
 
     Args:
-        backbone: On its device; its output must be "pooled", or "map" for masks.
+        backbone: On its device; its output must be "tokens".
         channels: For each modality of the dataset that the backbone takes, the name it has there
             and the channels, in the order in which the backbone takes them.
         task: See `Extractor`.
         dtype: Of matrix products.
+        pooling: "mean" takes the mean over seasons too, as the backbone itself does.
     """
 
     def __init__(
@@ -99,12 +112,19 @@ class BackboneFeatures(Extractor):
         channels: Mapping[str, tuple[str, Sequence[int]]],
         task: Task,
         dtype: torch.dtype = torch.float32,
+        pooling: Pooling = "seasons",
     ) -> None:
         super().__init__(task, backbone.patch_size)
         self.backbone = backbone.eval()
         self.channels = {name: (known, list(each)) for name, (known, each) in channels.items()}
         self.dtype = dtype
+        self.pooling = pooling
         self._digest = digest(backbone)
+
+    @property
+    def keeps_seasons(self) -> bool:
+        """See `Extractor`."""
+        return self.pooling == "seasons"
 
     @property
     def key(self) -> dict[str, Any]:
@@ -115,6 +135,7 @@ class BackboneFeatures(Extractor):
             "modalities": [modality.to_dict() for modality in self.backbone.modalities],
             "channels": self.channels,
             "task": self.task,
+            "pooling": self.pooling,
             "dtype": str(self.dtype),
             "device": self.backbone.table.device.type,
         }
@@ -124,7 +145,9 @@ class BackboneFeatures(Extractor):
             return self._run(inputs)
         side = self.backbone.config.image_size
         p, (height, width) = self.patch, inputs.size
-        found = torch.empty(len(inputs), self.backbone.embed_dim, height // p, width // p)
+        seasons = inputs.valid.shape[1] if self.keeps_seasons else 1
+        depth = seasons * self.backbone.embed_dim
+        found = torch.empty(len(inputs), depth, height // p, width // p)
         for top in starts(height, side):
             for left in starts(width, side):
                 rows, columns = min(side, height), min(side, width)
@@ -136,21 +159,32 @@ class BackboneFeatures(Extractor):
     def _run(self, inputs: Inputs) -> Tensor:
         device = self.backbone.table.device
         groups = [list(inputs.images).index(name) for name in self.channels]
-        _, T, _, H, W = next(iter(inputs.images.values())).shape
-        tokens = T * len(groups) * (H // self.patch) * (W // self.patch)
+        grid = tuple(side // self.patch for side in inputs.size)
+        an_item = inputs.valid.shape[1] * len(groups) * math.prod(grid)
         parts = []
-        for rows in torch.arange(len(inputs)).split(max(1, _TOKENS_AT_ONCE // tokens)):
+        for rows in torch.arange(len(inputs)).split(max(1, _TOKENS_AT_ONCE // an_item)):
             images = {
                 known: inputs.images[name][rows][:, :, channels].to(device)
                 for name, (known, channels) in self.channels.items()
             }
             valid, dates = (each[rows][:, :, groups] for each in (inputs.valid, inputs.dates))
             with autocast(device, self.dtype):
-                found = self.backbone(
-                    images, dates.to(device), None if valid.all() else valid.to(device)
-                )
+                present = None if valid.all() else valid.to(device)
+                tokens = self.backbone(images, dates.to(device), present)
+                found = self._pooled(tokens, present, grid)
             parts.append(found.float().cpu())
         return torch.cat(parts)
+
+    def _pooled(self, tokens: Tensor, valid: Tensor | None, grid: tuple[int, ...]) -> Tensor:
+        """Returns what `_features` does, of tokens [B, T, M, N, D] and groups [B, T, M]."""
+        items = len(tokens)
+        if self.keeps_seasons:  # each season as if it was an item
+            tokens = tokens.flatten(0, 1)[:, None]
+            valid = None if valid is None else valid.flatten(0, 1)[:, None]
+        features = mean_over_groups(tokens, valid).unflatten(0, (items, -1))  # [B, T or 1, N, D]
+        if not self.dense:
+            return features.mean(dim=2).flatten(1)
+        return features.mT.flatten(1, 2).unflatten(2, grid)
 
 
 def starts(length: int, side: int) -> list[int]:

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from seamo_fast.modalities import Modality
+from seamo_fast.model.unit_check import UnitCheck
 from seamo_fast.tasks.datasets.reading.base import LabelledTile
 from seamo_fast.tasks.datasets.reading.collate import collate
 
@@ -55,12 +57,32 @@ class Inputs:
 
     def window(self, top: int, left: int, height: int, width: int) -> Inputs:
         """Returns a part of the images; the last row and column are repeated beyond them."""
-        rows = torch.arange(top, top + height).clamp(max=self.size[0] - 1)
-        columns = torch.arange(left, left + width).clamp(max=self.size[1] - 1)
-        images = {
-            name: image[..., rows[:, None], columns[None]] for name, image in self.images.items()
-        }
+        rows, columns = slice(top, top + height), slice(left, left + width)
+        images = {name: image[..., rows, columns] for name, image in self.images.items()}
+        if top + height > self.size[0] or left + width > self.size[1]:
+            images = {name: _extended(image, height, width) for name, image in images.items()}
         return replace(self, images=images)
+
+
+def _extended(image: Tensor, height: int, width: int) -> Tensor:
+    """Returns [..., height, width]; the last row and column are repeated."""
+    rows, columns = (
+        torch.arange(length).clamp(max=side - 1)
+        for length, side in zip((height, width), image.shape[-2:], strict=True)
+    )
+    return image[..., rows[:, None], columns[None]]
+
+
+def check_units(
+    check: UnitCheck, modalities: Sequence[Modality], images: Mapping[str, Tensor], valid: Tensor
+) -> None:
+    """Compares images [B, T, C, H, W] with the units of their modalities, if they are the first.
+
+    Raises:
+        UnitError: They look like another unit, and the check is strict.
+    """
+    for m, modality in enumerate(modalities):
+        check(modality, images[modality.name], valid[:, :, m])
 
 
 def read_inputs(tiles: Sequence[LabelledTile], modalities: Sequence[Modality]) -> Inputs:
@@ -75,17 +97,20 @@ def read_inputs(tiles: Sequence[LabelledTile], modalities: Sequence[Modality]) -
     """
     batch = collate(tiles).tiles
     known = {modality.name: modality for modality in modalities}
-    size = max(grid.shape[-2:] for grids in batch.bands.values() for grid in grids)
-    images = {
-        name: on_one_grid(known[name], grids, (size[0], size[1]))
-        for name, grids in batch.bands.items()
-    }
+    size = size_of(tiles[0])
+    images = {name: on_one_grid(known[name], grids, size) for name, grids in batch.bands.items()}
     return Inputs(images, batch.valid, batch.dates)
 
 
-def shape_of(tile: LabelledTile) -> tuple[tuple[int, ...], ...]:
+def size_of(tile: LabelledTile) -> tuple[int, int]:
+    """Returns H and W of the finest grid of an item."""
+    height, width = max(grid.shape[-2:] for grids in tile.bands.values() for grid in grids)
+    return height, width
+
+
+def shape_of(tile: LabelledTile) -> tuple[tuple[torch.dtype, torch.Size], ...]:
     """Returns what must agree among the items of a batch."""
-    return tuple(tuple(grid.shape) for grids in tile.bands.values() for grid in grids)
+    return tuple((grid.dtype, grid.shape) for grids in tile.bands.values() for grid in grids)
 
 
 def on_one_grid(modality: Modality, grids: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
@@ -127,7 +152,7 @@ def _bilinear(values: Tensor, size: tuple[int, int]) -> Tensor:
 
 def by_shape(tiles: Mapping[int, LabelledTile]) -> list[dict[int, LabelledTile]]:
     """Returns items in groups of one shape, in the order in which shapes first come."""
-    groups: dict[tuple[tuple[int, ...], ...], dict[int, LabelledTile]] = {}
+    groups: dict[Any, dict[int, LabelledTile]] = {}
     for number, tile in tiles.items():
         groups.setdefault(shape_of(tile), {})[number] = tile
     return list(groups.values())

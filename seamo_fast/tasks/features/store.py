@@ -13,7 +13,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import stat
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -26,7 +28,7 @@ from seamo_fast.errors import DataError
 from seamo_fast.files import replacing, writing
 from seamo_fast.tasks.datasets.open import Opened
 
-FORMAT: Final = 1  # raise it when features of the same images and weights change
+FORMAT: Final = 2  # raise it when features of the same images and weights change
 LABELS: Final = "labels"
 
 
@@ -137,8 +139,9 @@ def _files(root: Path) -> list[str]:
         seen.add((status.st_dev, status.st_ino))
         for name in names:
             path = Path(folder, name)
-            if path.is_file():
+            with suppress(OSError):  # a link to nothing, or shut: its reader says so
                 status = path.stat()
-                place = path.relative_to(root).as_posix()
-                found.append(f"{place}\t{status.st_size}\t{status.st_mtime_ns}")
+                if stat.S_ISREG(status.st_mode):
+                    place = path.relative_to(root).as_posix()
+                    found.append(f"{place}\t{status.st_size}\t{status.st_mtime_ns}")
     return found

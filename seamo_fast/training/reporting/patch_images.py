@@ -10,6 +10,7 @@ from torch import Tensor
 
 from seamo_fast import pictures
 from seamo_fast.modalities import Modality
+from seamo_fast.model.config import NormPix
 
 _HIDDEN: Final = 0.55  # grey of what is not shown
 
@@ -36,18 +37,21 @@ def hide(image: np.ndarray, shown: np.ndarray, patch_size: int) -> np.ndarray:
     return np.where(mask[..., None], image, _HIDDEN)
 
 
-def filled(full: Tensor, hidden: Tensor, prediction: Tensor, norm_pix: bool) -> Tensor:
+def filled(
+    full: Tensor, hidden: Tensor, prediction: Tensor, norm_pix: NormPix, bands: int
+) -> Tensor:
     """Returns the patches [N, P] with the hidden ones [Kh] in the place of their predictions.
 
     With `norm_pix` a prediction [Kh, P] is brought back with its true patch's mean and standard
-    deviation, as in the figures of MAE (arXiv 2111.06377).
+    deviation (of each band, see `ModelConfig`), as in the figures of MAE (arXiv 2111.06377).
     """
     result, number = full.clone(), hidden.long()
     prediction = prediction.to(full)
     if norm_pix:
-        target = full[number]
+        parts = bands if norm_pix == "bands" else 1
+        target, prediction = (x.unflatten(-1, (parts, -1)) for x in (full[number], prediction))
         spread = (target.var(-1, keepdim=True) + 1e-6).sqrt()
-        prediction = prediction * spread + target.mean(-1, keepdim=True)
+        prediction = (prediction * spread + target.mean(-1, keepdim=True)).flatten(-2)
     result[number] = prediction
     return result
 
@@ -59,7 +63,7 @@ def triptych(
     prediction: Tensor,
     modality: Modality,
     patch_size: int,
-    norm_pix: bool,
+    norm_pix: NormPix,
 ) -> list[np.ndarray]:
     """Returns three pictures of one group: the region, what was visible, what was predicted.
 
@@ -70,12 +74,14 @@ def triptych(
         prediction: [Kh, P].
         modality: Whose bands they are.
         patch_size: p.
-        norm_pix: Whether predictions are normalised within their patch.
+        norm_pix: Whether and how predictions are normalised within their patch.
     """
     image = composite(full, modality, patch_size)
     low, high = pictures.limits(modality, [image])
     region = pictures.stretched(image, low, high)
-    guess = composite(filled(full, hidden, prediction, norm_pix), modality, patch_size)
+    guess = composite(
+        filled(full, hidden, prediction, norm_pix, len(modality.bands)), modality, patch_size
+    )
     seen = visible.cpu().numpy()
     shown = torch.cat([visible, hidden]).cpu().numpy()
     return [

@@ -6,7 +6,7 @@ import gc
 import weakref
 from collections import Counter
 from collections.abc import Callable
-from itertools import islice
+from itertools import count, islice
 from pathlib import Path
 from queue import Queue
 from typing import Any
@@ -307,7 +307,7 @@ def test_buffers_do_not_grow() -> None:
 
 def test_workers_read_ahead_without_being_asked() -> None:
     made: Queue[int] = Queue()
-    results = ahead(lambda number: (made.put(number), number)[1], 0, 1, 2)
+    results = ahead(lambda number: (made.put(number), number)[1], count(), 1, 2)
     assert next(results) == 0
     assert [made.get(timeout=30) for _ in range(3)] == [0, 1, 2]
     results.close()
@@ -315,7 +315,7 @@ def test_workers_read_ahead_without_being_asked() -> None:
 
 def test_nothing_is_read_ahead_without_workers() -> None:
     made: list[int] = []
-    results = ahead(lambda number: (made.append(number), number)[1], 0, 0, 2)
+    results = ahead(lambda number: (made.append(number), number)[1], count(), 0, 2)
     assert [next(results), next(results)] == made == [0, 1]
 
 
@@ -329,7 +329,7 @@ def test_reading_ahead_keeps_order_and_bounds(workers: int) -> None:
             raise DataError("nine")
         return number
 
-    results = ahead(make, 2, workers, 2)
+    results = ahead(make, count(2), workers, 2)
     assert list(islice(results, 3)) == [2, 3, 4]
     assert len(made) <= 3 + workers * 2 + 1
     assert list(islice(results, 4)) == [5, 6, 7, 8]

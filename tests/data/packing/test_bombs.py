@@ -110,23 +110,23 @@ def tiff(side: int, compression: int, data: bytes) -> bytes:
 
 CLAIM = r"20200301.tif says that it holds \d+ bytes of pixels"
 SMALL = "20200301.tif cannot be read .DeflateError"
-TIFFS = {
-    "deflate": (tiff(16_384, 8, zlib.compress(bytes(BOMB))), CLAIM),
-    "deflate, a small image": (tiff(8, 8, zlib.compress(bytes(BOMB))), SMALL),
-    "zstd": (tiff(16_384, 50000, imagecodecs.zstd_encode(bytes(BOMB))), CLAIM),
-    "lzw": (tiff(16_384, 5, imagecodecs.lzw_encode(bytes(BOMB // 16))), CLAIM),
-    "packed bits": (tiff(16_384, 32773, b"\x81\x00" * 10_000), CLAIM),
-    "nothing behind the header": (tiff(2**31, 1, bytes(64)), CLAIM),
+TIFFS: dict[str, tuple[Callable[[], bytes], str]] = {
+    "deflate": (lambda: tiff(16_384, 8, zlib.compress(bytes(BOMB))), CLAIM),
+    "deflate, a small image": (lambda: tiff(8, 8, zlib.compress(bytes(BOMB))), SMALL),
+    "zstd": (lambda: tiff(16_384, 50000, imagecodecs.zstd_encode(bytes(BOMB))), CLAIM),
+    "lzw": (lambda: tiff(16_384, 5, imagecodecs.lzw_encode(bytes(BOMB // 16))), CLAIM),
+    "packed bits": (lambda: tiff(16_384, 32773, b"\x81\x00" * 10_000), CLAIM),
+    "nothing behind the header": (lambda: tiff(2**31, 1, bytes(64)), CLAIM),
 }
 
 
 @pytest.mark.parametrize("kind", TIFFS)
 def test_tiff(tmp_path: Path, kind: str) -> None:
-    data, message = TIFFS[kind]
+    make, message = TIFFS[kind]
     bands = {**S2, "bands": {"B2": 1}, "files": r"(\d{8})\.tif"}
     write_tiff(tmp_path / "in/p0/20200301.tif", counts(0, 1))
     (tmp_path / "in/p1").mkdir()
-    (tmp_path / "in/p1/20200301.tif").write_bytes(data)
+    (tmp_path / "in/p1/20200301.tif").write_bytes(make())
     outcome = packed(tmp_path / "in", tmp_path / "out", write_mapping(tmp_path, {"s2": bands}))
     assert outcome.verdict == "accepted", outcome
     shards = ShardSet(tmp_path / "out")

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-import signal
-import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -18,29 +17,14 @@ from seamo_fast.errors import ConfigError, DataError
 from seamo_fast.pack import main
 from tests.data.packing.fuzzing import KINDS
 from tests.data.packing.test_packer import Made, contents
+from tests.tools import locked_by_another
 
 
 @pytest.fixture
 def hold() -> Iterator[Callable[[Path], int]]:
     """Returns a function that locks a folder in another process, whose number it returns."""
-    processes = []
-
-    def locked(folder: Path) -> int:
-        ready, done = os.pipe()
-        process = os.fork()
-        if process == 0:
-            with files.locked(folder, "OUT", "folder"):
-                os.write(done, b".")
-                time.sleep(60)
-            os._exit(0)
-        os.read(ready, 1)
-        processes.append(process)
-        return process
-
-    yield locked
-    for process in processes:
-        os.kill(process, signal.SIGKILL)
-        os.waitpid(process, 0)
+    with ExitStack() as stack:
+        yield lambda folder: stack.enter_context(locked_by_another(folder))
 
 
 @pytest.fixture

@@ -148,15 +148,15 @@ def rgba(alpha: np.ndarray) -> Callable[[Path], object]:
 VARIANTS: dict[str, tuple[Callable[[Path], object], str]] = {
     "grey": (
         lambda path: Image.fromarray(noise("g")).convert("L").save(path),
-        r"x.jpg has shape \[1, 32, 32\], expected \[3, any, any\]",
+        r"x.jpg has shape \[1, 32, 32\], expected \[3, any, any\]; it is grey: convert it",
     ),
     "cmyk": (
         lambda path: Image.fromarray(noise("c")).convert("CMYK").save(path),
-        r"x.jpg has 4 components \(CMYK\), no bands; save it as RGB",
+        "x.jpg is CMYK, whose numbers are inks; save it as RGB",
     ),
     "palette": (
         lambda path: Image.fromarray(noise("p")).convert("P").save(path.with_suffix(".png")),
-        "x.png has a palette, no bands; save it as RGB",
+        "x.png has a palette, whose indices are no measurements; save it as RGB or grey",
     ),
     "16 bits": (
         lambda path: path.with_suffix(".png").write_bytes(

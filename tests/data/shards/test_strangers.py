@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import tracemalloc
 import zlib
 from collections.abc import Callable
 from dataclasses import replace
@@ -24,6 +23,7 @@ from seamo_fast.data.shards.write_shard import ShardReport
 from seamo_fast.errors import DataError
 from seamo_fast.profile.__main__ import main as profile
 from tests.data.shards.test_shard_set import edit_manifest
+from tests.tools import memory_below
 
 Edit = Callable[[dict[str, Any]], object]
 BIG = 2**31
@@ -31,13 +31,8 @@ BIG = 2**31
 
 def refusal(path: Path) -> str:
     """What opening says; it must not take the memory that the manifest speaks of."""
-    tracemalloc.start()
-    try:
-        with pytest.raises(DataError) as error:
-            ShardSet(path)
-        assert tracemalloc.get_traced_memory()[1] < 2**23
-    finally:
-        tracemalloc.stop()
+    with memory_below(2**23), pytest.raises(DataError) as error:
+        ShardSet(path)
     message = str(error.value)
     assert message.isprintable()
     assert len(message) < 2000
@@ -289,12 +284,11 @@ def test_a_tile_that_claims_more_than_the_manifest_is_not_decoded(
     tiles[0].write_bytes(b"none")
     tiles[1].write_bytes(huge)
     shards = ShardSet(path)
-    tracemalloc.start()
-    bad = [str(error) for error in shards.verify()]
-    with pytest.raises(DataError, match=r"00001_0.tif holds float32 \[3000, 3000, 2\], but the"):
-        shards.read(1, verify=False)
-    assert tracemalloc.get_traced_memory()[1] < 2**23
-    tracemalloc.stop()
+    message = r"00001_0.tif holds float32 \[3000, 3000, 2\], but the"
+    with memory_below(2**23):
+        bad = [str(error) for error in shards.verify()]
+        with pytest.raises(DataError, match=message):
+            shards.read(1, verify=False)
     assert len(bad) == 2
     for tile in tiles:
         tile.write_bytes(huge)

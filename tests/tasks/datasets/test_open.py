@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from seamo_fast.errors import ConfigError, DataError
+from seamo_fast.tasks.datasets import ClassFolder, LabelledDataset, So2Sat
 from seamo_fast.tasks.datasets.open import DATASETS, DatasetOptions, open_dataset, recognise
 from seamo_fast.tasks.splits import HELD_OUT, held_out
 from tests.eurosat import make_eurosat
@@ -145,8 +146,45 @@ def test_plain_folders_hold_what_they_are_said_to(tmp_path: Path) -> None:
         open_dataset(tmp_path, options=DatasetOptions(modality="rbg"))
 
 
+@pytest.mark.parametrize("name", WRITERS)
+def test_labels_are_those_of_the_items(name: str, tmp_path: Path) -> None:
+    if name == "so2sat":
+        pytest.importorskip("h5py")
+    root = tmp_path / "data"
+    if name != "eurosat":
+        root.mkdir()
+    WRITERS[name](root)
+    options = DatasetOptions(classes=["red", "green"] if name == "mask_folder" else None)
+    dataset = DATASETS[name].open(root, options)
+    for number, entry in enumerate(dataset.entries):
+        label = dataset._read(entry).label
+        np.testing.assert_array_equal(dataset.label_of(number), None if label is None else label)
+
+
+@pytest.mark.parametrize(("name", "labels"), [("so2sat", 5), ("class_folder", 10)])
+def test_no_image_and_no_needless_label_is_read_at_open(
+    name: str, labels: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So2Sat lacks a test part here: validation comes from training, the only part with rules."""
+    if name == "so2sat":
+        pytest.importorskip("h5py")
+    WRITERS[name](tmp_path)
+    asked = []
+    label_of = LabelledDataset.label_of
+
+    def spy(self: LabelledDataset[Any], number: int) -> Any:
+        asked.append(number)
+        return label_of(self, number)
+
+    monkeypatch.setattr(LabelledDataset, "label_of", spy)
+    for kind in (So2Sat, ClassFolder):
+        monkeypatch.setattr(kind, "_read", lambda *_: pytest.fail("an image was read"))
+    assert len(open_dataset(tmp_path).dataset) >= 4
+    assert len(asked) == labels
+
+
 def test_a_fifth_is_held_out_of_each_class() -> None:
-    labels = ["a"] * 50 + ["b"] * 10 + ["c"]
+    labels = dict(enumerate(["a"] * 50 + ["b"] * 10 + ["c"]))
     train, val = held_out(range(len(labels)), labels)
     assert sorted(train + val) == list(range(len(labels)))
     assert len([n for n in val if labels[n] == "a"]) == 50 * HELD_OUT

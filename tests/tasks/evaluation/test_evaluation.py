@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
-from subprocess import PIPE
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,25 +14,37 @@ import imagecodecs
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from seamo_fast.errors import DataError
 from seamo_fast.evaluate import main
 from seamo_fast.files import cache_folder
-from seamo_fast.model.weights import read_weights
+from seamo_fast.modalities import get_modality
+from seamo_fast.model import SeaMo
+from seamo_fast.model.weights import model_metadata, read_weights
 from seamo_fast.tasks.datasets.open import Opened, open_dataset
 from seamo_fast.tasks.evaluation import examples, fit, judge
 from seamo_fast.tasks.evaluation import run as running
 from seamo_fast.tasks.evaluation.config import ProbeConfig
+from seamo_fast.tasks.evaluation.in_loop import RunProbe
 from seamo_fast.tasks.evaluation.rows import Target, pretrained_row
+from seamo_fast.tasks.features import extract as features
 from seamo_fast.tasks.features.baselines import BandStatisticsFeatures, PixelPca
-from seamo_fast.tasks.features.extract import Source, measured_modalities
-from seamo_fast.tasks.features.extractors import Extractor
-from seamo_fast.tasks.features.store import LABELS, Store, dataset_key
+from seamo_fast.tasks.features.extract import Source, _draw, extract, measured_modalities
+from seamo_fast.tasks.features.extractors import Extractor, Pooling
+from seamo_fast.tasks.features.store import LABELS, Store, dataset_key, named
 from seamo_fast.tasks.splits import Split
 from tests.eurosat import make_eurosat
 from tests.tasks.datasets.layouts import write_city
-from tests.tasks.evaluation.toys import COLOURS, toy, write_checkpoint, write_mask_folder
+from tests.tasks.evaluation.toys import (
+    COLOURS,
+    SMALL,
+    ready,
+    toy,
+    write_checkpoint,
+    write_mask_folder,
+)
+from tests.tools import locked_by_another
 
 FAST = ("--shots", "[1,2]", "--draws", "2", "--bootstrap", "100")
 PROBES = ProbeConfig(shots=(2,), draws=2, bootstrap=100)
@@ -90,6 +100,34 @@ def test_one_command_from_images_to_a_table(
     assert "less random" in caplog.text
 
 
+def test_results_say_which_band_took_what(eurosat: Path, tmp_path: Path) -> None:
+    """Checkpoints of other sensors: Landsat's visible bands are those of the images."""
+    torch.manual_seed(0)
+    bands = ready(get_modality("landsat457"))
+    model = SeaMo(SMALL, [bands])
+    file = tmp_path / "landsat.safetensors"
+    save_file(model.state_dict(), file, model_metadata(model.config, model.modalities))
+    assert main([str(file), "--data", str(eurosat), "--baselines", "[random]", *FAST]) == 0
+    expected = {"B4": "B3", "B3": "B2", "B2": "B1"}
+    assert results("runs/evaluate-eurosat")["bands"] == {
+        str(file): {"eurosat_rgb": {"modality": "landsat457", "bands": expected}}
+    }
+    assert results("runs/evaluate-eurosat")["config"]["unknown_bands"] == "nearest"
+
+
+def test_unknown_bands_may_be_left_out(
+    eurosat: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = SeaMo(SMALL, [ready(get_modality("landsat457"))])
+    file = tmp_path / "landsat.safetensors"
+    save_file(model.state_dict(), file, model_metadata(model.config, model.modalities))
+    command = [str(file), "--data", str(eurosat), "--unknown_bands"]
+    assert main([*command, "leave_out"]) == 2
+    assert "unknown_bands nearest takes those of the nearest wavelength" in capsys.readouterr().err
+    assert main([*command, "zero"]) == 2
+    assert "unknown_bands" in capsys.readouterr().err
+
+
 def test_accuracy_is_that_of_the_stored_predictions(eurosat: Path, checkpoint: Path) -> None:
     metrics = pytest.importorskip("sklearn.metrics")
     assert main([str(checkpoint), "--data", str(eurosat), *FAST]) == 0
@@ -130,6 +168,54 @@ def test_flags_of_several_modalities_and_seasons(tmp_path: Path) -> None:
                     for scores in draws
                 ]
                 assert figures[metric][column][row]["value"] == pytest.approx(sum(each) / len(each))
+
+
+def ordered(root: Path, items: int = 48) -> Opened:
+    """Places of two seasons without dates; their class says which one is bright."""
+    opened = toy(root, "classes", items)
+    for number, item in enumerate(opened.dataset.dataset):  # type: ignore[attr-defined]
+        image = np.random.default_rng(number).normal(2000, 200, (2, 2, 16, 16))
+        image[number % 2] += 2000
+        item["optical"] = image.astype(np.float32)
+    return opened
+
+
+@pytest.mark.parametrize("pooling", ["seasons", "mean"])
+def test_what_the_order_of_seasons_says_is_kept(
+    pooling: Pooling, checkpoint: Path, tmp_path: Path
+) -> None:
+    source = source_of(ordered(tmp_path / "toy"), tmp_path)
+    target = Target(measured_modalities(source), "classes", pooling=pooling)
+    rows = {"model": pretrained_row(read_weights(checkpoint), target)}
+    accuracy = running.evaluate_rows(source, rows, PROBES)[0]["figures"]["accuracy"]
+    for column in ("kNN", "linear"):
+        found = accuracy[column]["model"]["value"]
+        assert found == 1 if pooling == "seasons" else found < 0.8
+
+
+def test_the_probe_of_a_run_keeps_seasons_apart(checkpoint: Path, tmp_path: Path) -> None:
+    probe = RunProbe(
+        ordered(tmp_path / "toy"), tmp_path / "probe", torch.device("cpu"), torch.float32
+    )
+    assert probe(read_weights(checkpoint)) == {"knn": 1, "linear": 1}
+
+
+def test_items_must_agree_in_seasons_that_are_kept_apart(checkpoint: Path, tmp_path: Path) -> None:
+    opened = ordered(tmp_path / "toy")
+    last = opened.dataset.dataset[opened.split.test[-1]]  # type: ignore[attr-defined]
+    last["optical"], last["radar"] = last["optical"][:1], last["radar"][:1]
+    source = source_of(opened, tmp_path)
+    target = Target(measured_modalities(source), "classes")
+    message = (
+        f"items of {opened.root} have 1 or 2 seasons, but features that keep them apart need one "
+        "number; `evaluate` compares items with --pooling mean --baselines '[random]'"
+    )
+    for _ in range(2):  # now from the images, then from the cache
+        with pytest.raises(DataError) as error:
+            extract(source, [pretrained_row(read_weights(checkpoint), target)])
+        assert str(error.value) == message
+    mean = pretrained_row(read_weights(checkpoint), replace(target, pooling="mean"))
+    running.evaluate_rows(source, {"model": mean}, PROBES)
 
 
 def test_masks_are_judged_by_pixel(checkpoint: Path, tmp_path: Path) -> None:
@@ -194,10 +280,12 @@ def test_test_labels_are_read_once_after_all_probes_are_fitted(
     monkeypatch.setattr(Store, "read", spy)
     monkeypatch.setattr(fit, "fit_probe", noted(fit.fit_probe))
     monkeypatch.setattr(fit, "fit_knn", noted(fit.fit_knn))
-    monkeypatch.setattr("seamo_fast.tasks.features.extract._CHUNK", {"classes": 4})
+    monkeypatch.setattr("seamo_fast.tasks.features.reading._CHUNK", {"classes": 4})
     assert main([str(checkpoint), "--data", str(eurosat), *FAST]) == 0
     tests = [event for event in events if event[0] == "test"]
     assert tests == [("test", "0"), ("test", "1")]  # six images in chunks of four
+    assert len(set(events[: events.index(("fit",))])) == events.index(("fit",))  # once for all rows
+    assert all(event == ("fit",) for event in events[events.index(("fit",)) : -len(tests)])
     assert events[-len(tests) :] == tests
 
 
@@ -209,9 +297,16 @@ def test_features_are_made_once(
     monkeypatch.setattr(
         Extractor, "__call__", lambda self, inputs: made.append(len(inputs)) or call(self, inputs)
     )
+    stacked = []
+    read = features.read_inputs
+    monkeypatch.setattr(
+        features, "read_inputs", lambda tiles, each: stacked.append(len(tiles)) or read(tiles, each)
+    )
     arguments = [str(checkpoint), "--data", str(eurosat), *FAST]
     assert main(arguments) == 0
     assert sum(made) == 4 * 30
+    drawn = len(open_dataset(eurosat).split.train)  # for the principal components: one, then all
+    assert sum(stacked) == 30 + 1 + drawn  # once for all rows
     assert main(arguments) == 0
     assert sum(made) == 4 * 30
     assert results("runs/evaluate-eurosat") == results("runs/evaluate-eurosat-2")
@@ -230,18 +325,9 @@ def test_one_command_at_a_time_uses_a_folder_or_the_features(
     assert main(arguments) == 0
     (features,) = (cache_folder() / "features").iterdir()
     for folder, given in ((tmp_path / "out", ["--output", str(tmp_path / "out")]), (features, [])):
-        code = (
-            "import sys; from pathlib import Path; from seamo_fast.files import locked\n"
-            "with locked(Path(sys.argv[1]), 'a', 'b'): print(flush=True); sys.stdin.read()"
-        )
-        other = subprocess.Popen(
-            [sys.executable, "-c", code, str(folder)], stdin=PIPE, stdout=PIPE, text=True
-        )
-        assert other.stdout is not None
-        other.stdout.readline()
-        assert main([*arguments, *given]) == 2
-        assert f"{folder} is in use by process {other.pid}; " in capsys.readouterr().err
-        other.communicate("")
+        with locked_by_another(folder) as other:
+            assert main([*arguments, *given]) == 2
+        assert f"{folder} is in use by process {other}; " in capsys.readouterr().err
 
 
 def test_features_follow_what_was_chosen_of_demo_places() -> None:
@@ -259,6 +345,8 @@ def test_features_follow_the_files_the_weights_and_the_settings(
     root = make_eurosat(tmp_path / "other", "eurosat_rgb", 5)
     before = dataset_key(open_dataset(root))
     assert dataset_key(open_dataset(root)) == before
+    (root / "link").symlink_to("nothing")
+    assert dataset_key(open_dataset(root)) == before
     image = next(root.rglob("*.jpg"))
     image.write_bytes(image.read_bytes() + b"\0")
     assert dataset_key(open_dataset(root)) != before
@@ -270,11 +358,12 @@ def test_features_follow_the_files_the_weights_and_the_settings(
         pretrained_row(read_weights(checkpoint), target).key,
         pretrained_row(read_weights(other), target).key,
         pretrained_row(read_weights(checkpoint), Target(modalities, "mask")).key,
+        pretrained_row(read_weights(checkpoint), Target(modalities, "classes", pooling="mean")).key,
         pretrained_row(
             read_weights(checkpoint), Target(modalities, "classes", dtype=torch.bfloat16)
         ).key,
     ]
-    assert len({json.dumps(key) for key in keys}) == 4
+    assert len({json.dumps(key) for key in keys}) == 5
 
 
 def test_a_tenth_of_the_labels(eurosat: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -319,6 +408,7 @@ def test_the_seed_decides_the_draws(eurosat: Path) -> None:
         (["--data", "{data}", "--train_fraction", "0"], "train_fraction must be in (0, 1]"),
         (["--data", "{data}", "--baselines", "[]"], "give a checkpoint, or leave a baseline"),
         (["{weights}", "{weights}", "--data", "{data}"], "is one row"),
+        (["--data", "{data}", "--pooling", "max"], "pooling"),
         (["--data", "{data}", "--reference", "base"], "reference must be one of the rows"),
         (["--data", "{data}", "--modalities", "[s1grd]"], "modalities must be [eurosat_rgb]"),
         (["--data", "{data}", "--dataset", "mask_folder"], "needs the names of the classes"),
@@ -438,3 +528,40 @@ def test_a_folder_of_a_class_without_images_is_no_class(tmp_path: Path) -> None:
     (root / "blue").mkdir()
     assert main(["--data", str(root), "--baselines", "[statistics]", *FAST]) == 0
     assert results("runs/evaluate-class_folder")["classes"] == ["green", "red"]
+
+
+def test_images_that_cannot_be_read_are_replaced_in_the_draw_for_pca(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whichever is drawn first: one item is drawn before all others."""
+    for bad in range(15):
+        opened = toy(tmp_path / str(bad), "classes")
+        lost = set(opened.split.train) - {opened.split.train[bad]}
+        read = type(opened.dataset).read
+
+        def broken(self: Any, number: int, lost: set[int] = lost, read: Any = read) -> Any:
+            if number in lost:
+                raise DataError("lost")
+            return read(self, number)
+
+        with monkeypatch.context() as context:
+            context.setattr(type(opened.dataset), "read", broken)
+            drawn = list(_draw(source_of(opened, tmp_path / str(bad)), 3))
+        (inputs,) = drawn
+        assert len(inputs) == 1
+    source = source_of(opened, tmp_path / "all")
+    assert [sum(map(len, _draw(source, count))) for count in (1, 4, 15, 99)] == [1, 4, 15, 15]
+
+
+def test_images_of_several_dtypes_have_the_same_features(tmp_path: Path) -> None:
+    found = []
+    for number, dtype in enumerate((np.float32, np.float64)):
+        opened = toy(tmp_path / str(number), "classes")
+        for item in opened.dataset.dataset[::2]:
+            item["optical"] = item["optical"].astype(dtype)
+        source = source_of(opened, tmp_path / str(number))
+        extractor = BandStatisticsFeatures(measured_modalities(source), "classes", 8)
+        assert extract(source, [extractor]) == []
+        found.append(source.store.read(named(extractor.key), "train", 0))
+    assert found[0].keys() == found[1].keys()
+    assert all(torch.equal(found[0][name], found[1][name]) for name in found[0])

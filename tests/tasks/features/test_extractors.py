@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -15,8 +16,10 @@ from seamo_fast.modalities import MISSING_DATE, Band, Modality, get_modality
 from seamo_fast.model import SeaMo
 from seamo_fast.model.backbone import SeaMoBackbone
 from seamo_fast.model.weights import Weights, model_metadata, read_weights
+from seamo_fast.tasks.datasets.reading.base import Task
 from seamo_fast.tasks.evaluation.rows import Target, pretrained_row
 from seamo_fast.tasks.features.adapt import match_modalities
+from seamo_fast.tasks.features.extractors import Pooling
 from seamo_fast.tasks.features.inputs import Inputs
 from tests.tasks.evaluation.toys import SMALL, ready
 
@@ -84,23 +87,47 @@ def test_a_dataset_of_unknown_bands_is_refused(weights: Weights) -> None:
         match_modalities(weights, [thermal])
 
 
-def test_pooled_features_of_seasons_and_modalities(weights: Weights) -> None:
-    inputs = items(MODALITIES)
+def test_pooled_features_of_seasons_lie_side_by_side(weights: Weights) -> None:
+    inputs = items(MODALITIES, count=3)
+    inputs.valid[1, 0] = False  # the whole season
     found = pretrained_row(weights, Target(MODALITIES, "classes"))(inputs)
-    torch.testing.assert_close(found, direct(weights, inputs, "pooled"))
+    expected = by_season(weights, inputs).mean(axis=2).reshape(3, 2 * SMALL.width)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+    assert found[1, : SMALL.width].count_nonzero() == 0
     undated = Inputs(inputs.images, inputs.valid, torch.full_like(inputs.dates, MISSING_DATE))
-    assert not torch.allclose(found, direct(weights, undated, "pooled"))
+    assert not np.allclose(found, by_season(weights, undated).mean(axis=2).reshape(found.shape))
 
 
-def test_the_features_of_a_mask_are_the_map(weights: Weights) -> None:
-    inputs = items(MODALITIES)
+def test_the_maps_of_seasons_lie_side_by_side(weights: Weights) -> None:
+    inputs = items(MODALITIES, side=24)
+    inputs.valid[1, 1] = False
     found = pretrained_row(weights, Target(MODALITIES, "mask"))(inputs)
-    torch.testing.assert_close(found, direct(weights, inputs, "map"))
+    for t, season in enumerate(np.moveaxis(by_season(weights, inputs), 1, 0)):
+        expected = season.reshape(2, 3, 3, SMALL.width).transpose(0, 3, 1, 2)
+        part = found[:, t * SMALL.width : (t + 1) * SMALL.width]
+        np.testing.assert_allclose(part, expected, rtol=1e-4, atol=1e-5)
+
+
+def by_season(weights: Weights, inputs: Inputs) -> np.ndarray:
+    """[B, T, N, D], in float64: the mean over the groups of a season that exist."""
+    tokens = direct(weights, inputs, "tokens").double().numpy()
+    count = inputs.valid.sum(dim=2).clamp(min=1).numpy()[..., None, None]
+    return np.asarray(tokens.sum(axis=2) / count)  # tokens of others are 0
+
+
+@pytest.mark.parametrize(("task", "output"), [("classes", "pooled"), ("mask", "map")])
+@pytest.mark.parametrize(("pooling", "seasons"), [("mean", 2), ("mean", 1), ("seasons", 1)])
+def test_of_one_season_or_their_mean_features_are_those_of_the_backbone(
+    weights: Weights, task: Task, output: str, pooling: Pooling, seasons: int
+) -> None:
+    inputs = items(MODALITIES, seasons=seasons)
+    found = pretrained_row(weights, Target(MODALITIES, task, pooling=pooling))(inputs)
+    assert torch.equal(found, direct(weights, inputs, output))
 
 
 def test_a_large_image_is_cut_into_windows_of_pretraining(weights: Weights) -> None:
     inputs = items(MODALITIES, side=53)  # 56 after padding: windows of 32 at 0 and at 24
-    found = pretrained_row(weights, Target(MODALITIES, "mask"))(inputs)
+    found = pretrained_row(weights, Target(MODALITIES, "mask", pooling="mean"))(inputs)
     assert found.shape == (2, 16, 7, 7)
     last = direct(weights, inputs.padded(8).window(24, 24, 32, 32), "map")
     torch.testing.assert_close(found[:, :, 3:, 3:], last)
@@ -123,7 +150,7 @@ def test_a_batch_that_is_too_large_is_cut(
     inputs = items(MODALITIES, count=5)
     row = pretrained_row(weights, Target(MODALITIES, "classes"))
     whole = row(inputs)
-    monkeypatch.setattr("seamo_fast.tasks.features.extractors._TOKENS_AT_ONCE", 40)
+    monkeypatch.setattr("seamo_fast.tasks.features.extractors._TOKENS_AT_ONCE", 40)  # two items
     torch.testing.assert_close(row(inputs), whole)
 
 
@@ -132,5 +159,5 @@ def test_what_a_model_does_not_know_is_logged(
 ) -> None:
     caplog.set_level("INFO")
     pretrained_row(weights, Target(MODALITIES, "classes"))
-    assert "leaves out B10 of mine" in caplog.text
-    assert "of sar" not in caplog.text
+    assert "mine is taken as s2l2a: B4, B2; left out: B10" in caplog.text
+    assert "sar is taken as s1grd: VH, VV" in caplog.text

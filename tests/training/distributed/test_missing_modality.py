@@ -3,45 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import date
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
-from seamo_fast.data import ShardWriter
 from seamo_fast.training import batches, loop
 from seamo_fast.training.config import PretrainConfig
 from seamo_fast.training.reporting.telemetry import read_metrics
-from tests.training.conftest import OPTIC, RADAR
+from tests.training.conftest import write_shards
 from tests.training.distributed.worker import run_ranks
 
 pytestmark = pytest.mark.usefixtures("no_figures", "quick_rate")
-SEASONS, SIZE = 3, 24
 WITH_RADAR = (0, 3, 7, 8)  # of twelve samples
 
 
 @pytest.fixture(scope="module")
 def rare_radar(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Twelve places, most of which no radar has seen."""
-    folder = tmp_path_factory.mktemp("rare") / "shards"
-    writer = ShardWriter(folder, (OPTIC, RADAR), SEASONS, source="made", shard_size=8)
-    for number in range(12):
-        rng = np.random.default_rng(number)
-        optic = rng.integers(100, 5000, (SEASONS, 2, SIZE, SIZE), dtype=np.uint16)
-        coarse = rng.integers(100, 5000, (SEASONS, 1, SIZE // 2, SIZE // 2), dtype=np.uint16)
-        radar = rng.normal(-12, 3, (SEASONS, 2, SIZE, SIZE)).astype(np.float32)
-        days: list[date | None] = [date(2021, 2 + 3 * t, 1) for t in range(SEASONS)]
-        seen = [number in WITH_RADAR] * SEASONS
-        writer.add(
-            f"place-{number}",
-            {"optic": [optic, coarse], "radar": [radar]},
-            {"optic": days, "radar": days},
-            {"optic": [True] * SEASONS, "radar": seen},
-        )
-    writer.finish()
-    return folder
+    return write_shards(tmp_path_factory.mktemp("rare") / "shards", radar_of=WITH_RADAR)
 
 
 def losses(config: PretrainConfig) -> list[dict[str, Any]]:

@@ -75,9 +75,18 @@ def test_the_best_prediction_restores_the_region() -> None:
     normalised = (target - target.mean(-1, keepdim=True)) / (
         target.var(-1, keepdim=True) + 1e-6
     ).sqrt()
-    for prediction, norm_pix in ((target, False), (normalised, True)):
-        torch.testing.assert_close(patch_images.filled(full, hidden, prediction, norm_pix), full)
-    flat = patch_images.filled(full, hidden, torch.zeros(3, 16), True)
+    of_bands = torch.cat(
+        [
+            (band - band.mean(-1, keepdim=True)) / (band.var(-1, keepdim=True) + 1e-6).sqrt()
+            for band in target.chunk(4, dim=-1)
+        ],
+        dim=-1,
+    )
+    choices = ((target, False), (normalised, True), (of_bands, "bands"))
+    for prediction, norm_pix in choices:
+        restored = patch_images.filled(full, hidden, prediction, norm_pix, 4)
+        torch.testing.assert_close(restored, full)
+    flat = patch_images.filled(full, hidden, torch.zeros(3, 16), True, 4)
     torch.testing.assert_close(flat[hidden], target.mean(-1, keepdim=True).expand(-1, 16))
 
 

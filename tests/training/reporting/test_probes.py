@@ -20,8 +20,8 @@ from seamo_fast.errors import ConfigError
 from seamo_fast.model.weights import Weights
 from seamo_fast.pretrain import main
 from seamo_fast.tasks.datasets.open import within_training
+from seamo_fast.tasks.datasets.reading.base import LabelledDataset
 from seamo_fast.tasks.evaluation.in_loop import RunProbe
-from seamo_fast.tasks.features.extract import Source
 from seamo_fast.tasks.features.extractors import Extractor
 from seamo_fast.training import batches, loop
 from seamo_fast.training.config import PretrainConfig
@@ -115,8 +115,8 @@ def test_a_probe_leaves_the_run_as_it_was(
 @pytest.mark.usefixtures("no_figures")
 def test_the_test_part_is_never_read(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     read: set[int] = set()
-    original = Source._read
-    monkeypatch.setattr(Source, "_read", lambda self, n: read.add(n) or original(self, n))
+    original = LabelledDataset.read
+    monkeypatch.setattr(LabelledDataset, "read", lambda self, n: read.add(n) or original(self, n))
     config = settings(run__probe="classes")
     loop.pretrain(config, open_toy)
     opened = toy(Path(config.run.folder) / "toy", "classes")
@@ -289,6 +289,7 @@ def test_a_dataset_that_cannot_be_used_ends_the_run_before_its_first_step(
     arguments = ["--config=tiny", f"--data.path={shards}", f"--run.folder={tmp_path / 'run'}"]
     arguments += ["--model.width=48", "--model.depth=1", "--model.image_size=32"]
     arguments += ["--model.patch_size=16", "--data.batch_size=2", "--run.device=cpu"]
+    arguments += ["--schedule.modalities=[s1grd]"]  # radar has no band near to a colour
     assert main([*arguments, f"--run.probe={probe}"]) == 2
     shown = capsys.readouterr().err
     assert message in shown

@@ -162,12 +162,14 @@ class BigEarthNet(LabelledDataset[Pair]):
         return read_pair(entry, self.modalities)
 
     def _read(self, entry: Pair) -> Contents:
+        return read_pair(entry, self.modalities, self._label_of(entry))
+
+    def _label_of(self, entry: Pair) -> np.ndarray:
         folder = self._s2 / entry.id
         labels = _read_metadata(folder).get("labels")
         if not isinstance(labels, list):
             raise DataError(f"{_metadata_file(folder)} has no list of labels")
-        label = flags(labels, self.classes, str(_metadata_file(folder)))
-        return read_pair(entry, self.modalities, label)
+        return flags(labels, self.classes, str(_metadata_file(folder)))
 
 
 def flags(labels: Sequence[object], classes: tuple[str, ...], where: str) -> np.ndarray:

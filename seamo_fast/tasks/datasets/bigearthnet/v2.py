@@ -85,8 +85,7 @@ class BigEarthNetV2(LabelledDataset[Pair]):
         return read_pair(entry, self.modalities)
 
     def _read(self, entry: Pair) -> Contents:
-        label = flags(entry.labels, CLASSES_19, f"{self._metadata}: {entry.id}")
-        contents = read_pair(entry, self.modalities, label)
+        contents = read_pair(entry, self.modalities, self._label_of(entry))
         if self._maps is None:
             return contents
         side = EXTENT // 10
@@ -94,6 +93,9 @@ class BigEarthNetV2(LabelledDataset[Pair]):
         codes = read_mask(path, (1, side, side))
         known = (codes >= 0) & (codes < len(CODES_TO_19))
         return replace(contents, mask=CODES_TO_19[np.where(known, codes, 0)])
+
+    def _label_of(self, entry: Pair) -> np.ndarray:
+        return flags(entry.labels, CLASSES_19, f"{self._metadata}: {entry.id}")
 
 
 def _scene(patch: str) -> str:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 OnBad = Literal["skip", "stop"]
 Task = Literal["classes", "multilabel", "mask", "change"]
+DENSE: Final = ("mask", "change")  # tasks whose pixels have labels
 IGNORE: Final = -1
 _LOG = logging.getLogger(__name__)
 
@@ -240,7 +241,7 @@ class LabelledDataset(Dataset["LabelledTile | SkippedTile"], ABC, Generic[E]):
             number=index % len(self),
             split=entry.split,
             bands={
-                name: [torch.from_numpy(np.ascontiguousarray(grid)) for grid in grids]
+                name: [torch.from_numpy(np.require(grid, None, ["C", "W"])) for grid in grids]
                 for name, grids in contents.bands.items()
             },
             dates={name: contents.dates.get(name, [None] * seasons[name]) for name in seasons},
@@ -248,6 +249,19 @@ class LabelledDataset(Dataset["LabelledTile | SkippedTile"], ABC, Generic[E]):
             label=None if label is None else torch.tensor(label, dtype=torch.int64),
             mask=None if mask is None else torch.from_numpy(mask.astype(np.int64)),
         )
+
+    def label_of(self, index: int) -> int | np.ndarray | None:
+        """Returns the class number or flags of an item, without its images where that can be.
+
+        Raises:
+            DataError: A file is missing, damaged, or not what the dataset holds.
+            IndexError: There is no such item.
+        """
+        return self._label_of(self.entries[index])
+
+    def _label_of(self, entry: E) -> int | np.ndarray | None:
+        """Reads the label of an item; readers that know it otherwise do not open its images."""
+        return self._read(entry).label
 
     def _check(self, entry: E, contents: Contents) -> None:
         """Raises DataError if an image or a band of it was never filled, or a band is constant."""

@@ -24,6 +24,7 @@ _PNG_START: Final = b"\x89PNG\r\n\x1a\n"
 _PALETTE: Final = 3
 _WITH_ALPHA: Final = (4, 6)
 _CMYK: Final = 4
+_COLOURS: Final = {1: "grey", 2: "grey with alpha", 3: "RGB", 4: "RGB with alpha"}
 _ORIENTATION: Final = 274  # tag of TIFF and Exif
 _TRANSPOSED: Final = 4  # orientations above exchange rows and columns
 
@@ -31,22 +32,26 @@ _TRANSPOSED: Final = 4  # orientations above exchange rows and columns
 Shape = tuple[int | None, int | None, int | None]
 
 
-def read_picture(path: Path, dtypes: Sequence[str], shape: Shape) -> np.ndarray:
+def read_picture(
+    path: Path, dtypes: Sequence[str], shape: Shape, classes: bool = False
+) -> np.ndarray:
     """Returns the image [C, H, W] of a JPEG or PNG file, by its suffix, upright as Exif says.
 
     An alpha channel that is opaque everywhere is left out where bands without it are expected.
 
     Args:
-        path: The file. Of a palette image the indices are read.
+        path: The file.
         dtypes: Those allowed; any if empty.
         shape: The sizes expected.
+        classes: The numbers are classes: of a palette image the indices are read.
 
     Raises:
         TileError: The file is missing, damaged, or no such image.
     """
-    reader = _read_png if path.suffix.lower() == ".png" else _read_jpeg
     try:
-        return reader(path, dtypes, shape)
+        if path.suffix.lower() == ".png":
+            return _read_png(path, dtypes, shape, classes)
+        return _read_jpeg(path, dtypes, shape)
     except FileNotFoundError:
         raise TileError(f"{path.name} is missing", "missing") from None
     except TileError:
@@ -63,7 +68,13 @@ def check_header(
         raise TileError(f"{name} has dtype {dtype}, expected {' or '.join(dtypes)}", "mismatch")
     if any(wanted not in (None, size) for wanted, size in zip(shape, found, strict=True)):
         expected = ", ".join("any" if size is None else str(size) for size in shape)
-        raise TileError(f"{name} has shape {list(found)}, expected [{expected}]", "mismatch")
+        kind = "" if shape[0] in (None, found[0]) else _COLOURS.get(found[0], "")
+        hint = (
+            f"; it is {kind}: convert it, or name the bands that it has"
+            if kind and name.lower().endswith(PICTURE_SUFFIXES)
+            else ""
+        )
+        raise TileError(f"{name} has shape {list(found)}, expected [{expected}]{hint}", "mismatch")
     if not 0 < math.prod(found) <= MAX_VALUES:
         raise TileError(f"{name} says that it holds {math.prod(found)} values")
 
@@ -74,9 +85,7 @@ def _read_jpeg(path: Path, dtypes: Sequence[str], shape: Shape) -> np.ndarray:
     if found is None:
         raise TileError(f"{path.name} cannot be read: it has no JPEG frame header")
     if found[0] == _CMYK:
-        raise TileError(
-            f"{path.name} has 4 components (CMYK), no bands; save it as RGB", "mismatch"
-        )
+        raise TileError(f"{path.name} is CMYK, whose numbers are inks; save it as RGB", "mismatch")
     turned = _jpeg_orientation(data)
     check_header(path.name, "uint8", _sizes(found, turned), dtypes, shape)
     scans = len(data) - data.find(b"\xff\xda")  # what precedes them holds no pixel
@@ -160,15 +169,18 @@ def _upright(image: np.ndarray, orientation: int) -> np.ndarray:
     return image
 
 
-def _read_png(path: Path, dtypes: Sequence[str], shape: Shape) -> np.ndarray:
+def _read_png(path: Path, dtypes: Sequence[str], shape: Shape, classes: bool) -> np.ndarray:
     data = read_regular(path, _MOST_BYTES)
     if data[:8] != _PNG_START or data[12:16] != b"IHDR" or len(data) < 33:
         raise TileError(f"{path.name} cannot be read: it is no PNG")
     width, height, depth, colour = struct.unpack_from(">IIBB", data, 16)
     bands = {0: 1, 2: 3, _PALETTE: 1, 4: 2, 6: 4}.get(colour, 0)
     dtype = "uint16" if depth == 16 else "uint8"
-    if colour == _PALETTE and shape[0] not in (None, 1):
-        raise TileError(f"{path.name} has a palette, no bands; save it as RGB", "mismatch")
+    if colour == _PALETTE and not classes:
+        raise TileError(
+            f"{path.name} has a palette, whose indices are no measurements; save it as RGB or grey",
+            "mismatch",
+        )
     opaque = colour in _WITH_ALPHA and shape[0] == bands - 1
     turned = _png_orientation(data)
     sizes = _sizes([bands - opaque, height, width], turned)

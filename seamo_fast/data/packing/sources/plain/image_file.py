@@ -42,8 +42,8 @@ def read_image(
     become that of the modality or NaN; integers stay if it has none. Either is logged once.
 
     Args:
-        path: Its suffix, in any case, says what it holds. Of a palette image the indices are read,
-            which are no bands of a modality.
+        path: Its suffix, in any case, says what it holds. Of a palette image the indices are read
+            where they are classes, and refused as bands of a modality.
         dtypes: Those allowed; any if empty.
         shape: The sizes expected. A number of bands may be that of pages; with ANY all may.
         modality: What the image holds; None for classes.
@@ -55,7 +55,7 @@ def read_image(
     path = on_disk(path)
     try:
         if path.suffix.lower() in PICTURE_SUFFIXES:
-            return read_picture(path, dtypes, shape)
+            return read_picture(path, dtypes, shape, classes=modality is None)
         return _read_tiff(path, dtypes, shape, modality)
     except TileError as error:
         raise DataError(f"{error} (in {path.parent})", error.kind) from error

@@ -1,0 +1,1 @@
+"""Benchmarks of tasks: pytest bench/tasks --benchmark-only --full."""

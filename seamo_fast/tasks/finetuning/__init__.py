@@ -1,0 +1,1 @@
+"""Finetuning for every labelled dataset: data, models, losses, scores and the loop."""
