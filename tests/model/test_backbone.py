@@ -26,6 +26,7 @@ from seamo_fast.model.backbone import (
     seamo_vit_small,
     seamo_vit_tiny,
 )
+from seamo_fast.model.config import FusionMode
 from seamo_fast.model.embedding import sincos_positions
 from seamo_fast.model.weights import read_weights
 from seamo_fast.tiles import TileBatch
@@ -194,6 +195,25 @@ def test_intermediates_are_the_blocks_outputs() -> None:
     assert not torch.equal(first, last)
 
 
+@pytest.mark.parametrize("fusion", ["tm", "none"])
+def test_one_pass_gives_the_groups_of_all_depths(fusion: FusionMode) -> None:
+    """Before the mean over groups, in the order asked for; the last are the tokens at the end."""
+    _, backbone = twins(replace(CONFIG, fusion=fusion))
+    batch = make_batch([S2, S1], size=SIZE, missing=MISSING)
+    arguments = {"dates": batch.dates, "valid": batch.valid}
+    x = images(batch)
+    found, grid = backbone.forward_groups(x, [-1, 0, 0], **arguments)
+    assert grid == (SIZE // backbone.patch_size, SIZE // backbone.patch_size)
+    maps = backbone.forward_intermediates(x, norm=True, **arguments)
+    there = batch.valid[..., None, None]
+    for tokens, expected in zip(found, (maps[1], maps[0], maps[0]), strict=False):
+        mean = torch.where(there, tokens, 0).sum((1, 2)) / batch.valid.sum((1, 2))[:, None, None]
+        torch.testing.assert_close(mean.transpose(1, 2).unflatten(2, grid), expected)
+    assert len(found) == 4
+    assert torch.equal(torch.where(there, found[3], 0), backbone(x, **arguments))
+    assert torch.equal(found[0], found[3]) == (fusion == "none")
+
+
 @pytest.mark.parametrize(("output", "training"), [("map", False), ("pooled", True)])
 def test_compiles_without_a_graph_break(output: Output, training: bool) -> None:
     _, backbone = twins()
@@ -359,6 +379,8 @@ def test_wrong_groups_are_named() -> None:
         backbone(x, valid=torch.ones(2, 2, 2, dtype=torch.int64))
     with pytest.raises(ValueError, match="blocks 0 to 1, but got 2"):
         backbone.forward_intermediates(x, [2])
+    with pytest.raises(ValueError, match="blocks 0 to 1, but got -3"):
+        backbone.forward_groups(x, [-3])
     with pytest.raises(ValueError, match="output must be one of tokens, map, pooled"):
         SeaMoBackbone(CONFIG, output="cls")
 

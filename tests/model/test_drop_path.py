@@ -54,6 +54,16 @@ def test_scale_one_changes_no_bit_and_scale_zero_leaves_the_sample(kind: str) ->
     assert torch.equal(scaled[0] if kind != "cascade" else scaled[0, :1], first)
 
 
+def test_a_cascade_that_drops_everything_still_carries_seasons_over() -> None:
+    block, x, (adjacency, _) = block_and_inputs("cascade")
+    assert isinstance(block, CascadeBlock)
+    seasons = [x[:, 0]]
+    for t in (1, 2):
+        seasons.append(block.carry(torch.cat([x[:, t], seasons[-1]], dim=-1)))
+    found = block(x, adjacency, torch.ones(4, 3, 2, dtype=torch.bool), torch.zeros(4, 2))
+    torch.testing.assert_close(found, torch.stack(seasons, dim=1))
+
+
 def branches(block: Block, x: Tensor, keep: Tensor, scales: Tensor) -> Tensor:
     """The formula, each branch by its layers."""
     first, second = scales.double().view(4, 2, 1, 1).unbind(1)
@@ -156,7 +166,7 @@ def test_each_block_takes_its_own_scale(images: dict[str, Tensor]) -> None:
     """Parameters of a dropped branch have no gradient, all others have one."""
     model = backbone().train()
     scales = torch.ones(3, 5, 2)
-    scales[:, 1, 0] = scales[:, 2, 1] = scales[:, 4, 0] = 0
+    scales[:, 1, 0] = scales[:, 2, 1] = scales[:, 4, 1] = 0
     (z,), _ = model.forward_groups(images, scales=scales)
     (z * torch.randn_like(z)).sum().backward()
     still = {
@@ -165,7 +175,7 @@ def test_each_block_takes_its_own_scale(images: dict[str, Tensor]) -> None:
         if parameter.grad is None or not parameter.grad.any()
     }
     dropped = ("encoder.blocks.1.attn", "encoder.blocks.1.norm1", "encoder.blocks.2.mlp")
-    dropped += ("encoder.blocks.2.norm2", "fusion.blocks.1.attn", "fusion.blocks.1.norm1")
+    dropped += ("encoder.blocks.2.norm2", "fusion.blocks.1.mlp", "fusion.blocks.1.norm2")
     names = [name for name, _ in model.named_parameters()]
     expected = {name for name in names if name.startswith((*dropped, "date_embed"))}
     assert still == expected

@@ -8,10 +8,17 @@ from dataclasses import dataclass
 from threading import Lock
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from seamo_fast.errors import DataError
-from seamo_fast.tasks.datasets.reading.base import IGNORE, LabelledDataset, LabelledTile, OnBad
+from seamo_fast.tasks.datasets.reading.base import (
+    DENSE,
+    IGNORE,
+    LabelledDataset,
+    LabelledTile,
+    OnBad,
+)
 from seamo_fast.tasks.features.inputs import Inputs, read_inputs
 
 
@@ -150,13 +157,21 @@ def target_of(tile: LabelledTile, dataset: LabelledDataset[Any], size: tuple[int
     return label if dataset.task == "classes" else label.short()
 
 
+def count_labels(target: Tensor, classes: int) -> Tensor:
+    """Returns int64 [K]: how many items or pixels have each class."""
+    if target.dtype == torch.float32:
+        return target.long()
+    labels = target.flatten().long()
+    return torch.bincount(labels[labels != IGNORE], minlength=classes)
+
+
 def label_of(tile: LabelledTile, task: str) -> Tensor:
     """Returns the label or mask of an item.
 
     Raises:
         DataError: It has none.
     """
-    dense = task in ("mask", "change")
+    dense = task in DENSE
     label = tile.mask if dense else tile.label
     if label is None:
         raise DataError(f"{tile.id} has no {'mask' if dense else 'label'}")

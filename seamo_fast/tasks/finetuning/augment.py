@@ -18,7 +18,7 @@ from torch import Tensor
 from seamo_fast.data.shards.measured import measured
 from seamo_fast.errors import ConfigError, expect
 from seamo_fast.modalities import Modality
-from seamo_fast.tasks.datasets.reading.base import Task
+from seamo_fast.tasks.datasets.reading.base import DENSE, Task
 
 Orientations = Literal["none", "flips", "turns"]
 
@@ -70,7 +70,7 @@ class Mixing:
     ) -> None:
         for key, a in (("mixup", mixup), ("cutmix", cutmix)):
             expect(0 <= a < np.inf, key, "at least 0 and finite", a)
-            if a and task in ("mask", "change"):
+            if a and task in DENSE:
                 raise ConfigError(
                     f"{key} mixes labels of whole images, but pixels have labels here; leave "
                     f"--{key} out"

@@ -23,7 +23,7 @@ from seamo_fast.tasks.features.inputs import check_units
 from seamo_fast.tasks.features.items import Item, Items
 
 THREADS: Final = min(8, os.cpu_count() or 1)
-DEPTH: Final = 2  # batches a thread that are read ahead
+DEPTH: Final = 1  # batches a thread that are read ahead
 
 
 @dataclass(frozen=True)
@@ -204,3 +204,9 @@ def by_windows(
             found[:, :, top : top + height, left : left + width] = part
     assert found is not None
     return found
+
+
+def covering(size: tuple[int, int], window: tuple[int, int]) -> int:
+    """Returns how many windows cover an image."""
+    rows, columns = (-(-side // length) for side, length in zip(size, window, strict=True))
+    return rows * columns

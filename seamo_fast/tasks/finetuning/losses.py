@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from seamo_fast.errors import ConfigError, expect
-from seamo_fast.tasks.datasets.reading.base import IGNORE, Task
+from seamo_fast.tasks.datasets.reading.base import DENSE, IGNORE, Task
 
 LOSSES: Final = ("cross_entropy", "focal", "dice", "lovasz")
 _ENTROPIES: Final = ("cross_entropy", "focal")
@@ -204,7 +204,7 @@ def loss_function(
     expect(0 <= smoothing < 1, "label_smoothing", "at least 0 and below 1", smoothing)
     expect(gamma >= 0, "focal_gamma", "at least 0", gamma)
     regions = [each for each in names if each not in _ENTROPIES]
-    if regions and task not in ("mask", "change"):
+    if regions and task not in DENSE:
         raise ConfigError(
             f"loss {regions[0]} compares regions of masks, but the labels are of whole images; "
             f"give --loss {' or '.join(_ENTROPIES)}"

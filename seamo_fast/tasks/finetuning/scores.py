@@ -10,14 +10,14 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from seamo_fast.errors import ConfigError, DataError
-from seamo_fast.tasks.datasets.reading.base import Task
+from seamo_fast.tasks.datasets.reading.base import DENSE, Task
 from seamo_fast.tasks.evaluation.intervals import Estimate, resample, wilson_interval
 from seamo_fast.tasks.evaluation.scores import (
     METRICS,
@@ -32,6 +32,7 @@ from seamo_fast.training.distributed import ranks
 if TYPE_CHECKING:
     from torchmetrics import MetricCollection
 
+_AT_ONCE: Final = 16  # masks whose pixels are in memory
 CHOSEN: Final[dict[Task, str]] = {  # the figure that validation maximises
     "classes": "accuracy",
     "multilabel": "mAP_macro",
@@ -107,13 +108,12 @@ class Scores:
         Raises:
             DataError: There is no label.
         """
-        found = _by_number([each for kept in ranks.every(self._kept) for each in kept])
+        parts = [each for kept in ranks.every(self._kept) for each in kept]
+        found = _by_number(parts) if parts else {}
         labels = found.get("target" if self._task == "multilabel" else "confusion")
         if not found or (labels is not None and not labels.any()):
-            raise DataError(
-                f"{len(found.get('numbers', ()))} items without any label have no "
-                f"{CHOSEN[self._task]}"
-            )
+            items = len(found.get("numbers", ()))
+            raise DataError(f"{items} items without any label have no {CHOSEN[self._task]}")
         confusion, counts = self._counts(found)
         self._metrics.reset()
         for predicted, target in self._pairs(found):
@@ -124,8 +124,8 @@ class Scores:
         by_class = computed.pop("by_class").masked_fill(counts == 0, torch.nan)
         values = {name: value.item() for name, value in computed.items()}
         values[_MEANS[self._task]] = by_class.nanmean().item()
-        first = CHOSEN[self._task]
-        return Figures({first: values.pop(first), **values}, by_class, confusion, found)
+        values = {CHOSEN[self._task]: values.pop(CHOSEN[self._task]), **values}
+        return Figures(values, by_class, confusion, found)
 
     def _counts(self, found: Mapping[str, Tensor]) -> tuple[Tensor | None, Tensor]:
         """Returns the confusion matrix, and what must not be 0 for a class to count, [K]."""
@@ -147,16 +147,14 @@ class Scores:
             yield found["logits"].argmax(dim=1), found["target"]
         else:
             pairs = torch.arange(self._classes**2, device=self._device)
-            for counts in found["confusion"].flatten(1):
-                pixels = pairs.repeat_interleave(counts.to(self._device))
+            for counts in found["confusion"].flatten(1).split(_AT_ONCE):
+                pixels = pairs.repeat_interleave(counts.sum(dim=0).to(self._device))
                 if len(pixels):
                     yield pixels % self._classes, pixels // self._classes
 
 
 def _by_number(parts: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
     """Returns all parts in one, items by their number, the windows of an item added up."""
-    if not parts:
-        return {}
     whole = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
     numbers, where = whole["numbers"].unique(return_inverse=True)
     if "confusion" in whole:
@@ -186,7 +184,7 @@ def intervals(
     def estimate(outcome: Tensor, metric: Metric) -> Estimate:
         return resample({"": [outcome]}, metric, resamples, seed)[""].estimate()
 
-    if task in ("mask", "change"):
+    if task in DENSE:
         outcome = predictions["confusion"]
         classes = [
             estimate(one_against_rest(outcome, number), change_iou)
@@ -222,7 +220,8 @@ def _metrics(task: Task, classes: int) -> MetricCollection:
         raise ConfigError(
             "finetuning needs torchmetrics; install it with pip install 'seamo_fast[finetune]'"
         ) from error
-    alone = {"sync_on_compute": False}  # every rank has all items already
+    metrics: dict[str, Any]
+    alone: dict[str, Any] = {"sync_on_compute": False}  # every rank has all items already
     if task == "multilabel":
         metrics = {
             "by_class": of.MultilabelAveragePrecision(classes, average="none", **alone),

@@ -16,9 +16,14 @@ from seamo_fast.errors import ConfigError, DataError, expect
 from seamo_fast.modalities import Modality
 from seamo_fast.model.unit_check import UnitCheck
 from seamo_fast.tasks.datasets.open import Opened
-from seamo_fast.tasks.datasets.reading.base import IGNORE, LabelledDataset, LabelledTile, OnBad
+from seamo_fast.tasks.datasets.reading.base import (
+    DENSE,
+    LabelledDataset,
+    LabelledTile,
+    OnBad,
+)
 from seamo_fast.tasks.features.inputs import by_shape, check_units, read_inputs, size_of
-from seamo_fast.tasks.features.items import target_of
+from seamo_fast.tasks.features.items import count_labels, target_of
 from seamo_fast.tasks.features.reading import (
     add_tile,
     chunked,
@@ -26,6 +31,7 @@ from seamo_fast.tasks.features.reading import (
     read_chunks,
     with_statistics,
 )
+from seamo_fast.tasks.finetuning.batches import covering
 from seamo_fast.tasks.probes.subsets import few_of_each, share_of
 
 _LOG = logging.getLogger(__name__)
@@ -86,9 +92,9 @@ class Survey:
             good = size >= patch and size % patch == 0
             expect(good, "size", f"a multiple of the model's patch size {patch}", size)
             return size, size
-        dense = opened.dataset.task in ("mask", "change")
+        dense = opened.dataset.task in DENSE
         first, *others = self.sizes
-        for other in () if dense else others:
+        for other in [] if dense else others:
             if self.sizes[other] != self.sizes[first]:
                 names = (
                     f"{opened.dataset.entries[n].id} is {' x '.join(map(str, self.sizes[n]))}"
@@ -102,6 +108,11 @@ class Survey:
             -(-max(sides) // patch) * patch for sides in zip(*self.sizes.values(), strict=True)
         )
         return (min(height, image_size), min(width, image_size)) if dense else (height, width)
+
+    def images_at_once(self, window: tuple[int, int], batch_size: int) -> int:
+        """Returns how many whole images have the pixels of so many windows, at least one."""
+        most = max(covering(size, window) for size in self.sizes.values())
+        return max(1, batch_size // most)
 
 
 def take_survey(opened: Opened, on_bad: OnBad = "skip", strict: bool = False) -> Survey:
@@ -152,25 +163,15 @@ class _Seasons:
         self._first = ""
 
     def add(self, tile: LabelledTile) -> None:
-        """Raises DataError if an item has another number of seasons than the first one."""
+        """Raises DataError if a modality has another number of seasons than the first one."""
         own = sorted({len(valid) for valid in tile.valid.values()})
-        if len(own) > 1:
-            raise DataError(f"{tile.id}: modalities have {own[0]} and {own[1]} seasons")
         if not self.found:
             self.found, self._first = own[0], tile.id
-        if self.found != own[0]:
+        if own != [self.found]:
             raise DataError(
-                f"{tile.id} has {own[0]} seasons, but {self._first} {self.found}; a model takes "
-                "items of one number of seasons"
+                f"{tile.id} has {' and '.join(map(str, own))} seasons; expected {self.found} of "
+                f"every modality of every item, as {self._first} has"
             )
-
-
-def count_labels(target: Tensor, classes: int) -> Tensor:
-    """Returns int64 [K]: how many items or pixels have each class."""
-    if target.dtype == torch.float32:
-        return target.long()
-    labels = target.flatten().long()
-    return torch.bincount(labels[labels != IGNORE], minlength=classes)
 
 
 def _check_classes(opened: Opened, counts: Tensor, skipped: dict[int, str]) -> None:
@@ -223,7 +224,7 @@ def label_subset(
         DataError: A label cannot be read.
     """
     task = opened.dataset.task
-    if shots is not None and (fraction != 1 or task in ("mask", "change")):
+    if shots is not None and (fraction != 1 or task in DENSE):
         why = "train_fraction is given too" if fraction != 1 else "pixels have labels here"
         raise ConfigError(f"shots are items of each class, but {why}; leave --shots out")
     if fraction == 1 and shots is None:

@@ -16,9 +16,10 @@ import torch.nn.functional as F
 
 from seamo_fast.data.loading.stream import ahead
 from seamo_fast.randomness import generator
+from seamo_fast.tasks.datasets.reading.base import DENSE
 from seamo_fast.tasks.features.items import Item, Items
 from seamo_fast.tasks.finetuning.augment import Mixing, Orientations, orientation, oriented
-from seamo_fast.tasks.finetuning.batches import DEPTH, THREADS, Batch, cut, stack
+from seamo_fast.tasks.finetuning.batches import DEPTH, THREADS, Batch, covering, cut, stack
 
 
 class TrainingBatches:
@@ -69,8 +70,8 @@ class TrainingBatches:
         self._augment = augment
         self._rank, self._world = rank, world
         self._threads = threads
-        dense = items.dataset.task in ("mask", "change")
-        windows = [_covering(size, window) if dense else 1 for size in sizes.values()]
+        dense = items.dataset.task in DENSE
+        windows = [covering(size, window) if dense else 1 for size in sizes.values()]
         self._windows = np.array(
             [
                 (number, window)
@@ -149,16 +150,10 @@ class TrainingBatches:
             for each in dataset.modalities
         }
         target = torch.zeros(1, dtype=torch.int64)
-        if dataset.task in ("mask", "change"):
+        if dataset.task in DENSE:
             target = target.expand(1, *self.window)
         elif dataset.task == "multilabel":
             target = torch.zeros(1, len(dataset.classes))
         valid = torch.zeros(1, T, M, dtype=torch.bool)
         one = Batch(images, valid, valid.int(), target, torch.zeros(1, dtype=torch.int64))
         return self._mixable(one).split(0, 2)
-
-
-def _covering(size: tuple[int, int], window: tuple[int, int]) -> int:
-    """Returns how many windows cover an image."""
-    rows, columns = (-(-side // length) for side, length in zip(size, window, strict=True))
-    return rows * columns

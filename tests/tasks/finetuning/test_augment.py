@@ -108,8 +108,12 @@ def test_cutmix_pastes_a_box_whose_area_is_the_label() -> None:
         assert target[row, row].item() == pytest.approx(1 - box.mean())
     inside = pasted[:, 0, 0].float().mean(dim=0)
     assert inside[20, 20] > inside[0, 0] > 0  # boxes are cut at the edges
-    # E[area of a box that is not cut] is E[1 - Beta(1, 1)]; the cut ones are smaller
-    assert 0.2 < pasted.float().mean() < 0.5
+    # sides sqrt(1 - share) around uniform centres, cut at the edges (Yun et al., section 3.1)
+    rng = np.random.default_rng(0)
+    half, centres = rng.random(100_000) ** 0.5 / 2, rng.random((2, 100_000))
+    areas = np.prod(np.minimum(centres + half, 1) - np.maximum(centres - half, 0), axis=0)
+    error = areas.std() / B**0.5
+    assert pasted[:, 0, 0].float().mean().item() == pytest.approx(areas.mean(), abs=4 * error)
 
 
 def test_both_are_drawn_equally_often() -> None:

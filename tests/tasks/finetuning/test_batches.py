@@ -136,6 +136,22 @@ def test_ranks_together_have_the_batches_of_one_process(
         assert_same(one, stack([batch for batch in others if len(batch)] or others))
 
 
+def test_neighbours_in_a_batch_are_mixed() -> None:
+    mixed = 0
+    batches = training(toy("classes", ((8, 8),) * 7), mixup=1.0, augment="none", batch_size=7)
+    for batch in first(batches, 20):
+        numbers = batch.numbers.tolist()
+        for row, target in enumerate(batch.target):
+            other = row ^ 1 if row < 6 else row  # the last one has no neighbour
+            own, theirs = numbers[row] % 3, numbers[other] % 3
+            assert set(target.nonzero()[:, 0].tolist()) <= {own, theirs}
+            assert target.sum().item() == pytest.approx(1)
+            mixed += own != theirs and 0 < target[theirs] < 1
+            if row == 6:
+                assert target[own] == 1
+    assert mixed > 60
+
+
 def test_what_cannot_be_read_is_left_out_of_its_batch() -> None:
     opened = toy("classes", ((8, 8),) * 5, bad=[1, 3])
     batches = training(opened, threads=0)
@@ -198,6 +214,14 @@ def test_memory_of_decoded_items_is_bounded() -> None:
             assert items.kept_bytes <= kept * one
         again = {0: (1, 1, 1), 1: (0, 1, 1), 3: (0, 0, 1), 6: (0, 0, 0)}[kept]
         assert source.reads == Counter(range(6)) + Counter(dict(zip((5, 4, 0), again, strict=True)))
+
+
+def test_what_was_wanted_last_is_kept() -> None:
+    one = 2 * 3 * 16 * 16 * 4 + 16 * 16 * 2
+    items, source = counted(2 * one)
+    for number in (0, 1, 0, 2, 0, 1):
+        items.read(number)
+    assert source.reads == {0: 1, 1: 2, 2: 1}
 
 
 def test_threads_that_want_one_item_read_it_once() -> None:

@@ -194,6 +194,46 @@ def test_a_pyramid_is_light(groups: int, millions: float) -> None:
     assert count < millions * 1e6 < 3e6
 
 
+@pytest.mark.parametrize("grid", [(2, 2), (3, 5)])
+def test_a_pyramid_against_the_formula(grid: tuple[int, int]) -> None:
+    head = FpnHead(1, 16, 2, 4)
+    noisy(head, 0.05)
+    head = head.double()
+    parts = dict(head.named_parameters())
+
+    def two(x: Tensor, name: str) -> Tensor:
+        weight, bias = (parts[f"scale.{name}.{each}"] for each in ("weight", "bias"))
+        return F.conv_transpose2d(x, weight, bias, stride=2)
+
+    def normed(x: Tensor, name: str) -> Tensor:
+        return F.gelu(F.group_norm(x, 8, parts[f"{name}.weight"], parts[f"{name}.bias"]))
+
+    def grown(x: Tensor, like: Tensor) -> Tensor:
+        return F.interpolate(x, like.shape[-2:], mode="bilinear")
+
+    levels = [torch.randn(3, 1, 1, grid[0] * grid[1], 16).double() for _ in range(4)]
+    fine, double, same, half = (
+        F.linear(
+            level[:, 0, 0], *(parts[f"lateral.{n}.mean.{each}"] for each in ("weight", "bias"))
+        )
+        .transpose(1, 2)
+        .reshape(3, 128, *grid)
+        for n, level in enumerate(levels)
+    )
+    fine = two(normed(two(fine, "0.0"), "scale.0.1"), "0.3")
+    double, half = two(double, "1"), F.max_pool2d(half, 2, ceil_mode=True)
+    same = same + grown(half, same)
+    double = double + grown(same, double)
+    fine = fine + grown(double, fine)
+    smooth = [
+        normed(F.conv2d(x, parts[f"smooth.{n}.0.weight"], padding=1), f"smooth.{n}.1")
+        for n, x in enumerate((fine, double, same, half))
+    ]
+    total = sum((grown(x, fine) for x in smooth), torch.zeros(()).double())
+    expected = F.conv2d(total, parts["output.weight"], parts["output.bias"])
+    torch.testing.assert_close(head(Features(levels, None, grid)), expected)
+
+
 def test_each_level_of_a_pyramid_counts() -> None:
     head = FpnHead(1, 16, 2, 4)
     given = features(head, (3, 3), torch.ones(3, 1, 1, dtype=torch.bool))

@@ -99,9 +99,9 @@ def changed(task: Task, number: int, **values: Any) -> Any:
         (
             "classes",
             {key: np.ones((3, c, 8, 8), np.float32) for key, c in (("optical", 2), ("radar", 1))},
-            r"list_1 has 3 seasons, but list_0 2; a model takes",
+            r"list_1 has 3 seasons; expected 2 of every modality of every item, as list_0 has",
         ),
-        ("classes", {"radar": np.ones((3, 1, 8, 8))}, r"list_1: modalities have 2 and 3 seasons"),
+        ("classes", {"radar": np.ones((3, 1, 8, 8))}, r"list_1 has 2 and 3 seasons; expected 2"),
     ],
 )
 def test_what_ends_a_run(task: Task, change: dict[str, Any], message: str) -> None:
@@ -174,6 +174,12 @@ def test_units_are_compared() -> None:
 def test_windows(task: Task, sizes: Any, size: int | None, expected: tuple[int, int]) -> None:
     opened = toy(task, sizes)
     assert take_survey(opened).window(opened, size, image_size=32, patch=8) == expected
+
+
+def test_large_images_make_small_batches() -> None:
+    survey = take_survey(toy(sizes=((16, 16), (33, 20))))
+    assert [survey.images_at_once((16, 16), size) for size in (1, 12, 64)] == [1, 2, 10]
+    assert survey.images_at_once((40, 24), 12) == 12
 
 
 def test_windows_that_cannot_be() -> None:

@@ -18,6 +18,7 @@ import numpy as np
 
 from seamo_fast.data.packing.sources.formats.names import list_files, on_disk
 from seamo_fast.data.packing.sources.mapping_files import load_mapping
+from seamo_fast.data.packing.sources.plain.image_file import read_image
 from seamo_fast.errors import DataError
 from seamo_fast.modalities import Modality
 from seamo_fast.tasks.datasets.corpora.bands import mapped_modalities
@@ -29,7 +30,7 @@ from seamo_fast.tasks.datasets.reading.base import (
     Task,
     choose,
 )
-from seamo_fast.tasks.datasets.reading.images import read_image, read_mask
+from seamo_fast.tasks.datasets.reading.images import read_mask
 
 CLASSES: Final = (
     *("Water", "Trees", "Flooded vegetation", "Crops", "Built area", "Bare ground", "Snow/ice"),

@@ -23,6 +23,7 @@ from seamo_fast.data.packing.sources.base import TileError
 from seamo_fast.data.packing.sources.cubes import Cube, open_cube
 from seamo_fast.data.packing.sources.formats.names import list_files
 from seamo_fast.data.packing.sources.mapping_files import load_mapping
+from seamo_fast.data.packing.sources.plain.image_file import warn_once
 from seamo_fast.data.packing.sources.rules.declared import registered
 from seamo_fast.data.shards.measured import measured
 from seamo_fast.errors import DataError
@@ -30,7 +31,6 @@ from seamo_fast.modalities import Modality
 from seamo_fast.tasks.datasets.corpora.bands import mapped_modalities
 from seamo_fast.tasks.datasets.corpora.crop_maps import CLASSES, read_labels
 from seamo_fast.tasks.datasets.reading.base import Contents, LabelledDataset, OnBad, Task, choose
-from seamo_fast.tasks.datasets.reading.images import warn_once
 
 _PARTS: Final = ("train", "train", "train", "val", "test")  # of the columns of blocks
 _BLOCKS: Final = len(_PARTS)

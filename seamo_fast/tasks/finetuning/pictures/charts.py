@@ -84,7 +84,7 @@ def _list_confusions(axes: Any, confusion: Tensor, share: Tensor, names: Sequenc
     ticks = [f"{names[true]}\n→ {names[predicted]}" for true, predicted in pairs]
     axes.set_yticks(range(len(pairs)), ticks, size=7)
     axes.set(title="most frequent confusions", xlabel="share of the true class")
-    axes.set(xlim=(0, 1.25 * max(values, default=1)), ylim=(len(pairs) - 0.5, -0.5))
+    axes.set(xlim=(0, 1.25 * max(values, default=1)), ylim=(max(len(pairs), 1) - 0.5, -0.5))
     axes.spines[["top", "right"]].set_visible(False)
 
 
