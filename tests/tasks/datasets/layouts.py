@@ -205,3 +205,43 @@ def write_city(
     else:
         write_tif(labels / f"{city}-cm.tif", codes)
     return changed
+
+
+def write_terramesh(root: Path, places: Sequence[str], sides: tuple[int, int] = (24, 20)) -> None:
+    """Places of one part; the last has the other version of Sentinel-1."""
+    for place in places:
+        radar = "S1GRD" if place == places[-1] else "S1RTC"
+        kinds = {"S2L2A": (12, "int16"), "S2L1C": (13, "int16"), radar: (2, "float64")}
+        for folder, (bands, dtype) in kinds.items():
+            image = values(f"{folder} {place}", (bands, *sides), dtype)
+            if dtype == "float64":
+                image = image.astype(np.float32).astype(dtype)
+            write_tif(root / folder / f"{place}.tif", image)
+        codes = values(f"LULC {place}", sides, "uint8") % 10
+        write_tif(root / "LULC" / f"{place}.tif", codes)
+
+
+def write_worldcereal(
+    root: Path, places: Sequence[str] = ("p",), sides: tuple[int, int] = (27, 25), months: int = 12
+) -> None:
+    """Cubes from September 2020 on, whose month 4 has no Sentinel-2, with maps of random crops."""
+    import h5py
+
+    root.mkdir(parents=True, exist_ok=True)
+    for place in places:
+        with h5py.File(root / f"{place}.nc", "w") as file:
+            for band in ("B2", "B3", "B4", "B5", "B6", "B7", "B8", "B11", "B12", "VV", "VH"):
+                image = values(f"{place} {band}", (months, *sides), "uint16").astype(np.uint16)
+                if band[0] == "B":
+                    image[4] = 65535
+                file[band] = image.view(np.int16)
+                file[band].attrs["_Unsigned"] = "true"
+            file["t"] = np.arange(months, dtype=np.int32) * 30
+            file["t"].attrs["units"] = "days since 2020-09-01"
+            for name in ("TEMPORARYCROPS", "WINTERCEREALS", "SPRINGCEREALS"):
+                codes = np.array([0, 100], np.uint8)[values(f"{place} {name}", sides, "uint8") % 2]
+                file[f"WORLDCEREAL_{name}_2021"] = codes
+            for name in ("MAIZE-MAIN", "MAIZE-SECOND"):
+                codes = np.array([0, 100, 254, 255], np.uint8)
+                drawn = values(f"{place} {name}", sides, "uint8") % 4
+                file[f"WORLDCEREAL_{name}_2021"] = codes[drawn]

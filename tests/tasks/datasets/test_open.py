@@ -23,7 +23,9 @@ from tests.tasks.datasets.layouts import (
     write_segmunich,
     write_sen1floods11,
     write_so2sat,
+    write_terramesh,
     write_triplets,
+    write_worldcereal,
 )
 from tests.tasks.evaluation.toys import write_mask_folder
 
@@ -46,6 +48,8 @@ WRITERS: dict[str, Callable[[Path], object]] = {
         for city, part in (("paris", "train"), ("bercy", "train"), ("rio", "test"))
     ],
     "eurosat": lambda root: make_eurosat(root, "eurosat_ms", 5),
+    "terramesh": lambda root: write_terramesh(root, [f"{n}U_1L_0_0" for n in range(5)]),
+    "worldcereal": write_worldcereal,
     "mask_folder": write_mask_folder,
     "class_folder": lambda root: write_classes(root, 5),
 }
@@ -94,7 +98,7 @@ def test_a_folder_is_recognised(name: str, tmp_path: Path) -> None:
     root.mkdir()
     if name == "eurosat":
         root.rmdir()
-    if name == "so2sat":
+    if name in ("so2sat", "worldcereal"):
         pytest.importorskip("h5py")
     WRITERS[name](root)
     assert recognise(root) == name
@@ -106,6 +110,8 @@ def test_a_folder_is_recognised(name: str, tmp_path: Path) -> None:
         ("segmunich", {"train": "train", "val": "train", "test": "val"}, [1, 1, 1]),
         ("dfc2020", {"train": "test", "val": "test", "test": "val"}, [4, 1, 1]),
         ("oscd", {"train": "train", "val": "train", "test": "test"}, [1, 1, 1]),
+        ("terramesh", {"train": "", "val": "", "test": ""}, [3, 1, 1]),
+        ("worldcereal", {"train": "train", "val": "val", "test": "test"}, [15, 5, 5]),
         ("mask_folder", {"train": "train", "val": "val", "test": "test"}, [4, 2, 2]),
         ("sen12ms", {"train": "", "val": "", "test": ""}, [3, 1, 1]),
         ("eurosat", {"train": "", "val": "", "test": ""}, [9, 3, 3]),
@@ -148,7 +154,7 @@ def test_plain_folders_hold_what_they_are_said_to(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", WRITERS)
 def test_labels_are_those_of_the_items(name: str, tmp_path: Path) -> None:
-    if name == "so2sat":
+    if name in ("so2sat", "worldcereal"):
         pytest.importorskip("h5py")
     root = tmp_path / "data"
     if name != "eurosat":
@@ -166,7 +172,7 @@ def test_no_image_and_no_needless_label_is_read_at_open(
     name: str, labels: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """So2Sat lacks a test part here: validation comes from training, the only part with rules."""
-    if name == "so2sat":
+    if name in ("so2sat", "worldcereal"):
         pytest.importorskip("h5py")
     WRITERS[name](tmp_path)
     asked = []
