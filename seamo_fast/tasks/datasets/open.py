@@ -152,6 +152,24 @@ def within_training(opened: Opened) -> Opened:
     return replace(opened, split=Split(train, val, opened.split.val))
 
 
+def check_labels(opened: Opened) -> None:
+    """Checks, before anything is trained, that every part has labels; reads none of them.
+
+    Raises:
+        DataError: A part has none.
+    """
+    dataset = opened.dataset
+    for part, numbers in zip(("train", "validate", "test"), opened.split, strict=True):
+        entries = (dataset.entries[number] for number in numbers)
+        bare = [entry.id for entry in entries if not dataset.has_label(entry)]
+        if bare:
+            raise DataError(
+                f"{opened.name}: {len(bare)} of {len(numbers)} items that {part} have no labels in "
+                f"{opened.root}, such as {bare[0]}; add the folder or file of those labels",
+                "missing",
+            )
+
+
 def recognise(root: Path) -> str:
     """Returns the name of the dataset that a folder holds.
 
@@ -182,7 +200,7 @@ def split_items(name: str, dataset: AnyDataset) -> Split:
         numbers.setdefault(entry.split, []).append(number)
     train, val, test = (numbers.get(part, []) for part in parts)
     if not (train or val or test):
-        return _split_places(dataset)
+        return _split_places(name, dataset)
     if not test:
         val, test = [], val
     if train and test and not val:
@@ -196,8 +214,14 @@ def split_items(name: str, dataset: AnyDataset) -> Split:
     return Split(train, val, test)
 
 
-def _split_places(dataset: AnyDataset) -> Split:
+def _split_places(name: str, dataset: AnyDataset) -> Split:
     places = _places(dataset, range(len(dataset)))
+    if dataset.task != "classes" and len(places) < len(Split._fields):
+        raise DataError(
+            f"{name} has no published parts here, and items of {len(places)} place(s): such as "
+            f"{dataset.entries[0].id}; training, validation and test need at least 3, or the lists "
+            "of the parts"
+        )
     split = stratified_split([_stratum(dataset, number) for number in places])
     return Split(*(_items(places, [list(places)[at] for at in part]) for part in split))
 
@@ -291,7 +315,7 @@ def _class_folder(root: Path, options: DatasetOptions) -> AnyDataset:
 
 # In the order in which a folder is compared with them: plain folders last.
 DATASETS: Final[dict[str, _Reader]] = {
-    "bigearthnet_v2": _Reader(_multimodal(BigEarthNetV2), ("metadata.parquet",)),
+    "bigearthnet_v2": _Reader(_multimodal(BigEarthNetV2), ("metadata.parquet", "BigEarthNet-S?")),
     "bigearthnet": _Reader(_multimodal(BigEarthNet), ("BigEarthNet-v1.0", "S2/S2*_MSIL2A_*")),
     "so2sat": _Reader(_multimodal(So2Sat), ("training.h5", "validation.h5", "testing.h5")),
     "dfc2020": _Reader(_multimodal(DFC2020), ("ROIs0000_*",), ("test", "", "val")),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,18 @@ import pytest
 
 from seamo_fast.errors import ConfigError, DataError
 from seamo_fast.tasks.datasets import ClassFolder, LabelledDataset, So2Sat
-from seamo_fast.tasks.datasets.open import DATASETS, DatasetOptions, open_dataset, recognise
+from seamo_fast.tasks.datasets.open import (
+    DATASETS,
+    DatasetOptions,
+    check_labels,
+    open_dataset,
+    recognise,
+    within_training,
+)
 from seamo_fast.tasks.splits import HELD_OUT, held_out
 from tests.eurosat import make_eurosat
 from tests.tasks.datasets.layouts import (
+    PREFIX,
     write_bigearthnet,
     write_bigearthnet_v2,
     write_burn_scars,
@@ -136,6 +145,36 @@ def test_a_part_that_is_missing_is_named(tmp_path: Path) -> None:
     write_sen1floods11(tmp_path)
     with pytest.raises(DataError, match="no items in its 'train' part; the parts here: 'bolivia'"):
         open_dataset(tmp_path)
+
+
+def test_few_places_cannot_be_split(tmp_path: Path) -> None:
+    write_sen1floods11(tmp_path, ["Spain_7370579"], [])
+    message = (
+        r"sen1floods11 has no published parts here, and items of 1 place\(s\): such as "
+        "Spain_7370579; training, validation and test need at least 3, or the lists"
+    )
+    with pytest.raises(DataError, match=message):
+        open_dataset(tmp_path)
+
+
+def test_version_2_of_bigearthnet_is_known_without_its_metadata(tmp_path: Path) -> None:
+    """Its folders would be taken for two classes."""
+    WRITERS["bigearthnet_v2"](tmp_path)
+    (tmp_path / "metadata.parquet").unlink()
+    with pytest.raises(DataError, match=r"metadata\.parquet is missing; it comes with"):
+        open_dataset(tmp_path)
+
+
+def test_a_part_without_labels_is_known_before_training(tmp_path: Path) -> None:
+    WRITERS["oscd"](tmp_path)
+    opened = open_dataset(tmp_path)
+    check_labels(opened)
+    (tmp_path / f"{PREFIX}Test Labels").rename(tmp_path / "elsewhere")
+    opened = open_dataset(tmp_path)
+    message = "oscd: 1 of 1 items that test have no labels in .*, such as rio; add the folder"
+    with pytest.raises(DataError, match=message):
+        check_labels(opened)
+    check_labels(within_training(replace(opened, split=opened.split._replace(train=[0, 1]))))
 
 
 def test_modalities_can_be_left_out(tmp_path: Path) -> None:

@@ -133,11 +133,11 @@ def test_the_log_names_what_each_band_takes(
     assert [record.getMessage() for record in caplog.records] == [
         f"{both.path}: landsat89_toa is taken as s2l2a: B1, B2, B3, B4, B5 from B8A, B6 from B11, "
         "B7 from B12, B8 from zero, B9 from zero",
-        f"{both.path}: thermal is left out, it has no band in common",
+        f"{both.path}: thermal is left out, no free modality of the weights has a band of it",
         f"{both.path}: planetscope is taken as s2l2a: COASTAL_BLUE from B1, BLUE from B2, GREEN_I "
         "from B3 / 3, GREEN from B3 / 3, YELLOW from B3 / 3, RED from B4, RED_EDGE from B5, NIR "
         "from B8A",
-        f"{both.path}: thermal is left out, it has no band in common",
+        f"{both.path}: thermal is left out, no free modality of the weights has a band of it",
     ]
 
 
