@@ -38,6 +38,7 @@ from seamo_fast.tasks.datasets.open import (
 )
 
 _PLAIN: Final = ("class_folder", "mask_folder")  # take a modality, and classes that nobody reads
+_BY_MAPPING: Final = "worldcereal"  # a mapping of this name packs all months; it is to be named
 _PARTS: Final = ("train", "val", "test")
 _WIDEST: Final = "float32"  # of what shards hold
 
@@ -206,6 +207,8 @@ def labelled_name(path: Path, layout: str, part: str | None) -> str | None:
     try:
         name = datasets.recognise(path)
     except DataError:
+        return None
+    if name == _BY_MAPPING and part is None:
         return None
     if name == "class_folder" and (part is None or has_parts(path)):
         return None

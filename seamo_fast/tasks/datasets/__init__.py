@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from seamo_fast.tasks.datasets.bigearthnet.v1 import BigEarthNet
 from seamo_fast.tasks.datasets.bigearthnet.v2 import BigEarthNetV2
+from seamo_fast.tasks.datasets.corpora.terramesh import TerraMesh
+from seamo_fast.tasks.datasets.corpora.worldcereal import WorldCereal
 from seamo_fast.tasks.datasets.demo import DemoChange, DemoCover, DemoCrops, DemoFields
 from seamo_fast.tasks.datasets.dfc2020 import DFC2020
 from seamo_fast.tasks.datasets.eurosat import EuroSAT
@@ -47,6 +49,8 @@ __all__ = [
     "Sen1Floods11",
     "SkippedTile",
     "So2Sat",
+    "TerraMesh",
     "TorchGeoDataset",
+    "WorldCereal",
     "collate",
 ]

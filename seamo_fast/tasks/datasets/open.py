@@ -2,8 +2,8 @@
 
 Published parts are used as published. Where one is missing, a fixed rule fills it in:
 
-- without any part: 60/20/20 within each class (`stratified_split`);
-- without validation: a fifth of the training part is held out within each class;
+- without any part: 60/20/20 within each class (`stratified_split`), whole places together;
+- without validation: a fifth of the training part is held out in the same way;
 - without a test part, the validation part is the test, as in the papers that use such a dataset,
   and validation comes from training as above;
 - DFC2020: the contest's test part (5,128 patches) trains and its validation part (986) tests; ours,
@@ -12,7 +12,7 @@ Published parts are used as published. Where one is missing, a fixed rule fills 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple, TypeAlias
@@ -22,6 +22,8 @@ from seamo_fast.errors import ConfigError, DataError
 from seamo_fast.modalities import Modality
 from seamo_fast.tasks.datasets.bigearthnet.v1 import BigEarthNet
 from seamo_fast.tasks.datasets.bigearthnet.v2 import BigEarthNetV2
+from seamo_fast.tasks.datasets.corpora.terramesh import TerraMesh
+from seamo_fast.tasks.datasets.corpora.worldcereal import WorldCereal
 from seamo_fast.tasks.datasets.demo import DemoChange, DemoCover, DemoCrops, DemoFields
 from seamo_fast.tasks.datasets.dfc2020 import DFC2020
 from seamo_fast.tasks.datasets.eurosat import EuroSAT
@@ -40,7 +42,7 @@ _EUROSAT_CLASSES: Final = {
     *("AnnualCrop", "Forest", "HerbaceousVegetation", "Highway", "Industrial", "Pasture"),
     *("PermanentCrop", "Residential", "River", "SeaLake"),
 }
-_OF_DEMO: Final = ("seasons", "clouds")
+_CHOICES: Final = ("seasons", "clouds")
 DEMO: Final = Path("demo")
 
 
@@ -52,7 +54,8 @@ class DatasetOptions:
         modalities: Names of the modalities to use, of datasets that have several; None for all.
         modality: What the images of plain folders hold: a registered modality, "rgb" if None.
         classes: Names of the classes of `mask_folder`, in the order of the values.
-        seasons: Which of the four seasons of demo places to use, from 0; None for all.
+        seasons: Which seasons to use, from 0: of the four of demo places (None for all), or of the
+            months of WorldCereal (None for four).
         clouds: Clouds over demo places, `usual` or `many`.
     """
 
@@ -73,7 +76,7 @@ class _Reader(NamedTuple):
         open: Opens all items.
         signs: Patterns of files or folders; any of them is enough.
         parts: Its published parts that train, validate and test.
-        takes: Options of demo places that it knows.
+        takes: Of `seasons` and `clouds` those that it knows.
     """
 
     open: Open
@@ -128,7 +131,7 @@ def open_items(root: Path, name: str, options: DatasetOptions) -> tuple[str, Any
     if name not in DATASETS:
         raise ConfigError(f"dataset must be auto or one of {', '.join(DATASETS)}, but got {name!r}")
     reader = DATASETS[name]
-    for option in _OF_DEMO:
+    for option in _CHOICES:
         if getattr(options, option) is not None and option not in reader.takes:
             raise ConfigError(f"{name} has no choice of {option}; leave --{option} out")
     try:
@@ -147,6 +150,24 @@ def within_training(opened: Opened) -> Opened:
     """
     train, val = _held_out(opened.dataset, opened.split.train)
     return replace(opened, split=Split(train, val, opened.split.val))
+
+
+def check_labels(opened: Opened) -> None:
+    """Checks, before anything is trained, that every part has labels; reads none of them.
+
+    Raises:
+        DataError: A part has none.
+    """
+    dataset = opened.dataset
+    for part, numbers in zip(("train", "validate", "test"), opened.split, strict=True):
+        entries = (dataset.entries[number] for number in numbers)
+        bare = [entry.id for entry in entries if not dataset.has_label(entry)]
+        if bare:
+            raise DataError(
+                f"{opened.name}: {len(bare)} of {len(numbers)} items that {part} have no labels in "
+                f"{opened.root}, such as {bare[0]}; add the folder or file of those labels",
+                "missing",
+            )
 
 
 def recognise(root: Path) -> str:
@@ -179,7 +200,7 @@ def split_items(name: str, dataset: AnyDataset) -> Split:
         numbers.setdefault(entry.split, []).append(number)
     train, val, test = (numbers.get(part, []) for part in parts)
     if not (train or val or test):
-        return stratified_split([_stratum(dataset, number) for number in range(len(dataset))])
+        return _split_places(name, dataset)
     if not test:
         val, test = [], val
     if train and test and not val:
@@ -193,8 +214,34 @@ def split_items(name: str, dataset: AnyDataset) -> Split:
     return Split(train, val, test)
 
 
-def _held_out(dataset: AnyDataset, numbers: list[int]) -> tuple[list[int], list[int]]:
-    return held_out(numbers, {number: _stratum(dataset, number) for number in numbers})
+def _split_places(name: str, dataset: AnyDataset) -> Split:
+    places = _places(dataset, range(len(dataset)))
+    if dataset.task != "classes" and len(places) < len(Split._fields):
+        raise DataError(
+            f"{name} has no published parts here, and items of {len(places)} place(s): such as "
+            f"{dataset.entries[0].id}; training, validation and test need at least 3, or the lists "
+            "of the parts"
+        )
+    split = stratified_split([_stratum(dataset, number) for number in places])
+    return Split(*(_items(places, [list(places)[at] for at in part]) for part in split))
+
+
+def _held_out(dataset: AnyDataset, numbers: Sequence[int]) -> tuple[list[int], list[int]]:
+    places = _places(dataset, numbers)
+    train, val = held_out(list(places), {number: _stratum(dataset, number) for number in places})
+    return _items(places, train), _items(places, val)
+
+
+def _places(dataset: AnyDataset, numbers: Sequence[int]) -> dict[int, list[int]]:
+    """Returns the items of each place by the first of them."""
+    found: dict[str, list[int]] = {}
+    for number in numbers:
+        found.setdefault(dataset.place_of(dataset.entries[number]), []).append(number)
+    return {items[0]: items for items in found.values()}
+
+
+def _items(places: Mapping[int, list[int]], chosen: Sequence[int]) -> list[int]:
+    return sorted(number for first in chosen for number in places[first])
 
 
 def _stratum(dataset: AnyDataset, number: int) -> str:
@@ -233,15 +280,24 @@ def _single(kind: Callable[..., AnyDataset]) -> Open:
     return opened
 
 
-def _demo(kind: Callable[..., AnyDataset], *takes: str) -> _Reader:
-    """Returns how places that are generated are opened; the folder `demo` is the cache's."""
+def _choosing(kind: Callable[..., AnyDataset], signs: tuple[str, ...], *takes: str) -> _Reader:
+    """Returns how a reader is opened that has choices besides modalities."""
 
     def opened(root: Path, options: DatasetOptions) -> AnyDataset:
         given = {name: getattr(options, name) for name in ("modalities", *takes)}
         chosen = {name: value for name, value in given.items() if value is not None}
+        return kind(root, **chosen)
+
+    return _Reader(opened, signs, takes=takes)
+
+
+def _demo(kind: Callable[..., AnyDataset], *takes: str) -> _Reader:
+    """Returns how places that are generated are opened; the folder `demo` is the cache's."""
+
+    def opened(root: Path, **chosen: Any) -> AnyDataset:
         return kind(None if root == DEMO else root, **chosen)
 
-    return _Reader(opened, (), takes=takes)
+    return _choosing(opened, (), *takes)
 
 
 def _mask_folder(root: Path, options: DatasetOptions) -> AnyDataset:
@@ -259,7 +315,7 @@ def _class_folder(root: Path, options: DatasetOptions) -> AnyDataset:
 
 # In the order in which a folder is compared with them: plain folders last.
 DATASETS: Final[dict[str, _Reader]] = {
-    "bigearthnet_v2": _Reader(_multimodal(BigEarthNetV2), ("metadata.parquet",)),
+    "bigearthnet_v2": _Reader(_multimodal(BigEarthNetV2), ("metadata.parquet", "BigEarthNet-S?")),
     "bigearthnet": _Reader(_multimodal(BigEarthNet), ("BigEarthNet-v1.0", "S2/S2*_MSIL2A_*")),
     "so2sat": _Reader(_multimodal(So2Sat), ("training.h5", "validation.h5", "testing.h5")),
     "dfc2020": _Reader(_multimodal(DFC2020), ("ROIs0000_*",), ("test", "", "val")),
@@ -276,9 +332,11 @@ DATASETS: Final[dict[str, _Reader]] = {
         _single(EuroSAT),
         ("2750", "EuroSAT_RGB", "EuroSAT_MS", *sorted(_EUROSAT_CLASSES), "ds/images"),
     ),
-    "demo_cover": _demo(DemoCover, *_OF_DEMO),
-    "demo_crops": _demo(DemoCrops, *_OF_DEMO),
-    "demo_fields": _demo(DemoFields, *_OF_DEMO),
+    "terramesh": _Reader(_multimodal(TerraMesh), ("LULC", "train/LULC", "val/LULC")),
+    "worldcereal": _choosing(WorldCereal, ("*.nc",), "seasons"),
+    "demo_cover": _demo(DemoCover, *_CHOICES),
+    "demo_crops": _demo(DemoCrops, *_CHOICES),
+    "demo_fields": _demo(DemoFields, *_CHOICES),
     "demo_change": _demo(DemoChange),
     "mask_folder": _Reader(_mask_folder, ("masks", "train/masks")),
     "class_folder": _Reader(_class_folder, ("*/",)),

@@ -116,6 +116,10 @@ class OSCD(LabelledDataset[City]):
         modality = OSCD_S2.on_one_grid(10) if self._suffix else OSCD_S2
         super().__init__([modality], ("No change", "Change"), entries, split, on_bad, missing)
 
+    def has_label(self, entry: City) -> bool:
+        """Returns whether the labels of the city's part are there."""
+        return entry.labels is not None
+
     def _paths(self, entry: City) -> list[Path]:
         return [entry.images]
 

@@ -17,7 +17,7 @@ import torch
 from seamo_fast._version import __version__
 from seamo_fast.files import cache_folder, locked
 from seamo_fast.model.weights import read_weights
-from seamo_fast.tasks.datasets.open import Opened, open_dataset
+from seamo_fast.tasks.datasets.open import Opened, check_labels, open_dataset
 from seamo_fast.tasks.evaluation.config import EvaluateConfig, ProbeConfig
 from seamo_fast.tasks.evaluation.examples import ExampleLoader
 from seamo_fast.tasks.evaluation.fit import fit_probes
@@ -54,6 +54,7 @@ def run(config: EvaluateConfig) -> dict[str, Any]:
     device = choose_device(config.device)
     weights = [read_weights(path) for path in config.checkpoints]
     opened = open_dataset(config.data, config.dataset, config)
+    check_labels(opened)
     name = f"evaluate-{opened.name}"
     with open_folder(config.output, name) as output, _open_store(config, opened) as store:
         source = Source(opened, store, config.on_bad, config.strict)

@@ -188,7 +188,7 @@ def _sources(match: Match | None, modality: Modality) -> dict[str, str]:
 def _in_words(name: str, record: Mapping[str, Any]) -> str:
     """Returns what `band_record` says of a modality in a line."""
     if record["modality"] is None:
-        return f"{name} is left out, it has no band in common"
+        return f"{name} is left out, no free modality of the weights has a band of it"
     sources = record["bands"].items()
     taken = [
         band if source == band else f"{band} from {source}"

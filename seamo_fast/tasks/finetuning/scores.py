@@ -112,8 +112,8 @@ class Scores:
         found = _by_number(parts) if parts else {}
         labels = found.get("target" if self._task == "multilabel" else "confusion")
         if not found or (labels is not None and not labels.any()):
-            items = len(found.get("numbers", ()))
-            raise DataError(f"{items} items without any label have no {CHOSEN[self._task]}")
+            count = len(found.get("numbers", ()))
+            raise DataError(f"{count} items without any label have no {CHOSEN[self._task]}")
         confusion, counts = self._counts(found)
         self._metrics.reset()
         for predicted, target in self._pairs(found):
@@ -122,7 +122,9 @@ class Scores:
             warnings.filterwarnings("ignore", "No positive samples")  # by_class says so
             computed = {name: value.cpu() for name, value in self._metrics.compute().items()}
         by_class = computed.pop("by_class").masked_fill(counts == 0, torch.nan)
-        values = {name: value.item() for name, value in computed.items()}
+        if self._task == "multilabel":  # of flags, torchmetrics counts absent classes as 0
+            computed["F1_macro"] = computed["F1_macro"][counts + found["logits"].gt(0).sum(0) > 0]
+        values = {name: value.mean().item() for name, value in computed.items()}
         values[_MEANS[self._task]] = by_class.nanmean().item()
         values = {CHOSEN[self._task]: values.pop(CHOSEN[self._task]), **values}
         return Figures(values, by_class, confusion, found)
@@ -226,7 +228,7 @@ def _metrics(task: Task, classes: int) -> MetricCollection:
         metrics = {
             "by_class": of.MultilabelAveragePrecision(classes, average="none", **alone),
             "mAP_micro": of.MultilabelAveragePrecision(classes, average="micro", **alone),
-            "F1_macro": of.MultilabelF1Score(classes, average="macro", **alone),
+            "F1_macro": of.MultilabelF1Score(classes, average="none", **alone),
             "F1_micro": of.MultilabelF1Score(classes, average="micro", **alone),
         }
     elif task == "classes":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -61,9 +61,13 @@ def write_tif(path: Path, image: np.ndarray, planar: str = "contig", **options: 
     return image
 
 
-def write_bigearthnet(root: Path, lists: bool = True) -> None:
-    """Two patches of version 1; the second is in the test part."""
-    for patch, (radar, labels) in PATCHES.items():
+def write_bigearthnet(
+    root: Path,
+    lists: bool = True,
+    patches: Mapping[str, tuple[str, list[str]]] = PATCHES,
+) -> None:
+    """Patches of version 1; in the lists the first trains and the second tests."""
+    for patch, (radar, labels) in patches.items():
         for band in S2_L2A:
             path = root / "BigEarthNet-v1.0" / patch / f"{patch}_{band}.tif"
             write_tif(path, values(path.name, [size(band)] * 2, "uint16"))
@@ -74,13 +78,15 @@ def write_bigearthnet(root: Path, lists: bool = True) -> None:
         path.write_text(json.dumps({"labels": labels}))
         path = root / "BigEarthNet-S1-v1.0" / radar / f"{radar}_labels_metadata.json"
         path.write_text(json.dumps({"labels": labels, "corresponding_s2_patch": patch}))
-    for part, patch in zip(("train", "test") if lists else (), PATCHES, strict=False):
-        (root / f"bigearthnet-{part}.csv").write_text(f"{patch},{PATCHES[patch][0]}\n")
+    for part, patch in zip(("train", "test") if lists else (), patches, strict=False):
+        (root / f"bigearthnet-{part}.csv").write_text(f"{patch},{patches[patch][0]}\n")
 
 
-def write_bigearthnet_v2(root: Path) -> None:
-    """Two patches of version 2 with their maps."""
-    for patch, (radar, _, _) in PATCHES_V2.items():
+def write_bigearthnet_v2(
+    root: Path, patches: Mapping[str, tuple[str, list[str], str]] = PATCHES_V2
+) -> None:
+    """Patches of version 2 with their maps."""
+    for patch, (radar, _, _) in patches.items():
         scene, radar_scene = patch.rsplit("_", 2)[0], radar.rsplit("_", 3)[0]
         for band in S2_L2A:
             path = root / "BigEarthNet-S2" / scene / patch / f"{patch}_{band}.tif"
@@ -91,7 +97,7 @@ def write_bigearthnet_v2(root: Path) -> None:
         codes = np.array(CODES, np.uint16)[values(patch, (120, 120), "uint16") % len(CODES)]
         path = root / "Reference_Maps" / scene / patch / f"{patch}_reference_map.tif"
         write_tif(path, codes, compression="zlib")
-    write_metadata(root, list(PATCHES_V2.items()))
+    write_metadata(root, list(patches.items()))
 
 
 def write_metadata(root: Path, rows: Sequence[tuple[str, tuple[Any, ...]]]) -> None:
@@ -132,8 +138,12 @@ def write_segmunich(root: Path) -> None:
         (root / "dataset" / f"{part}.txt").write_text("".join(f"{name}\n" for name in names))
 
 
-def write_sen1floods11(root: Path, chips: Sequence[str] = ("Bolivia_1", "Sri-Lanka_22")) -> None:
-    """Two chips, the second in the validation part."""
+def write_sen1floods11(
+    root: Path,
+    chips: Sequence[str] = ("Bolivia_1", "Sri-Lanka_22"),
+    parts: Sequence[str] = ("bolivia", "valid"),
+) -> None:
+    """A chip in each part."""
     folder = root / "v1.1/data/flood_events/HandLabeled"
     for chip in chips:
         kinds = {"S1Hand": (2, "float32"), "S2Hand": (13, "int16")}
@@ -144,7 +154,7 @@ def write_sen1floods11(root: Path, chips: Sequence[str] = ("Bolivia_1", "Sri-Lan
         write_tif(folder / "LabelHand" / f"{chip}_LabelHand.tif", label.astype(np.int16))
     lists = root / "v1.1/splits/flood_handlabeled"
     lists.mkdir(parents=True)
-    for part, chip in zip(("bolivia", "valid"), chips, strict=False):
+    for part, chip in zip(parts, chips, strict=False):
         line = f"{chip}_S1Hand.tif,{chip}_LabelHand.tif\n"
         (lists / f"flood_{part}_data.csv").write_text(line)
     features = [
@@ -154,9 +164,10 @@ def write_sen1floods11(root: Path, chips: Sequence[str] = ("Bolivia_1", "Sri-Lan
     path.write_text(json.dumps({"type": "FeatureCollection", "features": features}))
 
 
-def write_burn_scars(root: Path) -> None:
-    """One chip for training, one for validation."""
-    for folder, day in (("training", "2020190"), ("validation", "2018245")):
+def write_burn_scars(root: Path, days: Sequence[str] = ("2020190", "2018245")) -> None:
+    """Chips for training, the last for validation."""
+    for day in days:
+        folder = "validation" if day == days[-1] else "training"
         name = f"subsetted_512x512_HLS.S30.T10SDH.{day}.v1.4"
         image = values(name, (6, 512, 512), "float32") / 100
         write_tif(root / folder / f"{name}_merged.tif", image)
@@ -205,3 +216,43 @@ def write_city(
     else:
         write_tif(labels / f"{city}-cm.tif", codes)
     return changed
+
+
+def write_terramesh(root: Path, places: Sequence[str], sides: tuple[int, int] = (24, 20)) -> None:
+    """Places of one part; the last has the other version of Sentinel-1."""
+    for place in places:
+        radar = "S1GRD" if place == places[-1] else "S1RTC"
+        kinds = {"S2L2A": (12, "int16"), "S2L1C": (13, "int16"), radar: (2, "float64")}
+        for folder, (bands, dtype) in kinds.items():
+            image = values(f"{folder} {place}", (bands, *sides), dtype)
+            if dtype == "float64":
+                image = image.astype(np.float32).astype(dtype)
+            write_tif(root / folder / f"{place}.tif", image)
+        codes = values(f"LULC {place}", sides, "uint8") % 10
+        write_tif(root / "LULC" / f"{place}.tif", codes)
+
+
+def write_worldcereal(
+    root: Path, places: Sequence[str] = ("p",), sides: tuple[int, int] = (27, 25), months: int = 12
+) -> None:
+    """Cubes from September 2020 on, whose month 4 has no Sentinel-2, with maps of random crops."""
+    import h5py
+
+    root.mkdir(parents=True, exist_ok=True)
+    for place in places:
+        with h5py.File(root / f"{place}.nc", "w") as file:
+            for band in ("B2", "B3", "B4", "B5", "B6", "B7", "B8", "B11", "B12", "VV", "VH"):
+                image = values(f"{place} {band}", (months, *sides), "uint16").astype(np.uint16)
+                if band[0] == "B":
+                    image[4] = 65535
+                file[band] = image.view(np.int16)
+                file[band].attrs["_Unsigned"] = "true"
+            file["t"] = np.arange(months, dtype=np.int32) * 30
+            file["t"].attrs["units"] = "days since 2020-09-01"
+            for name in ("TEMPORARYCROPS", "WINTERCEREALS", "SPRINGCEREALS"):
+                codes = np.array([0, 100], np.uint8)[values(f"{place} {name}", sides, "uint8") % 2]
+                file[f"WORLDCEREAL_{name}_2021"] = codes
+            for name in ("MAIZE-MAIN", "MAIZE-SECOND"):
+                codes = np.array([0, 100, 254, 255], np.uint8)
+                drawn = values(f"{place} {name}", sides, "uint8") % 4
+                file[f"WORLDCEREAL_{name}_2021"] = codes[drawn]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from datetime import date
 from pathlib import Path
 
@@ -179,6 +180,16 @@ def test_v1_pairs_by_metadata_without_lists(tmp_path: Path) -> None:
     dataset = BigEarthNet(tmp_path, on_bad="skip")
     assert path.name in dataset.remarks[0]
     assert [dataset.read(number).valid["s1grd"] for number in (0, 1)] == [[False], [True]]
+
+
+def test_v1_without_optical_images_leaves_patches_without_radar_out(tmp_path: Path) -> None:
+    write_bigearthnet(tmp_path, lists=False)
+    first, second = PATCHES
+    shutil.rmtree(tmp_path / "BigEarthNet-S1-v1.0" / PATCHES[first][0])
+    assert [entry.id for entry in BigEarthNet(tmp_path).entries] == [first, second]
+    alone = BigEarthNet(tmp_path, modalities=["s1grd"])
+    assert [entry.id for entry in alone.entries] == [second]
+    assert alone.remarks == (f"{first} has no radar patch and is left out",)
 
 
 def test_v2_follows_the_metadata(tmp_path: Path) -> None:

@@ -37,6 +37,8 @@ from seamo_fast.tasks.datasets import (
     SegMunich,
     Sen1Floods11,
     So2Sat,
+    TerraMesh,
+    WorldCereal,
 )
 from tests.eurosat import make_eurosat
 from tests.tasks.datasets import layouts
@@ -84,6 +86,10 @@ def make_bigearthnet(root: Path) -> None:
     layouts.write_bigearthnet(root, lists=False)
 
 
+def make_terramesh(root: Path) -> None:
+    layouts.write_terramesh(root, ["1", "2"])
+
+
 Maker = Callable[[Path], Any]
 Opener = Callable[[Path], LabelledDataset[Any]]
 DATASETS: Final[dict[str, tuple[Maker, Opener]]] = {
@@ -100,6 +106,8 @@ DATASETS: Final[dict[str, tuple[Maker, Opener]]] = {
     "sen1floods11": (layouts.write_sen1floods11, Sen1Floods11),
     "so2sat": (layouts.write_so2sat, So2Sat),
     "burn_scars": (layouts.write_burn_scars, HLSBurnScars),
+    "terramesh": (make_terramesh, TerraMesh),
+    "worldcereal": (layouts.write_worldcereal, lambda root: WorldCereal(root, "val")),
     "pictures": (make_pictures, ClassFolder),
     "masks": (make_masks, lambda root: MaskFolder(root, ["a", "b"])),
 }

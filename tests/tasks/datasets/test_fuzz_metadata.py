@@ -79,7 +79,7 @@ def test_no_value_changes_in_silence(tmp_path: Path, caplog: pytest.LogCaptureFi
         modality = make(rng, path)
         how, must = mutate(rng, tmp_path, path)
         ways.add(how)
-        images._warn.cache_clear()
+        images.warn_once.cache_clear()
         caplog.clear()
         try:
             check(path, modality, how, must, caplog)

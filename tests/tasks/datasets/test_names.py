@@ -28,6 +28,7 @@ from seamo_fast.tasks.datasets import (
     Sen1Floods11,
     SkippedTile,
     So2Sat,
+    TerraMesh,
 )
 from tests.eurosat import make_eurosat
 from tests.tasks.datasets import layouts
@@ -57,6 +58,7 @@ DATASETS = {
     "sen1floods11": (layouts.write_sen1floods11, Sen1Floods11),
     "hls": (layouts.write_burn_scars, HLSBurnScars),
     "oscd": (lambda root: layouts.write_city(root, "paris", "train", (1, 2)), OSCD),
+    "terramesh": (lambda root: layouts.write_terramesh(root, ["1", "2"]), TerraMesh),
     "eurosat_ms": (lambda root: make_eurosat(root, "eurosat_ms", images=2), EuroSAT),
     "eurosat_rgb": (lambda root: make_eurosat(root, "eurosat_rgb", images=2), EuroSAT),
     "classes": (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,18 @@ import pytest
 
 from seamo_fast.errors import ConfigError, DataError
 from seamo_fast.tasks.datasets import ClassFolder, LabelledDataset, So2Sat
-from seamo_fast.tasks.datasets.open import DATASETS, DatasetOptions, open_dataset, recognise
+from seamo_fast.tasks.datasets.open import (
+    DATASETS,
+    DatasetOptions,
+    check_labels,
+    open_dataset,
+    recognise,
+    within_training,
+)
 from seamo_fast.tasks.splits import HELD_OUT, held_out
 from tests.eurosat import make_eurosat
 from tests.tasks.datasets.layouts import (
+    PREFIX,
     write_bigearthnet,
     write_bigearthnet_v2,
     write_burn_scars,
@@ -23,7 +32,9 @@ from tests.tasks.datasets.layouts import (
     write_segmunich,
     write_sen1floods11,
     write_so2sat,
+    write_terramesh,
     write_triplets,
+    write_worldcereal,
 )
 from tests.tasks.evaluation.toys import write_mask_folder
 
@@ -46,6 +57,8 @@ WRITERS: dict[str, Callable[[Path], object]] = {
         for city, part in (("paris", "train"), ("bercy", "train"), ("rio", "test"))
     ],
     "eurosat": lambda root: make_eurosat(root, "eurosat_ms", 5),
+    "terramesh": lambda root: write_terramesh(root, [f"{n}U_1L_0_0" for n in range(5)]),
+    "worldcereal": write_worldcereal,
     "mask_folder": write_mask_folder,
     "class_folder": lambda root: write_classes(root, 5),
 }
@@ -94,7 +107,7 @@ def test_a_folder_is_recognised(name: str, tmp_path: Path) -> None:
     root.mkdir()
     if name == "eurosat":
         root.rmdir()
-    if name == "so2sat":
+    if name in ("so2sat", "worldcereal"):
         pytest.importorskip("h5py")
     WRITERS[name](root)
     assert recognise(root) == name
@@ -106,6 +119,8 @@ def test_a_folder_is_recognised(name: str, tmp_path: Path) -> None:
         ("segmunich", {"train": "train", "val": "train", "test": "val"}, [1, 1, 1]),
         ("dfc2020", {"train": "test", "val": "test", "test": "val"}, [4, 1, 1]),
         ("oscd", {"train": "train", "val": "train", "test": "test"}, [1, 1, 1]),
+        ("terramesh", {"train": "", "val": "", "test": ""}, [3, 1, 1]),
+        ("worldcereal", {"train": "train", "val": "val", "test": "test"}, [15, 5, 5]),
         ("mask_folder", {"train": "train", "val": "val", "test": "test"}, [4, 2, 2]),
         ("sen12ms", {"train": "", "val": "", "test": ""}, [3, 1, 1]),
         ("eurosat", {"train": "", "val": "", "test": ""}, [9, 3, 3]),
@@ -132,6 +147,36 @@ def test_a_part_that_is_missing_is_named(tmp_path: Path) -> None:
         open_dataset(tmp_path)
 
 
+def test_few_places_cannot_be_split(tmp_path: Path) -> None:
+    write_sen1floods11(tmp_path, ["Spain_7370579"], [])
+    message = (
+        r"sen1floods11 has no published parts here, and items of 1 place\(s\): such as "
+        "Spain_7370579; training, validation and test need at least 3, or the lists"
+    )
+    with pytest.raises(DataError, match=message):
+        open_dataset(tmp_path)
+
+
+def test_version_2_of_bigearthnet_is_known_without_its_metadata(tmp_path: Path) -> None:
+    """Its folders would be taken for two classes."""
+    WRITERS["bigearthnet_v2"](tmp_path)
+    (tmp_path / "metadata.parquet").unlink()
+    with pytest.raises(DataError, match=r"metadata\.parquet is missing; it comes with"):
+        open_dataset(tmp_path)
+
+
+def test_a_part_without_labels_is_known_before_training(tmp_path: Path) -> None:
+    WRITERS["oscd"](tmp_path)
+    opened = open_dataset(tmp_path)
+    check_labels(opened)
+    (tmp_path / f"{PREFIX}Test Labels").rename(tmp_path / "elsewhere")
+    opened = open_dataset(tmp_path)
+    message = "oscd: 1 of 1 items that test have no labels in .*, such as rio; add the folder"
+    with pytest.raises(DataError, match=message):
+        check_labels(opened)
+    check_labels(within_training(replace(opened, split=opened.split._replace(train=[0, 1]))))
+
+
 def test_modalities_can_be_left_out(tmp_path: Path) -> None:
     WRITERS["dfc2020"](tmp_path)
     opened = open_dataset(tmp_path, options=DatasetOptions(modalities=["s1grd"]))
@@ -148,7 +193,7 @@ def test_plain_folders_hold_what_they_are_said_to(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", WRITERS)
 def test_labels_are_those_of_the_items(name: str, tmp_path: Path) -> None:
-    if name == "so2sat":
+    if name in ("so2sat", "worldcereal"):
         pytest.importorskip("h5py")
     root = tmp_path / "data"
     if name != "eurosat":
@@ -166,7 +211,7 @@ def test_no_image_and_no_needless_label_is_read_at_open(
     name: str, labels: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """So2Sat lacks a test part here: validation comes from training, the only part with rules."""
-    if name == "so2sat":
+    if name in ("so2sat", "worldcereal"):
         pytest.importorskip("h5py")
     WRITERS[name](tmp_path)
     asked = []

@@ -42,6 +42,16 @@ MATCHED: dict[str, dict[str, tuple[str | None, str]]] = {
     "sen1floods11": {"s2l1c": ("s2l2a", L1C), "s1grd": ("s1grd", "VV VH")},
     "hls_burn_scars": {"hls": ("s2l2a", "B2 B3 B4 B8A B11 B12")},
     "oscd": {"s2l1c": ("s2l2a", L1C)},
+    "terramesh": {
+        "s2l2a": ("s2l2a", L1C.replace(" B10", "")),
+        "s2l1c": (None, "-"),
+        "s1rtc": ("s1grd", "VV VH"),
+        "s1grd": (None, "-"),
+    },
+    "worldcereal": {
+        "s2": ("s2l2a", "B2 B3 B4 B5 B6 B7 B8 B11 B12"),
+        "s1": ("s1grd", "VV VH"),
+    },
     "class_folder": {"rgb": ("s2l2a", "RED:B4 GREEN:B3 BLUE:B2")},
 }
 
@@ -87,8 +97,8 @@ def expected_record(
 def test_every_dataset_is_matched(
     name: str, both: Weights, optical: Weights, tmp_path: Path
 ) -> None:
-    if name in ("so2sat", "bigearthnet_v2"):
-        pytest.importorskip("h5py" if name == "so2sat" else "pyarrow")
+    if name in ("so2sat", "worldcereal", "bigearthnet_v2"):
+        pytest.importorskip("pyarrow" if name == "bigearthnet_v2" else "h5py")
     root = tmp_path / "data"
     if name != "eurosat":
         root.mkdir()
@@ -123,11 +133,11 @@ def test_the_log_names_what_each_band_takes(
     assert [record.getMessage() for record in caplog.records] == [
         f"{both.path}: landsat89_toa is taken as s2l2a: B1, B2, B3, B4, B5 from B8A, B6 from B11, "
         "B7 from B12, B8 from zero, B9 from zero",
-        f"{both.path}: thermal is left out, it has no band in common",
+        f"{both.path}: thermal is left out, no free modality of the weights has a band of it",
         f"{both.path}: planetscope is taken as s2l2a: COASTAL_BLUE from B1, BLUE from B2, GREEN_I "
         "from B3 / 3, GREEN from B3 / 3, YELLOW from B3 / 3, RED from B4, RED_EDGE from B5, NIR "
         "from B8A",
-        f"{both.path}: thermal is left out, it has no band in common",
+        f"{both.path}: thermal is left out, no free modality of the weights has a band of it",
     ]
 
 

@@ -307,6 +307,18 @@ def test_true_colour_is_shown_where_there_is_some(tmp_path: Path) -> None:
     assert len(places(shown, (1, 0, 0))) > 1000
 
 
+def test_images_have_one_stretch(tmp_path: Path) -> None:
+    """What is dark stays dark beside what is bright."""
+    dark = torch.arange(64).reshape(8, 8).expand(3, 8, 8)
+    some = [example(torch.tensor(0), torch.zeros(2), each) for each in (dark, dark + 180)]
+    path = tmp_path / "predictions.png"
+    draw_examples(some, [RGB], "classes", "ab", "title", path)
+    first, _, second, _ = panels(path, 4)
+    shares = [(each.max(axis=-1) < 0.4).mean() for each in (first, second)]
+    assert shares[0] > 0.2
+    assert shares[1] < 0.05
+
+
 def test_the_bars_of_an_image_say_what_became_of_its_classes(tmp_path: Path) -> None:
     logits = torch.tensor([0.1, 0.5, 0.04, 0.2, 0.05, 0.06, 0.01, 0.04]).log()
     wrong = example(torch.tensor(6), logits, halves())

@@ -24,6 +24,7 @@ from seamo_fast.tasks.evaluation.scores import METRICS
 from seamo_fast.tasks.finetuning.scores import CHOSEN, Figures, Scores, intervals
 from seamo_fast.training.distributed import ranks
 from tests.forkserver import FORK
+from tests.tasks.finetuning.sklearn_figures import by_sklearn, pixels
 
 metrics = pytest.importorskip("sklearn.metrics")
 CPU = torch.device("cpu")
@@ -48,7 +49,7 @@ def part(task: Task, seed: int = 0) -> Part:
     classes = 2 if task == "change" else 5
     shape = (6, 5) if task in ("mask", "change") else ()
     logits = torch.randn(N, classes, *shape, generator=rng).mul(4).round().div(2)
-    if classes == 5 and task != "multilabel":
+    if classes == 5:
         logits[:, 4] = -50
     if task == "multilabel":
         target = (logits + 3 * torch.randn(logits.shape, generator=rng) > 1).float()
@@ -77,44 +78,6 @@ def stored(found: Figures, path: Path) -> dict[str, np.ndarray]:
     return {
         name: each.numpy() for name, each in load_file(path / "predictions.safetensors").items()
     }
-
-
-def pixels(confusion: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Classes of all pixels that a confusion matrix counts, true and predicted."""
-    rows, columns = np.indices(confusion.shape)
-    counts = confusion.ravel()
-    return np.repeat(rows.ravel(), counts), np.repeat(columns.ravel(), counts)
-
-
-def by_sklearn(task: Task, kept: dict[str, np.ndarray]) -> dict[str, float]:
-    if task == "multilabel":
-        scores, flags = kept["logits"], kept["target"]
-        occurring = flags.any(axis=0)
-        guess = scores > 0
-        counted = (flags + guess).any(axis=0)
-        return {
-            "mAP_macro": metrics.average_precision_score(flags[:, occurring], scores[:, occurring]),
-            "mAP_micro": metrics.average_precision_score(flags, scores, average="micro"),
-            "F1_macro": metrics.f1_score(flags[:, counted], guess[:, counted], average="macro"),
-            "F1_micro": metrics.f1_score(flags, guess, average="micro"),
-        }
-    if task == "classes":
-        y, p = kept["target"], kept["logits"].argmax(axis=1)
-        return {
-            "accuracy": metrics.accuracy_score(y, p),
-            "accuracy_macro": metrics.recall_score(y, p, average="macro", labels=np.unique(y)),
-            "F1_macro": metrics.f1_score(y, p, average="macro"),
-        }
-    y, p = pixels(kept["confusion"].sum(axis=0))
-    found = {
-        "mIoU": metrics.jaccard_score(y, p, average="macro"),
-        "pixel_accuracy": metrics.accuracy_score(y, p),
-    }
-    if task == "mask":
-        return found | {"F1_macro": metrics.f1_score(y, p, average="macro")}
-    precision, recall, f1, _ = metrics.precision_recall_fscore_support(y, p, average="binary")
-    iou = metrics.jaccard_score(y, p)
-    return found | {"F1": f1, "precision": precision, "recall": recall, "IoU": iou}
 
 
 @pytest.mark.parametrize("task", TASKS)

@@ -67,7 +67,8 @@ class BigEarthNet(LabelledDataset[Pair]):
     The parts are those of `bigearthnet-{train,val,test}.csv` (torchgeo's names) or
     `{train,val,test}.csv` (the authors'), in ROOT or ROOT/splits: a row is a patch and, in the
     lists of BigEarthNet-MM, its radar patch. Without lists every patch is read, and radar is
-    paired by the radar patches' metadata; a patch without radar has an invalid group. Of 19
+    paired by the radar patches' metadata; a patch without radar has an invalid group, and is left
+    out where radar alone is read. Of 19
     classes, a patch may have none: the official lists leave such patches out.
 
     Args:
@@ -99,7 +100,7 @@ class BigEarthNet(LabelledDataset[Pair]):
         s1 = "s1grd" in modalities
         self._s1 = find_folder(root, ("BigEarthNet-S1-v1.0", "S1"), "radar patches") if s1 else None
         remarks: list[str] = []
-        entries = self._listed(root) or self._found(on_bad, remarks)
+        entries = self._listed(root) or self._found("s2l2a" in modalities, on_bad, remarks)
         classes = CLASSES_19 if num_classes == 19 else CLASSES_43
         super().__init__(chosen, classes, entries, split, on_bad, remarks)
 
@@ -129,7 +130,7 @@ class BigEarthNet(LabelledDataset[Pair]):
             raise DataError(f"{path}: the radar patch of {names[0]} is not {names[1]}")
         return names[0], names[1]
 
-    def _found(self, on_bad: OnBad, remarks: list[str]) -> list[Pair]:
+    def _found(self, optical: bool, on_bad: OnBad, remarks: list[str]) -> list[Pair]:
         """Pairs all patches by the metadata of the radar ones, which name their partner."""
         radar: dict[str, str] = {}
         for folder in list_folders(self._s1) if self._s1 else []:
@@ -149,6 +150,10 @@ class BigEarthNet(LabelledDataset[Pair]):
                 )
             radar[patch] = folder.name
         patches = [folder.name for folder in list_folders(self._s2)]
+        if not optical:  # of a patch without radar nothing is left
+            bare = [name for name in patches if name not in radar]
+            patches = [name for name in patches if name in radar]
+            remarks += [f"{name} has no radar patch and is left out" for name in bare]
         return [self._pair(name, radar.get(name, ""), "") for name in patches]
 
     def _pair(self, name: str, radar: str, part: str) -> Pair:

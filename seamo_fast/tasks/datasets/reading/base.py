@@ -263,6 +263,14 @@ class LabelledDataset(Dataset["LabelledTile | SkippedTile"], ABC, Generic[E]):
         """Reads the label of an item; readers that know it otherwise do not open its images."""
         return self._read(entry).label
 
+    def has_label(self, entry: E) -> bool:
+        """Returns whether an item has a label, as far as that is known without reading it."""
+        return True
+
+    def place_of(self, entry: E) -> str:
+        """Returns the name of an item's place: items of one place are not split apart."""
+        return entry.id
+
     def _check(self, entry: E, contents: Contents) -> None:
         """Raises DataError if an image or a band of it was never filled, or a band is constant."""
         for modality in self.modalities:

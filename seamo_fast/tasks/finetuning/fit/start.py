@@ -16,7 +16,7 @@ from seamo_fast.modalities import Modality
 from seamo_fast.model.backbone import SeaMoBackbone
 from seamo_fast.model.config import PRESETS
 from seamo_fast.model.weights import Weights, read_weights
-from seamo_fast.tasks.datasets.open import Opened, open_dataset
+from seamo_fast.tasks.datasets.open import Opened, check_labels, open_dataset
 from seamo_fast.tasks.features.adapt import (
     Match,
     channels_of,
@@ -74,6 +74,7 @@ def open_start(config: FinetuneConfig) -> Start:
     if weights is not None and config.model is not None:
         weights.check_size(config.model)
     opened = open_dataset(config.data, config.dataset, config)
+    check_labels(opened)
     fraction, shots = config.train_fraction, config.shots
     return Start(label_subset(opened, fraction, shots, config.seed), weights)
 

@@ -60,7 +60,7 @@ def draw_examples(
 ) -> None:
     """Writes examples as a PNG.
 
-    An image is in true colour if a modality has it, each season of its own.
+    An image is in true colour if a modality has it. All images have one stretch.
 
     Args:
         examples: At least one; all with as many seasons.
@@ -82,17 +82,19 @@ def draw_examples(
     axes = figure.subplots(len(heights), width * beside, squeeze=False, height_ratios=heights)
     for axis in axes.flat:
         axis.set_axis_off()
-    for number, example in enumerate(examples):
+    views = [_view(example, modalities) for example in examples]
+    stretch = _stretch(views)
+    for number, (example, view) in enumerate(zip(examples, views, strict=True)):
         line, place = divmod(number, beside)
         own = axes[line, place * width : (place + 1) * width]
         own[0].set_ylabel(label(example.name), size=6)
-        panels = _views(example, modalities)
+        panels = _seasons(view, stretch)
         if dense:
             panels += _masks(example, task, len(classes))
         else:
             _draw_classes(own[-1], example, task, classes)
         for axis, panel in zip(own, panels, strict=False):
-            _draw_panel(axis, panel)
+            _draw_panel(axis, panel, _aspect(example))
     patches = _legend(task, classes)
     figure.legend(handles=patches, loc="outside lower center", ncols=6, frameon=False, fontsize=7)
     figure.suptitle(title, fontsize=9)
@@ -110,39 +112,57 @@ class _Panel(NamedTuple):
     interpolation: str = "nearest"  # keeps the colours of masks
 
 
-def _draw_panel(axis: Any, panel: _Panel) -> None:
+def _draw_panel(axis: Any, panel: _Panel, aspect: float) -> None:
     axis.set_axis_on()
     axis.set_xticks([])
     axis.set_yticks([])
     axis.set_title(panel.title, size=7, pad=2)
     if panel.image is None:
+        axis.set_box_aspect(aspect)
         axis.text(0.5, 0.5, "missing", ha="center", va="center", size=7)
     else:
         axis.imshow(panel.image, interpolation=panel.interpolation)
 
 
-def _views(example: Example, modalities: Sequence[Modality]) -> list[_Panel]:
-    """Returns the seasons of one modality, all in one stretch."""
+class _View(NamedTuple):
+    """The seasons of one modality: composites [H, W, 1 or 3], None for a season that is missing."""
+
+    modality: Modality
+    images: list[np.ndarray | None]
+    days: list[int]
+
+
+def _view(example: Example, modalities: Sequence[Modality]) -> _View:
     names = list(example.images)
     known = {each.name: each for each in modalities}
     name = max(names, key=lambda each: len(known[each].composite) == 3)  # the first such, if any
-    modality, m = known[name], names.index(name)
-    there = example.valid[:, m].tolist()
-    whole = modality.on_one_grid(gsd=1)
-    shown = {
-        t: composite(whole, [image.numpy()])
-        for t, image in enumerate(example.images[name])
-        if there[t]
-    }
-    # a season of clouds must not darken the others
-    stretch = np.median([pictures.limits(modality, [each]) for each in shown.values()], axis=0)
+    m, whole = names.index(name), known[name].on_one_grid(gsd=1)
+    images = [
+        composite(whole, [image.numpy()]) if there else None
+        for image, there in zip(example.images[name], example.valid[:, m].tolist(), strict=True)
+    ]
+    return _View(known[name], images, example.dates[:, m].tolist())
+
+
+def _stretch(views: Sequence[_View]) -> Any:
+    """Returns what is shown as black and as white in all images, so that they compare."""
+    found = [
+        pictures.limits(view.modality, [image])
+        for view in views
+        for image in view.images
+        if image is not None
+    ]
+    return np.median(found, axis=0) if found else (0, 1)  # clouds in one must not darken the others
+
+
+def _seasons(view: _View, stretch: Any) -> list[_Panel]:
     return [
         _Panel(
-            _title(modality, int(day), t, len(there)),
-            pictures.stretched(shown[t], *stretch) if t in shown else None,
+            _title(view.modality, day, t, len(view.images)),
+            None if image is None else pictures.stretched(image, *stretch),
             "auto",
         )
-        for t, day in enumerate(example.dates[:, m])
+        for t, (image, day) in enumerate(zip(view.images, view.days, strict=True))
     ]
 
 

@@ -77,11 +77,11 @@ def _read_tiff(
         why = "files say of some pixels that they are not measured; they count as measured here"
         remarks = [Remark(modality.name, f"{why}, where {image.dtype} has no nodata", "")]
     for remark in dict.fromkeys(remarks):
-        _warn(remark)
+        warn_once(remark)
     return image
 
 
 @lru_cache(maxsize=256)
-def _warn(remark: Remark) -> None:
+def warn_once(remark: Remark) -> None:
     """Logs a remark, once."""
     _LOG.warning(f"{remark.what}: {remark.why}")
