@@ -34,6 +34,7 @@ from tests.tasks.datasets.layouts import (
     values,
     write_sen1floods11,
     write_so2sat,
+    write_worldcereal,
 )
 from tests.tasks.datasets.test_open import WRITERS
 
@@ -116,6 +117,30 @@ def of_patch(root: Path, id: str) -> Images:
     }
 
 
+def of_place(root: Path, id: str) -> Images:
+    found = {name: [tiff(root / name.upper() / f"{id}.tif")] for name in ("s2l2a", "s2l1c")}
+    for name in ("s1rtc", "s1grd"):
+        path = root / name.upper() / f"{id}.tif"
+        size = found["s2l2a"][0].shape[-2:]
+        stored = tiff(path) if path.is_file() else np.zeros((1, 2, *size))
+        found[name] = [stored.astype(np.float32)]
+    return found
+
+
+def of_block(root: Path, id: str) -> Images:
+    import h5py
+
+    row, column = (5 * int(number) for number in id.split("_")[1:])
+    with h5py.File(root / "p.nc") as file:
+        optical, radar = (
+            np.stack([file[band][:].view(np.uint16)[1:11:3] for band in each.split()], axis=1)
+            for each in ("B2 B3 B4 B5 B6 B7 B8 B11 B12", "VV VH")
+        )
+    optical[1] = 0  # of month 4 nothing was measured
+    block = ..., slice(row, row + 5), slice(column, column + 5)
+    return {"s2": [optical[block]], "s1": [radar[block]]}
+
+
 def write_floods(root: Path) -> None:
     chips = [f"Bolivia_{n}" for n in range(4)]
     write_sen1floods11(root, chips)
@@ -176,6 +201,8 @@ CASES = {
     ),
     "oscd": Case(of_city),
     "eurosat": Case(lambda root, id: {"eurosat_ms": [tiff(next(root.glob(f"*/{id}.tif")))]}),
+    "terramesh": Case(of_place),
+    "worldcereal": Case(of_block, lambda root: write_worldcereal(root, sides=(25, 25))),
     "mask_folder": Case(lambda root, id: {"rgb": [picture(root / id)]}, write_masked),
     "class_folder": Case(lambda root, id: {"rgb": [picture(root / id)]}, write_classes),
 }
@@ -187,7 +214,7 @@ def test_every_dataset_is_here() -> None:
 
 @pytest.mark.parametrize("name", CASES)
 def test_packed_pixels_are_those_of_the_files(name: str, tmp_path: Path) -> None:
-    if name == "so2sat":
+    if name in ("so2sat", "worldcereal"):
         pytest.importorskip("h5py")
     case, root = CASES[name], tmp_path / "data"
     if name != "eurosat":
@@ -230,6 +257,7 @@ LABELS = {
     "segmunich": "*/label/*.tif",
     "sen12ms": "*/lc_*/*.tif",
     "sen1floods11": "**/LabelHand/*.tif",
+    "terramesh": "LULC/*.tif",
 }
 
 

@@ -99,15 +99,16 @@ class TerraMesh(LabelledDataset[FileEntry]):
         for modality in self.modalities:
             image = _read_image(entry, modality, size)
             if image is not None:
-                found[modality.name], size = image[None], image.shape[1:]
+                found[modality.name], size = image[None], (image.shape[1], image.shape[2])
         if not found:
             names = " or ".join(modality.name for modality in self.modalities)
             raise DataError(f"{entry.path.name} has no image of {names}", "missing")
         contents = Contents({}, {})
+        shape = next(iter(found.values())).shape
         for modality in self.modalities:
             name = modality.name
             contents.valid[name] = [name in found]
-            none = np.zeros((1, len(modality.bands), *size), np.float32)
+            none = np.zeros((1, len(modality.bands), shape[2], shape[3]), np.float32)
             contents.bands[name] = [found.get(name, none)]
         return contents
 
