@@ -57,12 +57,17 @@ def step_folders(folder: Path) -> list[Path]:
     return sorted(found, key=lambda path: int(path.name.removeprefix("step_")))
 
 
-def newest_good(folder: Path, refused: Callable[[str], None]) -> Path | None:
+def newest_good(
+    folder: Path,
+    refused: Callable[[str], None],
+    instead: str = "or start over with --run.resume none",
+) -> Path | None:
     """Returns the newest undamaged checkpoint in `folder`, None if there are none at all.
 
     Args:
         folder: Where checkpoints live.
         refused: Called with the reason for each newer one that is not used.
+        instead: What else can be done than to restore one of them.
 
     Raises:
         CheckpointError: There are checkpoints, but all are damaged.
@@ -81,7 +86,7 @@ def newest_good(folder: Path, refused: Callable[[str], None]) -> Path | None:
         return None
     raise CheckpointError(
         f"all {len(reasons)} checkpoints in {folder} are damaged ({reasons[0]}); "
-        "restore one, or start over in another folder"
+        f"restore one, {instead}"
     )
 
 

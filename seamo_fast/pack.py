@@ -3,6 +3,8 @@
 python -m seamo_fast.pack /data/ssl4eo-s12 shards/ssl4eo-s12
 python -m seamo_fast.pack /data/ssl4eo-s12 shards/ssl4eo-s12 --splits 0.9,0.05,0.05 --verify
 python -m seamo_fast.pack cubes shards/cubes --mapping mapping.yaml
+python -m seamo_fast.pack photos shards/photos --size 128  # JPEG, PNG, TIFF of any size, in tiles
+python -m seamo_fast.pack EuroSAT_RGB shards/eurosat      # a labelled dataset's training images
 python -m seamo_fast.pack --check /data/ssl4eo-s12        # only reads and reports
 """
 
@@ -24,7 +26,13 @@ from seamo_fast.data.packing.disk_space import estimate
 from seamo_fast.data.packing.leaks.together import find_together
 from seamo_fast.data.packing.packer import pack_splits, remove_shards
 from seamo_fast.data.packing.shard_job import OnBad, OnMetadata, Plan, Shard
-from seamo_fast.data.packing.sources import Source, layout_names, open_source
+from seamo_fast.data.packing.sources import (
+    PlainOptions,
+    Source,
+    layout_names,
+    open_source,
+    recognise,
+)
 from seamo_fast.data.packing.splits import Splits
 from seamo_fast.data.packing.verify import verify
 from seamo_fast.data.shards import Encoding, ShardSet
@@ -43,6 +51,11 @@ class PackSettings:
             this package.
         seasons: Dates a sample; 4, or the mapping's, by default.
         modalities: Names of the modalities to pack; the layout's usual ones by default.
+        modality: What plain images hold: a registered modality; rgb by default.
+        size: Edge of the tiles, in pixels of the finest grid, that images are cut into; by default
+            all images have one size, and are not cut.
+        part: train, val, test or all: which images to pack where a dataset has parts; train by
+            default.
         format: npy (memory-mapped, fastest) or tiff (deflated, smaller).
         splits: Shares of train, val and test such as 0.9,0.05,0.05; each is a shard set in a folder
             of that name in OUT, and no place is in two of them; nor are places that share ground or
@@ -67,6 +80,9 @@ class PackSettings:
     mapping: str | None = None
     seasons: int | None = None
     modalities: list[str] | None = None
+    modality: str | None = None
+    size: int | None = None
+    part: str | None = None
     format: Encoding = "npy"
     splits: str | None = None
     split_cell: float = 0.0
@@ -98,6 +114,9 @@ class CheckSettings:
         mapping: As for packing.
         seasons: As for packing.
         modalities: As for packing.
+        modality: As for packing.
+        size: As for packing.
+        part: As for packing.
         splits: As for packing; places that share ground or pixels are then reported too.
         split_cell: As for packing.
         workers: Processes.
@@ -109,6 +128,9 @@ class CheckSettings:
     mapping: str | None = None
     seasons: int | None = None
     modalities: list[str] | None = None
+    modality: str | None = None
+    size: int | None = None
+    part: str | None = None
     splits: str | None = None
     split_cell: float = 0.0
     workers: int = os.cpu_count() or 1
@@ -126,20 +148,44 @@ def _check_shared(settings: PackSettings | CheckSettings) -> None:
 
 
 def _open(settings: PackSettings | CheckSettings) -> Source:
-    return open_source(
-        settings.source,
-        settings.layout,
-        mapping=settings.mapping,
-        seasons=settings.seasons,
-        modalities=settings.modalities,
-    )
+    plain = PlainOptions(settings.modality, settings.size, settings.part)
+    path, layout, seasons = settings.source, settings.layout, settings.seasons
+    source: Source | None = None
+    if _may_be_labelled(settings):
+        from seamo_fast.tasks.unlabelled import open_labelled  # takes a second
+
+        source = open_labelled(path, layout, seasons, settings.modalities, plain)
+    if source is None:
+        source = open_source(
+            path,
+            layout,
+            mapping=settings.mapping,
+            seasons=seasons,
+            modalities=settings.modalities,
+            images=plain,
+        )
+    for line in source.remarks:
+        say(line)
+    return source
 
 
+def _may_be_labelled(settings: PackSettings | CheckSettings) -> bool:
+    """Whether a source is no layout of packing by itself, or a part of it is wanted."""
+    if settings.mapping is not None:
+        return False
+    if settings.part is not None:
+        return True
+    if settings.layout != "auto":
+        return settings.layout not in layout_names()
+    return recognise(settings.source) is None
+
+
+_LAYOUTS: Final = fill(f"Layouts: {', '.join(layout_names())}; names of labelled datasets")
 CHECK: Final = Command("pack --check", CheckSettings, check.__doc__, positional=True)
 COMMAND: Final = Command(
     "pack",
     PackSettings,
-    f"{__doc__}\n{fill('Layouts: ' + ', '.join(layout_names()))}",
+    f"{__doc__}\n{_LAYOUTS}",
     positional=True,
     interrupted="run the same command (without --overwrite) again to resume",
 )

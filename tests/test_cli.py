@@ -25,7 +25,7 @@ USAGES = {
     "pretrain": "python -m seamo_fast.pretrain [--config PRESET_OR_FILE] [--dry_run] "
     "[--SETTING VALUE ...]",
     "evaluate": "python -m seamo_fast.evaluate [CHECKPOINTS ...] --data DATA [--SETTING VALUE ...]",
-    "finetune": "python -m seamo_fast.finetune --data DATA [--SETTING VALUE ...]",
+    "finetune": "python -m seamo_fast.finetune [--SETTING VALUE ...]",
     "profile": "python -m seamo_fast.profile NAME [--help] [ARGUMENT ...]",
     "info": "python -m seamo_fast.info",
     "build": "python -m seamo_fast.build",

@@ -126,6 +126,9 @@ class _Demo(LabelledDataset[Place]):
             ]
         return contents
 
+    def _paths(self, entry: Place) -> list[Path]:
+        return [self._folder / "manifest.json"]
+
     def _label_of(self, entry: Place) -> int | None:
         return entry.label
 

@@ -31,6 +31,7 @@ from seamo_fast.tasks.datasets.sen12ms import (
     SIDE,
     SIMPLIFIED,
     find_patches,
+    image_paths,
     partner,
     read_triplet,
 )
@@ -80,8 +81,14 @@ class DFC2020(LabelledDataset[FileEntry]):
             raise DataError(f"{root} holds no patches {' or '.join(_FOLDERS.values())}/s2_*/*.tif")
         super().__init__(chosen, classes, entries, split, on_bad)
 
+    def _images(self, entry: FileEntry) -> Contents:
+        return read_triplet(entry.path, self.modalities)
+
+    def _paths(self, entry: FileEntry) -> list[Path]:
+        return image_paths(entry.path, self.modalities)
+
     def _read(self, entry: FileEntry) -> Contents:
-        contents = read_triplet(entry.path, self.modalities)
+        contents = self._images(entry)
         codes = read_mask(partner(entry.path, "dfc"), (None, SIDE, SIDE))
         known = (codes >= 0) & (codes < len(self._numbers))
         return replace(contents, mask=self._numbers[np.where(known, codes, 0)])

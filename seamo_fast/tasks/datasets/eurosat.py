@@ -17,11 +17,11 @@ import numpy as np
 
 from seamo_fast.data.packing.sources.base import list_folders
 from seamo_fast.data.packing.sources.formats.names import list_files
+from seamo_fast.data.packing.sources.plain.image_file import read_image
 from seamo_fast.errors import DataError
 from seamo_fast.modalities import S2L1C, Modality
 from seamo_fast.tasks.datasets.reading.base import Contents, FileEntry, LabelledDataset, OnBad, Task
 from seamo_fast.tasks.datasets.reading.duplicates import first_of_same
-from seamo_fast.tasks.datasets.reading.images import read_image
 from seamo_fast.tasks.datasets.reading.lists import read_lines
 from seamo_fast.tasks.splits import Split, stratified_split
 

@@ -16,6 +16,7 @@ files and folders and other suffixes are ignored.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -23,6 +24,7 @@ import numpy as np
 
 from seamo_fast.data.packing.sources.base import list_folders
 from seamo_fast.data.packing.sources.formats.names import list_files, twins
+from seamo_fast.data.packing.sources.plain.image_file import SUFFIXES, read_image
 from seamo_fast.data.shards.manifest import DTYPES
 from seamo_fast.errors import DataError
 from seamo_fast.modalities import Modality, get_modality
@@ -34,7 +36,7 @@ from seamo_fast.tasks.datasets.reading.base import (
     OnBad,
     Task,
 )
-from seamo_fast.tasks.datasets.reading.images import SUFFIXES, read_image, read_mask
+from seamo_fast.tasks.datasets.reading.images import read_mask
 from seamo_fast.tasks.datasets.reading.lists import check_parts, read_lines
 
 _PARTS: Final = {
@@ -159,9 +161,12 @@ class MaskFolder(LabelledDataset[FileEntry]):
         remarks = [f"{root} lists {name}, but has no such image" for name in sorted(listed)]
         super().__init__([check_modality(modality)], classes, entries, split, on_bad, remarks)
 
+    def _images(self, entry: FileEntry) -> Contents:
+        return Contents(read_bands(entry.path, self.modalities[0]), {})
+
     def _read(self, entry: FileEntry) -> Contents:
-        bands = read_bands(entry.path, self.modalities[0])
-        size = bands[self.modalities[0].name][0].shape[-2:]
+        contents = self._images(entry)
+        size = contents.bands[self.modalities[0].name][0].shape[-2:]
         path = self._masks[entry.id]
         stored, inverse = np.unique(read_mask(path, (1, *size)), return_inverse=True)
         unknown = [value for value in stored.tolist() if value not in self._numbers]
@@ -171,7 +176,7 @@ class MaskFolder(LabelledDataset[FileEntry]):
                 f"{list(self._numbers)[:5]} ...; give `values`, or list them in `ignore`"
             )
         numbers = np.array([self._numbers[value] for value in stored.tolist()], np.int64)
-        return Contents(bands, {}, mask=numbers[inverse].reshape(size))
+        return replace(contents, mask=numbers[inverse].reshape(size))
 
 
 def check_modality(modality: Modality | None) -> Modality:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import date, datetime
 from pathlib import Path
 from typing import Final
@@ -17,6 +18,7 @@ from typing import Final
 import numpy as np
 
 from seamo_fast.data.packing.sources.formats.names import list_files
+from seamo_fast.data.packing.sources.plain.image_file import read_image
 from seamo_fast.errors import DataError
 from seamo_fast.modalities import Band, Modality
 from seamo_fast.tasks.datasets.reading.base import (
@@ -27,7 +29,7 @@ from seamo_fast.tasks.datasets.reading.base import (
     OnBad,
     Task,
 )
-from seamo_fast.tasks.datasets.reading.images import read_image, read_mask
+from seamo_fast.tasks.datasets.reading.images import read_mask
 
 SIDE: Final = 512
 HLS: Final = Modality(
@@ -69,16 +71,15 @@ class HLSBurnScars(LabelledDataset[FileEntry]):
             raise DataError(f"{root} holds no images training/*_merged.tif")
         super().__init__([HLS], ("Not burned", "Burned"), entries, split, on_bad)
 
-    def _read(self, entry: FileEntry) -> Contents:
+    def _images(self, entry: FileEntry) -> Contents:
         shape = (len(HLS.bands), SIDE, SIDE)
         image = read_image(entry.path, ("float32", "float64"), shape, HLS)
+        return Contents({HLS.name: [image[None]]}, {HLS.name: [_date(entry.id)]})
+
+    def _read(self, entry: FileEntry) -> Contents:
         mask = read_mask(entry.path.with_name(f"{entry.id}.mask.tif"), (1, SIDE, SIDE))
         known = (mask == 0) | (mask == 1)
-        return Contents(
-            {HLS.name: [image[None]]},
-            {HLS.name: [_date(entry.id)]},
-            mask=np.where(known, mask, IGNORE),
-        )
+        return replace(self._images(entry), mask=np.where(known, mask, IGNORE))
 
 
 def _images(root: Path) -> Iterator[FileEntry]:

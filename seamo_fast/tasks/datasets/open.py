@@ -17,8 +17,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
+from seamo_fast.data.packing.sources.plain.folder import plain_modality
 from seamo_fast.errors import ConfigError, DataError
-from seamo_fast.modalities import Modality, get_modality
+from seamo_fast.modalities import Modality
 from seamo_fast.tasks.datasets.bigearthnet.v1 import BigEarthNet
 from seamo_fast.tasks.datasets.bigearthnet.v2 import BigEarthNetV2
 from seamo_fast.tasks.datasets.corpora.terramesh import TerraMesh
@@ -117,21 +118,26 @@ def open_dataset(
         ConfigError: The name is unknown, or an option is missing or unknown.
         DataError: The folder is not what it should be, or a part has no items.
     """
-    root = Path(root)
+    root, options = Path(root), options or DatasetOptions()
+    name, dataset = open_items(root, name, options)
+    choices = {option: getattr(options, option) for option in DATASETS[name].takes}
+    return Opened(name, dataset, split_items(name, dataset), root, choices)
+
+
+def open_items(root: Path, name: str, options: DatasetOptions) -> tuple[str, AnyDataset]:
+    """Returns the name of a dataset and all its items; see `open_dataset`."""
     if name == "auto":
         name = "demo_fields" if root == DEMO else recognise(root)
     if name not in DATASETS:
         raise ConfigError(f"dataset must be auto or one of {', '.join(DATASETS)}, but got {name!r}")
-    reader, options = DATASETS[name], options or DatasetOptions()
+    reader = DATASETS[name]
     for option in _CHOICES:
         if getattr(options, option) is not None and option not in reader.takes:
             raise ConfigError(f"{name} has no choice of {option}; leave --{option} out")
     try:
-        dataset = reader.open(root, options)
+        return name, reader.open(root, options)
     except ValueError as error:
         raise ConfigError(f"{name}: {error}") from error
-    choices = {option: getattr(options, option) for option in reader.takes}
-    return Opened(name, dataset, _split(name, dataset, reader.parts), root, choices)
 
 
 def within_training(opened: Opened) -> Opened:
@@ -180,9 +186,15 @@ def recognise(root: Path) -> str:
     )
 
 
-def _split(name: str, dataset: AnyDataset, parts: tuple[str, str, str]) -> Split:
+def split_items(name: str, dataset: AnyDataset) -> Split:
+    """Returns the numbers of a dataset's items that train, validate and test.
+
+    Raises:
+        DataError: A part has no items.
+    """
     if isinstance(dataset, EuroSAT):
         return dataset.split()
+    parts = DATASETS[name].parts
     numbers: dict[str, list[int]] = {}
     for number, entry in enumerate(dataset.entries):
         numbers.setdefault(entry.split, []).append(number)
@@ -242,7 +254,7 @@ def _stratum(dataset: AnyDataset, number: int) -> str:
 
 
 def _plain_modality(options: DatasetOptions) -> Modality | None:
-    return None if options.modality is None else get_modality(options.modality)
+    return None if options.modality is None else plain_modality(options.modality)
 
 
 def _multimodal(kind: Callable[..., AnyDataset], **fixed: Any) -> Open:

@@ -23,14 +23,12 @@ import numpy as np
 
 from seamo_fast.data.packing.sources.base import list_folders
 from seamo_fast.data.packing.sources.formats.names import list_files, on_disk
+from seamo_fast.data.packing.sources.plain.image_file import read_image
 from seamo_fast.errors import DataError
 from seamo_fast.modalities import S2L1C, Modality
 from seamo_fast.tasks.datasets.reading.base import Contents, LabelledDataset, OnBad, Task
 from seamo_fast.tasks.datasets.reading.georeference import Georeference, read_georeference
-from seamo_fast.tasks.datasets.reading.images import (
-    read_image,
-    read_mask,
-)
+from seamo_fast.tasks.datasets.reading.images import read_mask
 from seamo_fast.tasks.datasets.reading.lists import read_lines
 
 OSCD_S2: Final = replace(S2L1C, mean=None, std=None, nodata=None, release="oscd")
@@ -122,7 +120,10 @@ class OSCD(LabelledDataset[City]):
         """Returns whether the labels of the city's part are there."""
         return entry.labels is not None
 
-    def _read(self, entry: City) -> Contents:
+    def _paths(self, entry: City) -> list[Path]:
+        return [entry.images]
+
+    def _images(self, entry: City) -> Contents:
         (modality,) = self.modalities
         folders = [entry.images / f"imgs_{number}{self._suffix}" for number in (1, 2)]
         grids = []
@@ -130,11 +131,15 @@ class OSCD(LabelledDataset[City]):
             names = [modality.band_names[channel] for channel in grid.bands]
             files = [[_find(folder, name) for name in names] for folder in folders]
             grids.append(_read_grid(files, modality))
-        mask = None
-        if entry.labels is not None:
-            mask = _read_change(entry.labels, entry.id, grids[0].shape[-2:])
         dates = {modality.name: _read_dates(entry.images / "dates.txt")}
-        return Contents({modality.name: grids}, dates, mask=mask)
+        return Contents({modality.name: grids}, dates)
+
+    def _read(self, entry: City) -> Contents:
+        contents = self._images(entry)
+        if entry.labels is None:
+            return contents
+        size = contents.bands[self.modalities[0].name][0].shape[-2:]
+        return replace(contents, mask=_read_change(entry.labels, entry.id, size))
 
 
 def _find(folder: Path, band: str) -> Path:

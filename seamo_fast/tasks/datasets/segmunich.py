@@ -13,6 +13,7 @@ from typing import Final
 
 import numpy as np
 
+from seamo_fast.data.packing.sources.plain.image_file import read_image
 from seamo_fast.errors import DataError
 from seamo_fast.modalities import S2L2A
 from seamo_fast.tasks.datasets.reading.base import (
@@ -23,7 +24,7 @@ from seamo_fast.tasks.datasets.reading.base import (
     OnBad,
     Task,
 )
-from seamo_fast.tasks.datasets.reading.images import read_image, read_mask
+from seamo_fast.tasks.datasets.reading.images import read_mask
 from seamo_fast.tasks.datasets.reading.lists import check_name, check_parts, read_lines
 
 SIDE: Final = 128
@@ -88,7 +89,7 @@ class SegMunich(LabelledDataset[FileEntry]):
         ]
         super().__init__([SEGMUNICH], CLASSES, entries, split, on_bad)
 
-    def _read(self, entry: FileEntry) -> Contents:
+    def _images(self, entry: FileEntry) -> Contents:
         image = read_image(entry.path, ("uint16", "int16", "float32"), modality=SEGMUNICH)
         bands = len(SEGMUNICH.bands)
         # tifffile writes [H, W, C] arrays as a page a row unless asked otherwise
@@ -98,8 +99,11 @@ class SegMunich(LabelledDataset[FileEntry]):
             raise DataError(
                 f"{entry.path} has shape {list(image.shape)}, expected {[bands, SIDE, SIDE]}"
             )
+        return Contents({SEGMUNICH.name: [image[None]]}, {})
+
+    def _read(self, entry: FileEntry) -> Contents:
+        contents = self._images(entry)
         label = entry.path.parent.parent / "label" / entry.path.name
         mask = read_mask(label, (1, SIDE, SIDE))
         known = (mask >= 0) & (mask < len(_NUMBERS))
-        numbers = _NUMBERS[np.where(known, mask, 255)]
-        return Contents({SEGMUNICH.name: [image[None]]}, {}, mask=numbers)
+        return replace(contents, mask=_NUMBERS[np.where(known, mask, 255)])

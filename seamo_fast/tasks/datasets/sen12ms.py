@@ -18,6 +18,7 @@ import numpy as np
 
 from seamo_fast.data.packing.sources.base import list_folders
 from seamo_fast.data.packing.sources.formats.names import list_files
+from seamo_fast.data.packing.sources.plain.image_file import read_image
 from seamo_fast.errors import DataError
 from seamo_fast.modalities import S1GRD, S2L1C, Modality
 from seamo_fast.tasks.datasets.reading.base import (
@@ -29,7 +30,7 @@ from seamo_fast.tasks.datasets.reading.base import (
     Task,
     choose,
 )
-from seamo_fast.tasks.datasets.reading.images import read_image, read_mask
+from seamo_fast.tasks.datasets.reading.images import read_mask
 from seamo_fast.tasks.datasets.reading.lists import check_name, check_parts, find_file, read_lines
 
 SIDE: Final = 256
@@ -115,8 +116,14 @@ class SEN12MS(LabelledDataset[FileEntry]):
         classes = SIMPLIFIED if self._simplified else IGBP
         super().__init__(chosen, classes, entries, split, on_bad)
 
+    def _images(self, entry: FileEntry) -> Contents:
+        return read_triplet(entry.path, self.modalities)
+
+    def _paths(self, entry: FileEntry) -> list[Path]:
+        return image_paths(entry.path, self.modalities)
+
     def _read(self, entry: FileEntry) -> Contents:
-        contents = read_triplet(entry.path, self.modalities)
+        contents = self._images(entry)
         codes = read_mask(partner(entry.path, "lc"), (None, SIDE, SIDE)).astype(np.int64)
         known = (codes >= 1) & (codes <= len(IGBP))
         mask = np.where(known, codes - 1, IGNORE)
@@ -137,6 +144,11 @@ def partner(path: Path, sensor: str) -> Path:
     return path.parent.parent / folder / path.name.replace("_s2_", f"_{sensor}_")
 
 
+def image_paths(path: Path, modalities: Sequence[Modality]) -> list[Path]:
+    """Returns the images beside the S2 file of a patch; see `partner`."""
+    return [partner(path, _SENSORS[modality.name]) for modality in modalities]
+
+
 def read_triplet(path: Path, modalities: Sequence[Modality]) -> Contents:
     """Reads the images beside the S2 file of a patch.
 
@@ -144,10 +156,10 @@ def read_triplet(path: Path, modalities: Sequence[Modality]) -> Contents:
         DataError: A file is missing or damaged.
     """
     bands = {}
-    for modality in modalities:
+    for modality, file in zip(modalities, image_paths(path, modalities), strict=True):
         name = modality.name
         shape = (len(modality.bands), SIDE, SIDE)
-        image = read_image(partner(path, _SENSORS[name]), _DTYPES[name], shape, modality)
+        image = read_image(file, _DTYPES[name], shape, modality)
         bands[name] = [image[None]]
     return Contents(bands, {})
 

@@ -20,6 +20,7 @@ from typing import Any, Final
 import numpy as np
 
 from seamo_fast.data.packing.sources.formats.names import list_files, lower_ending
+from seamo_fast.data.packing.sources.plain.image_file import read_image
 from seamo_fast.errors import DataError
 from seamo_fast.files import open_regular
 from seamo_fast.modalities import S1GRD, S2L1C
@@ -32,7 +33,7 @@ from seamo_fast.tasks.datasets.reading.base import (
     Task,
     choose,
 )
-from seamo_fast.tasks.datasets.reading.images import read_image, read_mask
+from seamo_fast.tasks.datasets.reading.images import read_mask
 from seamo_fast.tasks.datasets.reading.lists import (
     check_name,
     check_parts,
@@ -100,16 +101,25 @@ class Sen1Floods11(LabelledDataset[FileEntry]):
         remarks = [f"{metadata} has no dates of {place}" for place in dateless if metadata]
         super().__init__(chosen, ("No water", "Water"), entries, split, on_bad, remarks)
 
-    def _read(self, entry: FileEntry) -> Contents:
+    def _paths(self, entry: FileEntry) -> list[Path]:
+        return [self._path(entry, modality.name) for modality in self.modalities]
+
+    def _path(self, entry: FileEntry, modality: str) -> Path:
+        return self._folders[modality] / f"{entry.id}_{_FOLDERS[modality][0]}.tif"
+
+    def _images(self, entry: FileEntry) -> Contents:
         contents = Contents({}, {})
         days = self._days.get(_place(entry.id), {})
         for modality in self.modalities:
             name = modality.name
-            path = self._folders[name] / f"{entry.id}_{_FOLDERS[name][0]}.tif"
             shape = (len(modality.bands), SIDE, SIDE)
-            image = read_image(path, (_DTYPES[name],), shape, modality)
+            image = read_image(self._path(entry, name), (_DTYPES[name],), shape, modality)
             contents.bands[name] = [image[None]]
             contents.dates[name] = [days.get(name)]
+        return contents
+
+    def _read(self, entry: FileEntry) -> Contents:
+        contents = self._images(entry)
         mask = read_mask(entry.path, (1, SIDE, SIDE))
         known = (mask == 0) | (mask == 1)
         return replace(contents, mask=np.where(known, mask, IGNORE))

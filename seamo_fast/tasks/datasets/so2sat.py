@@ -162,7 +162,7 @@ class So2Sat(LabelledDataset[Row]):
                     raise DataError(f"{path} cannot be read: {error}") from error
             return self._files[key]
 
-    def _read(self, entry: Row) -> Contents:
+    def _images(self, entry: Row) -> Contents:
         file = self._open(entry.path)
         contents = Contents({}, {})
         try:
@@ -172,7 +172,10 @@ class So2Sat(LabelledDataset[Row]):
                 contents.bands[modality.name] = [np.moveaxis(image, -1, 0)[None]]
         except Exception as error:  # damaged files raise whatever HDF5 meets
             raise DataError(f"{entry.path}: {entry.id} cannot be read: {error}") from error
-        return replace(contents, label=self._label_of(entry))
+        return contents
+
+    def _read(self, entry: Row) -> Contents:
+        return replace(self._images(entry), label=self._label_of(entry))
 
     def _label_of(self, entry: Row) -> int:
         try:

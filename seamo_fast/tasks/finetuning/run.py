@@ -24,6 +24,7 @@ from seamo_fast.tasks.finetuning.results.write import (
     describe,
     finite,
     report,
+    table,
     versions,
     write_json_results,
     write_results,
@@ -101,6 +102,7 @@ def _seeds(config: FinetuneConfig, start: Start, survey: Survey, folder: Path) -
     with ranks.raise_on_all():
         if ranks.is_main():
             write_json_results(folder, results)
+            _LOG.info(f"mean of {config.seeds} seeds\n{table(results['test'])}\nin {folder}")
     return results
 
 

@@ -16,11 +16,12 @@ import tifffile
 from seamo_fast.data.packing.sources import open_source
 from seamo_fast.data.packing.sources.base import TileError
 from seamo_fast.data.packing.sources.formats.tiff_images import read_tiff
+from seamo_fast.data.packing.sources.plain.image_file import read_image
 from seamo_fast.errors import DataError
 from seamo_fast.modalities import get_modality
 from seamo_fast.pack import main
 from seamo_fast.tasks.datasets import ClassFolder, SegMunich
-from seamo_fast.tasks.datasets.reading.images import read_image, read_mask
+from seamo_fast.tasks.datasets.reading.images import read_mask
 from tests.data.packing.saying import (
     S1,
     S2,

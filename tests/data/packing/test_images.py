@@ -164,7 +164,7 @@ def test_a_file_of_one_band(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, shape: tuple[int, ...]
 ) -> None:
     values = numbers(0, *shape)
-    monkeypatch.setattr(images, "read_tiff", lambda path: TiffImage(values, (SILENT,)))
+    monkeypatch.setattr(images, "read_tiff", lambda path, stacked: TiffImage(values, (SILENT,)))
     np.testing.assert_array_equal(
         images._single({"B4": tmp_path}, "B4").values, values.reshape(shape[-2:])
     )
@@ -174,7 +174,7 @@ def test_a_file_of_several_bands_is_no_single_one(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     image = TiffImage(numbers(0, 3, 8, 8), (SILENT,) * 3)
-    monkeypatch.setattr(images, "read_tiff", lambda path: image)
+    monkeypatch.setattr(images, "read_tiff", lambda path, stacked: image)
     with pytest.raises(TileError, match="has 3 bands, expected one"):
         images._single({"B4": tmp_path}, "B4")
 

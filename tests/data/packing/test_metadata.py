@@ -18,10 +18,10 @@ from seamo_fast.data.packing.sources.formats.metadata import (
     said_by_attributes,
     said_by_tags,
 )
+from seamo_fast.data.packing.sources.plain.image_file import read_image
 from seamo_fast.errors import DataError
 from seamo_fast.modalities import get_modality
 from seamo_fast.tasks.datasets import ClassFolder
-from seamo_fast.tasks.datasets.reading.images import read_image
 from tests.data.packing.saying import (
     counts,
     decibels,

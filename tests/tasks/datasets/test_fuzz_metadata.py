@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 import tifffile
 
+from seamo_fast.data.packing.sources.plain import image_file as images
 from seamo_fast.errors import DataError
 from seamo_fast.modalities import Band, Modality
-from seamo_fast.tasks.datasets.reading import images
 from tests.data.packing.fuzzing_metadata import mutate
 
 CASES = int(os.environ.get("SEAMO_FAST_FUZZ", 300))

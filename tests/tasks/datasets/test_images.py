@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 import tifffile
 
+from seamo_fast.data.packing.sources.plain.image_file import read_image
 from seamo_fast.errors import DataError
 from seamo_fast.tasks.datasets.reading.duplicates import first_of_same
 from seamo_fast.tasks.datasets.reading.georeference import read_georeference
-from seamo_fast.tasks.datasets.reading.images import read_image, read_mask
+from seamo_fast.tasks.datasets.reading.images import read_mask
 from seamo_fast.tasks.datasets.reading.lists import read_lines
 from tests.tasks.datasets.layouts import values, write_tif
 

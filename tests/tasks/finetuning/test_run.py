@@ -302,6 +302,13 @@ def test_without_a_name_each_run_gets_its_folder(
     }
     # the interrupted one was resumed by the same settings alone, and a finished one is left
     assert found == dict(zip(names, [0, 1, 0], strict=True))
+    damaged = tmp_path / "runs" / f"{names[0]}-4"
+    damaged.mkdir()
+    (damaged / "run.json").write_text("{")
+    finetune(config)
+    assert (tmp_path / "runs" / f"{names[0]}-5" / "results.json").exists()
+    with pytest.raises(ConfigError, match=r"run\.json is damaged; choose another --output"):
+        finetune(settings(output=str(damaged)))
 
 
 @pytest.mark.parametrize("where", ["step", "validation"])
@@ -391,3 +398,32 @@ def test_masks_are_not_mixed(settings: Settings, opens: Use) -> None:
     opens(divided("mask"))
     with pytest.raises(ConfigError, match="leave --mixup out"):
         finetune(settings(checkpoint="none", mixup=0.5))
+
+
+def test_a_damaged_checkpoint_is_not_resumed(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = run(settings(output=str(tmp_path / "whole")))["epochs"]
+    with monkeypatch.context() as patch:
+        patch.setattr(one_run.State, "take_best", lambda _: os.kill(os.getpid(), signal.SIGINT))
+        with pytest.raises(KeyboardInterrupt):
+            finetune(settings())
+    first, second = sorted((tmp_path / "out" / "checkpoints").iterdir())
+    os.truncate(second / "model.safetensors", 100)
+    best = tmp_path / "out" / "best.safetensors"
+    best.write_bytes(best.read_bytes()[:100])  # written again by the epoch that is repeated
+    assert run(settings())["epochs"] == expected
+    assert first.name == "step_00000003"
+
+
+def test_only_damaged_checkpoints_are_an_error(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(one_run.State, "take_best", lambda _: os.kill(os.getpid(), signal.SIGINT))
+        with pytest.raises(KeyboardInterrupt):
+            finetune(settings())
+    for each in (tmp_path / "out" / "checkpoints").iterdir():
+        os.truncate(each / "model.safetensors", 100)
+    with pytest.raises(SeaMoError, match=r"all 2 checkpoints .* or choose another --output$"):
+        finetune(settings())

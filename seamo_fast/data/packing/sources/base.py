@@ -71,6 +71,7 @@ class Source(Protocol):
         modalities: In the order of the M axis.
         arrays: One record's dtype and shape for each array.
         settings: Everything besides the items that decides what is read; JSON-able.
+        remarks: What is taken and left out, a line each, for the log.
     """
 
     layout: ClassVar[str]
@@ -79,6 +80,7 @@ class Source(Protocol):
     modalities: tuple[Modality, ...]
     arrays: dict[str, ArraySpec]
     settings: dict[str, Any]
+    remarks: tuple[str, ...]
 
     def items(self) -> list[str]:
         """Returns the names of the pieces that are read one by one, in a fixed order."""

@@ -1,9 +1,8 @@
-"""Samples made of GeoTIFF files that the patterns of a mapping find below a folder."""
+"""Samples of GeoTIFF, JPEG and PNG files that the patterns of a mapping find below a folder."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from functools import lru_cache
@@ -18,7 +17,9 @@ from seamo_fast.data.packing.sources.formats.geo import (
     tiff_footprint,
     tiff_position,
 )
-from seamo_fast.data.packing.sources.formats.names import has_ending, is_hidden, lower_ending
+from seamo_fast.data.packing.sources.formats.metadata import SILENT
+from seamo_fast.data.packing.sources.formats.names import has_ending, is_hidden, lower_ending, walk
+from seamo_fast.data.packing.sources.formats.pictures import PICTURE_SUFFIXES, read_picture
 from seamo_fast.data.packing.sources.formats.tiff_images import TiffImage, read_tiff
 from seamo_fast.data.packing.sources.formats.times import parse_time
 from seamo_fast.data.packing.sources.mapping import Mapping, ModalityMapping
@@ -106,22 +107,13 @@ def _time(groups: dict[str, str]) -> datetime | None:
 
 
 def _files(root: Path) -> Iterator[tuple[str, bool]]:
-    """Yields the path of every file below `root`, sorted; folders behind links count once.
+    """Yields the path of every file below `root`, sorted.
 
     Folders that are called as an image is come too, with True.
     """
-    seen: set[tuple[int, int]] = set()
-    for folder, folders, files in os.walk(root, followlinks=True):
-        state = os.stat(folder)  # noqa: PTH116 (the name is text already)
-        if (state.st_dev, state.st_ino) in seen:
-            folders.clear()
-            continue
-        seen.add((state.st_dev, state.st_ino))
-        folders[:] = sorted(each for each in folders if not is_hidden(each))
-        below = os.path.relpath(folder, root)
-        prefix = "" if below == "." else f"{below}/"
+    for prefix, folders, files in walk(root):
         yield from ((prefix + name, True) for name in folders if has_ending(name, _ENDINGS))
-        yield from ((prefix + name, False) for name in sorted(files) if not is_hidden(name))
+        yield from ((prefix + name, False) for name in files if not is_hidden(name))
 
 
 class ImageCube:
@@ -239,7 +231,7 @@ def _read_tile(mapping: ModalityMapping, tile: Tile) -> Pixels:
     path = tile[""]
     channels = [int(number) - 1 for number in numbers]
     needed = max(channels) + 1
-    image = read_tiff(path, stacked={needed, len(channels)})
+    image = _open_image(path, {needed, len(channels)})
     values = image.values if image.values.ndim == 3 else image.values[None]
     if needed > len(values):
         raise TileError(f"{path.name} has {len(values)} bands, expected at least {needed}", "axes")
@@ -247,11 +239,19 @@ def _read_tile(mapping: ModalityMapping, tile: Tile) -> Pixels:
     return Pixels([values[channels]], said, (image.measured,) * len(channels))
 
 
+def _open_image(path: Path, stacked: Collection[int] = ()) -> TiffImage:
+    """Returns the image of a TIFF, JPEG or PNG file; see `read_tiff`."""
+    if not has_ending(path.name, PICTURE_SUFFIXES):
+        return read_tiff(path, stacked=stacked)
+    values = read_picture(path, (), (None, None, None))
+    return TiffImage(values, (SILENT,) * len(values))
+
+
 def _single(tile: Tile, band: str) -> TiffImage:
     """Returns the image [H, W] of a band."""
     if band not in tile:
         raise TileError(f"no file of band {band}; there are {', '.join(sorted(tile))}", "missing")
-    image = read_tiff(tile[band])
+    image = _open_image(tile[band])
     if image.values.ndim == 3 and len(image.values) == 1:
         return image._replace(values=image.values[0])
     if image.values.ndim != 2:

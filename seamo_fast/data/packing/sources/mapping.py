@@ -1,7 +1,7 @@
 r"""The YAML mapping of a dataset: which files belong together, and which band is which.
 
     name: worldcereal            # release name in the manifest and of the measured statistics
-    format: netcdf               # netcdf | geotiff
+    format: netcdf               # netcdf | geotiff (JPEG and PNG too)
     time: t                      # netcdf: variable of the time axis, "<unit> since <date>"
     seasons: 4                   # T, dates of a sample
     pairing: steps               # how dates become seasons, see below; or: seasons

@@ -55,6 +55,7 @@ class Series:
 
     layout: ClassVar[str] = "series"
     looked_for: ClassVar[str] = "*.nc files, or folders of GeoTIFFs, together with --mapping"
+    remarks: tuple[str, ...] = ()
 
     def __init__(
         self,

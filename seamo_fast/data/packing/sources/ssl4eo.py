@@ -65,6 +65,7 @@ class SSL4EO:
 
     layout: ClassVar[str] = "ssl4eo-v1.0"
     looked_for: ClassVar[str] = "folders s1, s2a or s2c holding <location>/<date>/<BAND>.tif"
+    remarks: tuple[str, ...] = ()
     release: str = "ssl4eo-s12-v1.0"
 
     def __init__(

@@ -55,6 +55,7 @@ class SSL4EOLmdb:
 
     layout: ClassVar[str] = "ssl4eo-v1.0-lmdb"
     looked_for: ClassVar[str] = "data.mdb, the database of SSL4EO-S12 v1.0"
+    remarks: tuple[str, ...] = ()
     release: str = "ssl4eo-s12-v1.0"
 
     def __init__(

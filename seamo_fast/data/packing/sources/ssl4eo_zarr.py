@@ -56,6 +56,7 @@ class SSL4EOZarr:
 
     layout: ClassVar[str] = "ssl4eo-v1.1"
     looked_for: ClassVar[str] = "folders S2L2A, S2L1C or S1GRD of .zarr.zip or .tar files"
+    remarks: tuple[str, ...] = ()
     release: str = "ssl4eo-s12-v1.1"
 
     def __init__(

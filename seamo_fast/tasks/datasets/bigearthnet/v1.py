@@ -20,12 +20,12 @@ from typing import Any, Final, Literal, NamedTuple
 import numpy as np
 
 from seamo_fast.data.packing.sources.base import list_folders
+from seamo_fast.data.packing.sources.plain.image_file import read_image
 from seamo_fast.errors import DataError
 from seamo_fast.files import open_regular
 from seamo_fast.modalities import S1GRD, S2L2A, Modality
 from seamo_fast.tasks.datasets.bigearthnet.classes import CLASSES_19, CLASSES_43, TO_19
 from seamo_fast.tasks.datasets.reading.base import Contents, LabelledDataset, OnBad, Task, choose
-from seamo_fast.tasks.datasets.reading.images import read_image
 from seamo_fast.tasks.datasets.reading.lists import (
     check_name,
     check_parts,
@@ -160,6 +160,12 @@ class BigEarthNet(LabelledDataset[Pair]):
         s1 = self._s1 / radar if self._s1 and radar else None
         return Pair(name, part, {"s2l2a": self._s2 / name, "s1grd": s1})
 
+    def _paths(self, entry: Pair) -> list[Path]:
+        return pair_paths(entry, self.modalities)
+
+    def _images(self, entry: Pair) -> Contents:
+        return read_pair(entry, self.modalities)
+
     def _read(self, entry: Pair) -> Contents:
         return read_pair(entry, self.modalities, self._label_of(entry))
 
@@ -194,7 +200,15 @@ def flags(labels: Sequence[object], classes: tuple[str, ...], where: str) -> np.
     return found
 
 
-def read_pair(entry: Pair, modalities: Sequence[Modality], label: np.ndarray) -> Contents:
+def pair_paths(entry: Pair, modalities: Sequence[Modality]) -> list[Path]:
+    """Returns the folders of a patch."""
+    folders = (entry.folders[modality.name] for modality in modalities)
+    return [folder for folder in folders if folder is not None]
+
+
+def read_pair(
+    entry: Pair, modalities: Sequence[Modality], label: np.ndarray | None = None
+) -> Contents:
     """Reads the bands of a patch; dates are those in the names of its folders.
 
     Raises:

@@ -17,7 +17,14 @@ import numpy as np
 
 from seamo_fast.errors import DataError
 from seamo_fast.tasks.datasets.bigearthnet.classes import CLASSES_19, CODES_TO_19
-from seamo_fast.tasks.datasets.bigearthnet.v1 import EXTENT, MODALITIES, Pair, flags, read_pair
+from seamo_fast.tasks.datasets.bigearthnet.v1 import (
+    EXTENT,
+    MODALITIES,
+    Pair,
+    flags,
+    pair_paths,
+    read_pair,
+)
 from seamo_fast.tasks.datasets.reading.base import Contents, LabelledDataset, OnBad, Task, choose
 from seamo_fast.tasks.datasets.reading.images import read_mask
 from seamo_fast.tasks.datasets.reading.lists import check_name, find_folder
@@ -70,6 +77,12 @@ class BigEarthNetV2(LabelledDataset[Pair]):
         s1 = self._s1 / radar.rsplit("_", 3)[0] / radar if self._s1 else None
         folders = {"s2l2a": self._s2 / _scene(patch) / patch, "s1grd": s1}
         return Pair(patch, _PARTS[part], folders, tuple(labels))
+
+    def _paths(self, entry: Pair) -> list[Path]:
+        return pair_paths(entry, self.modalities)
+
+    def _images(self, entry: Pair) -> Contents:
+        return read_pair(entry, self.modalities)
 
     def _read(self, entry: Pair) -> Contents:
         contents = read_pair(entry, self.modalities, self._label_of(entry))

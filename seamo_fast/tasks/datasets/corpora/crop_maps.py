@@ -12,9 +12,9 @@ from typing import Any, Final
 import numpy as np
 
 from seamo_fast.data.packing.sources.formats.hdf5 import open_hdf5, own_variable
+from seamo_fast.data.packing.sources.formats.pictures import MAX_VALUES
 from seamo_fast.errors import DataError
 from seamo_fast.tasks.datasets.reading.base import IGNORE
-from seamo_fast.tasks.datasets.reading.images import MAX_VALUES
 
 CLASSES: Final = (
     *("No temporary crop", "Winter cereals", "Spring cereals", "Maize", "Other temporary crop"),

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -18,6 +19,7 @@ import numpy as np
 
 from seamo_fast.data.packing.sources.formats.names import list_files, on_disk
 from seamo_fast.data.packing.sources.mapping_files import load_mapping
+from seamo_fast.data.packing.sources.plain.image_file import read_image
 from seamo_fast.errors import DataError
 from seamo_fast.modalities import Modality
 from seamo_fast.tasks.datasets.corpora.bands import mapped_modalities
@@ -29,7 +31,7 @@ from seamo_fast.tasks.datasets.reading.base import (
     Task,
     choose,
 )
-from seamo_fast.tasks.datasets.reading.images import read_image, read_mask
+from seamo_fast.tasks.datasets.reading.images import read_mask
 
 CLASSES: Final = (
     *("Water", "Trees", "Flooded vegetation", "Crops", "Built area", "Bare ground", "Snow/ice"),
@@ -87,39 +89,54 @@ class TerraMesh(LabelledDataset[FileEntry]):
         cell = _CELL.fullmatch(entry.path.stem)
         return cell[1] if cell else entry.id
 
+    def _paths(self, entry: FileEntry) -> Iterator[Path]:
+        paths = (on_disk(_partner(entry.path, modality.name)) for modality in self.modalities)
+        return (path for path in paths if path.is_file())
+
+    def _images(self, entry: FileEntry) -> Contents:
+        size: tuple[int | None, int | None] = (None, None)
+        found: dict[str, np.ndarray] = {}
+        for modality in self.modalities:
+            image = _read_image(entry, modality, size)
+            if image is not None:
+                found[modality.name], size = image[None], (image.shape[1], image.shape[2])
+        if not found:
+            names = " or ".join(modality.name for modality in self.modalities)
+            raise DataError(f"{entry.path.name} has no image of {names}", "missing")
+        contents = Contents({}, {})
+        shape = next(iter(found.values())).shape
+        for modality in self.modalities:
+            name = modality.name
+            contents.valid[name] = [name in found]
+            none = np.zeros((1, len(modality.bands), shape[2], shape[3]), np.float32)
+            contents.bands[name] = [found.get(name, none)]
+        return contents
+
     def _read(self, entry: FileEntry) -> Contents:
-        codes = read_mask(entry.path)
+        contents = self._images(entry)
+        height, width = next(iter(contents.bands.values()))[0].shape[-2:]
+        codes = read_mask(entry.path, (1, height, width))
         if codes.min() < 0 or codes.max() > len(CLASSES):
             wrong = codes.min() if codes.min() < 0 else codes.max()
             raise DataError(
                 f"{entry.path} has the code {wrong}; expected 1 to {len(CLASSES)} of TerraMesh's "
                 "land cover, or 0 for no data (ESRI's own maps have other codes)"
             )
-        contents = Contents({}, {}, mask=codes.astype(np.int64) - 1)  # IGNORE is -1
-        for modality in self.modalities:
-            image = self._image(entry, modality, codes.shape)
-            contents.valid[modality.name] = [image is not None]
-            if image is None:
-                image = np.zeros((len(modality.bands), *codes.shape), np.float32)
-            contents.bands[modality.name] = [image[None]]
-        if not any(valid for (valid,) in contents.valid.values()):
-            names = " or ".join(contents.valid)
-            raise DataError(f"{entry.path.name} has no image of {names}", "missing")
-        return contents
+        return replace(contents, mask=codes.astype(np.int64) - 1)  # IGNORE is -1
 
-    def _image(
-        self, entry: FileEntry, modality: Modality, size: tuple[int, ...]
-    ) -> np.ndarray | None:
-        """Returns an image [C, H, W], None of the version of Sentinel-1 that a place lacks."""
-        path = _partner(entry.path, modality.name)
-        if modality.name in _RADAR and not on_disk(path).is_file():
-            others = (_partner(entry.path, name) for name in _RADAR if name != modality.name)
-            if any(on_disk(other).is_file() for other in others):
-                return None
-        sensor = modality.name[:2].upper()
-        shape = (len(modality.bands), size[0], size[1])
-        image = read_image(path, _DTYPES[sensor], shape, modality)
-        return image.astype(np.float32) if sensor == "S1" else image
+
+def _read_image(
+    entry: FileEntry, modality: Modality, size: tuple[int | None, int | None]
+) -> np.ndarray | None:
+    """Returns an image [C, H, W], None of the version of Sentinel-1 that a place lacks."""
+    path = _partner(entry.path, modality.name)
+    if modality.name in _RADAR and not on_disk(path).is_file():
+        others = (_partner(entry.path, name) for name in _RADAR if name != modality.name)
+        if any(on_disk(other).is_file() for other in others):
+            return None
+    sensor = modality.name[:2].upper()
+    image = read_image(path, _DTYPES[sensor], (len(modality.bands), *size), modality)
+    return image.astype(np.float32) if sensor == "S1" else image
 
 
 def _partner(label: Path, name: str) -> Path:

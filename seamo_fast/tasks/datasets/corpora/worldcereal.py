@@ -14,6 +14,7 @@ and soils reach farther: such figures say that training works, not how well it d
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -23,6 +24,7 @@ from seamo_fast.data.packing.sources.base import TileError
 from seamo_fast.data.packing.sources.cubes import Cube, open_cube
 from seamo_fast.data.packing.sources.formats.names import list_files
 from seamo_fast.data.packing.sources.mapping_files import load_mapping
+from seamo_fast.data.packing.sources.plain.image_file import warn_once
 from seamo_fast.data.packing.sources.rules.declared import registered
 from seamo_fast.data.shards.measured import measured
 from seamo_fast.errors import DataError
@@ -30,7 +32,6 @@ from seamo_fast.modalities import Modality
 from seamo_fast.tasks.datasets.corpora.bands import mapped_modalities
 from seamo_fast.tasks.datasets.corpora.crop_maps import CLASSES, read_labels
 from seamo_fast.tasks.datasets.reading.base import Contents, LabelledDataset, OnBad, Task, choose
-from seamo_fast.tasks.datasets.reading.images import warn_once
 
 _PARTS: Final = ("train", "train", "train", "val", "test")  # of the columns of blocks
 _BLOCKS: Final = len(_PARTS)
@@ -94,24 +95,33 @@ class WorldCereal(LabelledDataset[Block]):
             entries = [Block(path.stem, "", path) for path in files]
         super().__init__(chosen, CLASSES, entries, split, on_bad)
 
-    def _read(self, entry: Block) -> Contents:
-        labels = read_labels(entry.path)
-        part = _part(labels.shape, entry)
-        contents = Contents({}, {}, mask=labels[part])
+    def _images(self, entry: Block) -> Contents:
+        contents = Contents({}, {})
         with open_cube(entry.path, entry.path.name, self._mapping) as cube:
             months = self._months(entry.path, len(cube.dates))
             for modality in self.modalities:
-                images = [self._image(cube, modality, month, entry, labels) for month in months]
                 name = modality.name
-                contents.valid[name] = [image is not None for image in images]
-                none = np.zeros((len(modality.bands), *labels[part].shape), np.uint16)
-                contents.bands[name] = [
-                    np.stack([none if image is None else image for image in images])
-                ]
+                images = [self._image(cube, modality, month, entry) for month in months]
+                contents.bands[name] = [np.stack(images)]
+                contents.valid[name] = [self._is_valid(modality, image) for image in images]
                 contents.dates[name] = [cube.dates[month] for month in months]
+        for name, valid in contents.valid.items():
+            contents.bands[name][0][~np.array(valid)] = 0
         if not any(any(valid) for valid in contents.valid.values()):
             raise DataError(f"{entry.path}: no month of {entry.id} was measured", "unmeasured")
         return contents
+
+    def _read(self, entry: Block) -> Contents:
+        contents = self._images(entry)
+        labels = read_labels(entry.path)
+        mask = labels[_part(labels.shape, entry)]
+        for name, (image,) in contents.bands.items():
+            if image.shape[-2:] != mask.shape:
+                raise DataError(
+                    f"{entry.path}: {name} of {entry.id} is {list(image.shape[-2:])}, but the maps "
+                    f"of crops {list(mask.shape)}"
+                )
+        return replace(contents, mask=mask)
 
     def _months(self, path: Path, count: int) -> Sequence[int]:
         """Returns the numbers of the months that are used of a cube."""
@@ -128,29 +138,24 @@ class WorldCereal(LabelledDataset[Block]):
             )
         return wanted
 
-    def _image(
-        self, cube: Cube, modality: Modality, month: int, entry: Block, labels: np.ndarray
-    ) -> np.ndarray | None:
-        """Returns a block of a month [C, H, W], None where too little of it was measured."""
+    def _image(self, cube: Cube, modality: Modality, month: int, entry: Block) -> np.ndarray:
+        """Returns a block of a month [C, H, W]."""
         try:
             pixels = cube.read(modality.name, cube.dates[month])
             for remark in registered(modality).apply(pixels):
                 warn_once(remark)
         except TileError as error:
-            if error.kind == "missing":  # its pieces were never written
-                return None
             where = f"{entry.path}: {modality.name} of month {month}"
             raise DataError(f"{where} cannot be read: {error}", error.kind) from error
         (image,) = pixels.grids
-        if image.shape[1:] != labels.shape or image.dtype != np.uint16:
-            raise DataError(
-                f"{entry.path}: {modality.name} is {image.dtype} {list(image.shape[1:])}; expected "
-                f"uint16 {list(labels.shape)}, as the maps of crops are"
-            )
-        part = _part(labels.shape, entry)
-        image = image[:, part[0], part[1]]
+        if image.dtype != np.uint16:
+            raise DataError(f"{entry.path}: {modality.name} is {image.dtype}; expected uint16")
+        rows, columns = _part(image.shape[1:], entry)
+        return image[:, rows, columns]
+
+    def _is_valid(self, modality: Modality, image: np.ndarray) -> bool:
         (known,) = measured(modality, [image])
-        return image if known.all(axis=0).mean() >= self._mapping.min_valid else None
+        return bool(known.all(axis=0).mean() >= self._mapping.min_valid)
 
 
 def _blocks(path: Path) -> Iterator[Block]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import copy
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Generic, Literal, NamedTuple, Protocol, TypeVar
@@ -286,6 +286,28 @@ class LabelledDataset(Dataset["LabelledTile | SkippedTile"], ABC, Generic[E]):
                     check_bands(modality, grids)
                 except TileError as error:
                     raise DataError(f"{where}: {error}", error.kind) from error
+
+    def images(self, index: int) -> Contents:
+        """Reads the images of an item as stored, without label and mask, whatever is in them.
+
+        Raises:
+            DataError: A file of them is missing, damaged, or not what the dataset holds.
+            IndexError: There is no such item.
+        """
+        return replace(self._images(self.entries[index]), label=None, mask=None)
+
+    def paths(self, index: int) -> list[Path]:
+        """Returns the files, and folders of files, that the images of an item are read from."""
+        return list(self._paths(self.entries[index]))
+
+    def _images(self, entry: E) -> Contents:
+        """Reads an item for its images; readers override it to leave files of labels closed."""
+        return self._read(entry)
+
+    def _paths(self, entry: E) -> Iterable[Path]:
+        """Yields what `paths` returns: by default the path that the entry has, if any."""
+        path = getattr(entry, "path", None)
+        return () if path is None else (path,)
 
     @abstractmethod
     def _read(self, entry: E) -> Contents:

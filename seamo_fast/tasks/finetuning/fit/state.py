@@ -42,7 +42,7 @@ def find(folder: Path, identity: dict[str, Any]) -> Checkpoint | None:
     """
 
     def read() -> Checkpoint | None:
-        start = checkpoint_files.newest_good(folder / run_folder.CHECKPOINTS, _LOG.warning)
+        start = checkpoint_files.newest_good(folder / run_folder.CHECKPOINTS, _LOG.warning, OTHER)
         if start is None:
             return None
         found = checkpoint.load(start)

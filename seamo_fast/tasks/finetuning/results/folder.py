@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from itertools import count
 from pathlib import Path
 from typing import Any, Final
@@ -84,7 +84,9 @@ def _first(default: Path, identity: Mapping[str, Any], stack: ExitStack) -> Path
 def _is_free(folder: Path, identity: Mapping[str, Any]) -> bool:
     """Returns whether a folder is new, or holds an unfinished run of this identity."""
     if (folder / RUN).exists():
-        return not (folder / RESULTS).exists() and _read(folder) == identity
+        with suppress(ConfigError):  # a damaged one is another's
+            return not (folder / RESULTS).exists() and _read(folder) == identity
+        return False
     return not folder.exists() or not any(
         path for path in folder.iterdir() if not path.name.startswith(".")
     )

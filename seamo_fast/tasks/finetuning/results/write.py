@@ -73,15 +73,19 @@ def write_results(
 
 def report(results: Mapping[str, Any], folder: Path) -> str:
     """Returns the figures of the test part as lines for the screen."""
-    rows = {f"  {name}": each for name, each in results["test_by_class"].items()} | results["test"]
-    width = max(map(len, rows))
-    lines = [f"{name:<{width}}  {_shown(each)}" for name, each in rows.items()]
+    by_class = {f"  {name}": each for name, each in results["test_by_class"].items()}
     items = results["items"]["test"]
     weights = f"{items} test items, weights: {results['weights']}, {results['seconds']:.0f} s"
-    return "\n".join([*lines, weights, f"written to {folder}"])
+    return f"{table(by_class | results['test'])}\n{weights}\nwritten to {folder}"
 
 
-def _shown(found: Mapping[str, float | None]) -> str:
+def table(rows: Mapping[str, Mapping[str, Any]]) -> str:
+    """Returns figures with their intervals, one a line."""
+    width = max(map(len, rows))
+    return "\n".join(f"{name:<{width}}  {_shown(each)}" for name, each in rows.items())
+
+
+def _shown(found: Mapping[str, Any]) -> str:
     if found["value"] is None:
         return "no label"
     interval = (

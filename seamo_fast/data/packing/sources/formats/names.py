@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from seamo_fast.errors import DataError
@@ -37,6 +37,24 @@ def list_files(folder: Path, endings: str | tuple[str, ...]) -> list[Path]:
     with os.scandir(folder) as entries:
         names = sorted(each.name for each in entries if has_ending(each.name, endings))
     return [folder / name for name in names]
+
+
+def walk(root: Path) -> Iterator[tuple[str, list[str], list[str]]]:
+    """Yields each folder below a root that is data: its path, ending in "/", folders and files.
+
+    The path of the root itself is empty. Names are sorted; files that are no data come too. Links
+    are followed, and folders behind several of them come once.
+    """
+    seen: set[tuple[int, int]] = set()
+    for folder, folders, files in os.walk(root, followlinks=True):
+        state = os.stat(folder)  # noqa: PTH116 (the name is text already)
+        if (state.st_dev, state.st_ino) in seen:
+            folders.clear()
+            continue
+        seen.add((state.st_dev, state.st_ino))
+        folders[:] = sorted(each for each in folders if not is_hidden(each))
+        below = os.path.relpath(folder, root)
+        yield "" if below == "." else f"{below}/", folders, sorted(files)
 
 
 def on_disk(path: Path, ending: str = "") -> Path:

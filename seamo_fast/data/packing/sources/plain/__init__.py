@@ -1,0 +1,1 @@
+"""Plain folders of images, which no mapping describes."""
