@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,12 +21,12 @@ from seamo_fast.modalities import get_modality
 from seamo_fast.model import ModelConfig, SeaMo
 from seamo_fast.model.weights import model_metadata
 from seamo_fast.tasks.datasets import LabelledDataset
-from seamo_fast.tasks.datasets import open as opening
 from seamo_fast.tasks.datasets.open import DATASETS, DatasetOptions, Opened, open_dataset
 from seamo_fast.tasks.datasets.reading.base import DENSE, Task
 from seamo_fast.tasks.datasets.so2sat import SO2SAT_S1
 from seamo_fast.tasks.features.items import Items
 from seamo_fast.tasks.finetuning.batches import EvaluationBatches, by_windows
+from seamo_fast.tasks.finetuning.fit import start
 from seamo_fast.tasks.finetuning.fit.step import inputs_of
 from seamo_fast.tasks.finetuning.model import TaskModel
 from seamo_fast.tasks.finetuning.scores import CHOSEN
@@ -248,13 +249,13 @@ def test_a_small_sample_is_learned_by_heart(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """What trains is tested, too; images say what their labels are."""
-    split = opening._split
 
-    def training_alone(*given: Any) -> Split:
-        train = split(*given).train
-        return Split(train, train, train)
+    def training_alone(*given: Any) -> Opened:
+        opened = open_dataset(*given)
+        train = opened.split.train
+        return replace(opened, split=Split(train, train, train))
 
-    monkeypatch.setattr(opening, "_split", training_alone)
+    monkeypatch.setattr(start, "open_dataset", training_alone)
     root = data(name)
     given = arguments(name, choice, root, weights, tmp_path / "out")
     task: Task = DATASETS[name].open(root, DatasetOptions(classes=["red", "green"])).task
