@@ -173,8 +173,8 @@ def intervals(
 ) -> tuple[dict[str, Estimate], list[Estimate]]:
     """Returns figures with 95 % intervals: those that `evaluate` has, and that of each class.
 
-    They are percentiles of bootstrap resamples of the items; of the accuracy of a class Wilson's,
-    as few items are often all right.
+    They are percentiles of bootstrap resamples of the items; of accuracies Wilson's, as few items
+    are often all right. One item has no interval.
 
     Args:
         task: What is predicted.
@@ -183,8 +183,11 @@ def intervals(
         seed: Of the resamples.
     """
 
+    several = len(predictions["numbers"]) > 1
+
     def estimate(outcome: Tensor, metric: Metric) -> Estimate:
-        return resample({"": [outcome]}, metric, resamples, seed)[""].estimate()
+        found = resample({"": [outcome]}, metric, resamples, seed)[""].estimate()
+        return found if several else Estimate(found.value, math.nan, math.nan)
 
     if task in DENSE:
         outcome = predictions["confusion"]
@@ -203,7 +206,10 @@ def intervals(
             _share(outcome[predictions["target"] == number])
             for number in range(predictions["logits"].shape[1])
         ]
-    return {name: estimate(outcome, metric) for name, metric in METRICS[task].items()}, classes
+    whole = {name: estimate(outcome, metric) for name, metric in METRICS[task].items()}
+    if task == "classes":
+        whole["accuracy"] = _share(outcome)
+    return whole, classes
 
 
 def _share(right: Tensor) -> Estimate:

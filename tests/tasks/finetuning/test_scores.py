@@ -145,14 +145,24 @@ def test_evaluate_finds_the_same(task: Task) -> None:
         assert math.isnan(each.value) or each.low <= each.value <= each.high
 
 
-def test_the_interval_of_a_class_is_wilson_s() -> None:
+def test_the_interval_of_accuracy_is_wilson_s() -> None:
     """A class of two images that are both right is not known for sure."""
     target = torch.tensor([0, 0, 1, 1, 1])
     logits = torch.eye(2)[[0, 0, 1, 0, 1]]
     found = scored("classes", Part(logits, target, torch.arange(5)))
-    _, (first, second) = intervals("classes", found.predictions, 100, 0)
+    whole, (first, second) = intervals("classes", found.predictions, 100, 0)
     assert first == (1, *wilson_interval(2, 2))
     assert second == (pytest.approx(2 / 3), *wilson_interval(2, 3))
+    assert whole["accuracy"] == (pytest.approx(4 / 5), *wilson_interval(4, 5))
+
+
+@pytest.mark.parametrize("task", ["multilabel", "mask", "change"])
+def test_one_item_has_no_interval(task: Task) -> None:
+    found = scored(task, part(task).take(torch.tensor([4])))
+    figures, _ = intervals(task, found.predictions, 100, 0)
+    for each in figures.values():
+        assert math.isnan(each.low)
+        assert math.isnan(each.high)
 
 
 @pytest.mark.parametrize("task", TASKS)
