@@ -25,27 +25,26 @@ NAMES: Final = ("a\nb", "a\x1b[2Jb", "\u202eb", "é" * 100, "-rf", "a b", "#", "
 
 
 def packed(rng: np.random.Generator, ground: Ground, folder: Path) -> Attack:
-    """A plain folder or a labelled dataset, one file of which is wrong, packed."""
-    kind = str(rng.choice(["pictures", "masks", "eurosat_rgb", "eurosat_ms", "terramesh"]))
-    root = shutil.copytree(ground.labelled / kind, folder / "source")
-    if kind == "pictures":
-        shutil.copytree(root / "a", root / "c")
+    """Plain images or a labelled dataset, one file of which is wrong, packed."""
+    kind = str(rng.choice(["eurosat", "eurosat", "masks", "masks", "images", "worldcereal"]))
+    goods = {"eurosat": ground.eurosat, "masks": ground.masks, "images": ground.masks}
+    good = goods.get(kind, ground.labelled / kind)
+    root = shutil.copytree(good, folder / "source")
     files = sorted(path for path in root.rglob("*") if path.is_file())
     path = files[int(rng.integers(len(files)))]
-    if rng.random() < 0.6 and path.suffix != ".zarr":
+    if rng.random() < 0.6 and kind in goods:
         how = spoil(rng, path)
     else:
         path.write_bytes(mutate(rng, path.read_bytes()))
         how = f"{path.relative_to(root)} mutated"
-    layout = "auto" if rng.random() < 0.5 else "images"
-    words: list[object] = [root, folder / "out", "--workers", 1, "--layout", layout]
-    if rng.random() < 0.4:
-        words += ["--size", int(rng.choice([8, 16, 2**20, 2**40]))]
-    if rng.random() < 0.3:
-        words += ["--part", str(rng.choice(["all", "train", "test", "x"]))]
+    layout = kind if kind in ("images", "worldcereal") else "auto"
+    words: list[object] = ["--layout", layout, "--shard_size", 4]
+    words += ["--part", "val" if kind == "worldcereal" else str(rng.choice(["all", "train"]))]
+    if kind in goods and rng.random() < 0.4:
+        words += ["--size", int(rng.choice([8, 16, 32, 44, 2**40]))]
 
     def door() -> ShardSet:
-        command(pack_command.main, *words)
+        command(pack_command.main, root, folder / "out", "--workers", 1, *words)
         return ShardSet(folder / "out")
 
     def check(shards: ShardSet) -> str:
@@ -54,9 +53,20 @@ def packed(rng: np.random.Generator, ground: Ground, folder: Path) -> Attack:
             return f"wrote {there}"
         if stolen(folder / "out"):
             return "a local file is in the shards"
-        return "" if len(shards) else "shards of nothing"
+        whole = kind in goods and "--size" not in words
+        return as_images(shards, good) if whole else ""
 
-    return Attack(f"{kind} {how} {words[4:]}", door, check, 30.0)
+    return Attack(f"{kind} {how} {words}", door, check, 30.0)
+
+
+def as_images(shards: ShardSet, good: Path) -> str:
+    """Looks for packed images that are none of the source's; the damaged one may be."""
+    files = [path for path in good.rglob("*") if path.suffix in (".jpg", ".png")]
+    known = {np.moveaxis(imagecodecs.imread(path), -1, 0).tobytes() for path in files}
+    [name] = [modality.name for modality in shards.modalities]
+    tiles = [shards.read(number).bands[name][0] for number in range(len(shards))]
+    others = sum(tile.tobytes() not in known for tile in tiles)
+    return "" if others <= 1 else f"{others} images are not those of the files"
 
 
 def spoil(rng: np.random.Generator, path: Path) -> str:

@@ -78,7 +78,7 @@ class Survey:
         """
         try:
             data = read_json(path)
-            if data.pop("sha256") != record_digest(data):
+            if not isinstance(data, dict) or data.pop("sha256", None) != record_digest(data):
                 raise ValueError("its SHA-256 differs")
             return cls(
                 tuple(Modality.from_dict(each) for each in data["modalities"]),
@@ -87,7 +87,7 @@ class Survey:
                 tuple(data["counts"]),
                 tuple(data["skipped"]),
             )
-        except (ValueError, AttributeError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError) as error:
             raise DataError(
                 f"{path} is damaged ({brief(error)}); restore it, or choose another --output"
             ) from error

@@ -31,7 +31,11 @@ from seamo_fast.training.recovery.checkpoint import Checkpoint
 
 _KEPT: Final = 2
 _ENTRIES: Final = {
-    "identity": dict, "precision": str, "skipped": int, "epochs": list, "sums": dict,
+    "identity": dict,
+    "precision": str,
+    "skipped": int,
+    "epochs": list,
+    "sums": dict,
     "best": str,
 }
 _LOG = logging.getLogger(__name__)
