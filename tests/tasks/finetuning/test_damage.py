@@ -5,17 +5,20 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import pytest
 from safetensors.torch import load_file, save_file
 
+from seamo_fast import checkpoint_files
 from seamo_fast.checkpoint_files import record_digest
 from seamo_fast.errors import CheckpointError, ConfigError, DataError
+from seamo_fast.tasks.finetuning import run as whole
 from seamo_fast.tasks.finetuning.fit.state import State
 from seamo_fast.tasks.finetuning.run import finetune
 from seamo_fast.tasks.finetuning.survey import Survey, take_survey
-from seamo_fast.training.recovery import run_folder
+from seamo_fast.training.recovery import checkpoint, run_folder
 from tests.tasks.finetuning.conftest import Settings
 from tests.tasks.finetuning.data import toy
 
@@ -113,7 +116,6 @@ def forge(folder: Path, change: Change) -> None:
         (lambda it: it["sums"].update(total=[1, 2], weight=[1, 2]), "this run's loss has 1 terms"),
         (lambda it: it["sums"].update(total=[10**400]), "has sums"),
     ],
-    ids=(["best", "precision", "kind", "number", "merit", "merits", "last", "less", "more", "sum", "sums", "terms", "huge"]),
 )
 def test_records_of_strangers(
     stopped: Path, settings: Settings, change: Change, message: str | None
@@ -161,3 +163,31 @@ def test_seeds_have_the_same_figures(settings: Settings, tmp_path: Path) -> None
 def test_a_note_of_no_signal_is_none(tmp_path: Path) -> None:
     (tmp_path / ".stopped").write_bytes(b"\xff\xfe")
     assert run_folder.stopped_by(tmp_path) is None
+
+
+def test_a_checkpoint_holds_the_epochs_of_its_own_step(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though it is written while the next epochs are trained."""
+    add, pending = State.add, Event()
+
+    def adding(self: State, *given: Any) -> None:
+        add(self, *given)
+        if len(self.epochs) == 2:
+            pending.set()
+
+    write = checkpoint._write_record
+
+    def late(*given: Any) -> None:
+        assert pending.wait(60)
+        write(*given)
+
+    monkeypatch.setattr(State, "add", adding)
+    monkeypatch.setattr(checkpoint, "_write_record", late)
+    monkeypatch.setattr(whole, "write_results", lambda *_: None)
+    finetune(settings())
+    for path in (tmp_path / "out" / "checkpoints").glob("step_*"):
+        record = checkpoint_files.verify(path)
+        assert [epoch["epoch"] for epoch in record["epochs"]] == list(
+            range(1, record["step"] // 3 + 1)
+        )

@@ -183,7 +183,7 @@ class State:
             "identity": self._identity,
             "precision": precision,
             "skipped": self.skipped,
-            "epochs": self.epochs,
+            "epochs": list(self.epochs),  # it is written while further ones are added
             "sums": {"total": total, "weight": weight},
             "best": self._best,
             "ranks": ranks.world(),
