@@ -141,7 +141,8 @@ def open_items(root: Path, name: str, options: DatasetOptions) -> tuple[str, Any
         raise ConfigError(f"{name}: {error}") from error
     names = [modality.name for modality in dataset.modalities]
     if options.modalities is not None and sorted(options.modalities) != sorted(names):
-        raise ConfigError(f"{name}: modalities must be {names}, but got {options.modalities}")
+        known, given = (", ".join(each) for each in (names, options.modalities))
+        raise ConfigError(f"{name}: modalities must be [{known}], but got [{given}]")
     return name, dataset
 
 
