@@ -190,3 +190,9 @@ def test_what_statistics_describe_is_within_the_limit() -> None:
     assert amplitudes.limit == 2e4 + 10 * 300
     assert replace(amplitudes, mean=(1e38, 0.0), std=(1e38, 1.0)).limit == np.finfo(np.float32).max
     assert "limit" not in amplitudes.to_dict()
+
+
+@pytest.mark.parametrize("scale", [1e300, -1e39, 1e-300])
+def test_scales_beyond_float32_are_refused(scale: float) -> None:
+    with pytest.raises(ValueError, match="of its mean, scale or 1 / std, is beyond float32"):
+        Modality("x", (Band("B2", 10),), "dn", scale=scale)

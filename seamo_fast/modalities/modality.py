@@ -100,10 +100,12 @@ class Modality:
             raise ValueError(f"modality {self.name!r} has scale 0; expected stored steps per unit")
         if self.std is not None and min(self.std) <= 0:
             raise ValueError(f"modality {self.name!r} has a standard deviation of 0 or less")
-        for value in (*(self.mean or ()), *(1 / each for each in self.std or ())):
+        inverse = (1 / each for each in (self.scale, *(self.std or ())))
+        for value in (*(self.mean or ()), self.scale, *inverse):
             if abs(value) > _LARGEST:
                 raise ValueError(
-                    f"modality {self.name!r}: {value:g}, of its mean or 1 / std, is beyond float32"
+                    f"modality {self.name!r}: {value:g}, of its mean, scale or 1 / std, is beyond "
+                    "float32"
                 )
 
     @property

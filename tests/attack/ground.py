@@ -14,14 +14,18 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 import yaml
 
-from seamo_fast import SeaMoBackbone, pretrain
+from seamo_fast import SeaMoBackbone, finetune, pretrain
 from seamo_fast.data import ShardWriter
 from seamo_fast.data.shards import Encoding
 from seamo_fast.modalities import get_modality
 from seamo_fast.model.config import ModelConfig
+from seamo_fast.tasks.finetuning import run as finetuning
 from tests.attack.series import write_series
 from tests.data.packing import fuzzing
+from tests.eurosat import make_eurosat
 from tests.tasks.datasets.test_fuzz import DATASETS
+from tests.tasks.evaluation.toys import write_checkpoint, write_mask_folder
+from tests.tasks.finetuning.task_models import HEADS, task_model
 
 SEASONS: Final = 2
 SIZE: Final = 12
@@ -46,6 +50,9 @@ RUN: Final = {
     "run": {"device": "cpu", "precision": "fp32", "tensorboard": False, "figure_samples": 1,
             "log_every": 1, "checkpoint_every": 1, "keep": 3},
 }  # fmt: skip
+FINETUNE: Final = {"method": "full", "epochs": 2, "batch_size": 6, "bootstrap": 100,
+                   "device": "cpu", "precision": "fp32", "tensorboard": False, "log_every": 1,
+                   "compile": "off"}  # fmt: skip
 
 
 class Stored(NamedTuple):
@@ -85,7 +92,8 @@ class Ground:
 
     def make(self) -> None:
         """Makes all of them, and goes once through the doors, which import what they need."""
-        for name in ("npy", "tiff", "run", "datasets", "remarks", "labelled", "series"):
+        for name in ("npy", "tiff", "run", "datasets", "remarks", "labelled", "series",
+                     "task_models", "stopped"):  # fmt: skip
             getattr(self, name)
         SeaMoBackbone.from_checkpoint(self.run)
 
@@ -180,3 +188,56 @@ class Ground:
         folder = self.folder / "series"
         write_series(folder)
         return folder
+
+    @cached_property
+    def small(self) -> Path:
+        """Weights for Sentinel-2 and RGB."""
+        return write_checkpoint(self.folder / "small.safetensors")
+
+    @cached_property
+    def eurosat(self) -> Path:
+        """Thirty images of three classes."""
+        return make_eurosat(self.folder / "eurosat", "eurosat_rgb")
+
+    @cached_property
+    def masks(self) -> Path:
+        """Eight images with masks of two classes."""
+        return write_mask_folder(self.folder / "masks")
+
+    @cached_property
+    def task_models(self) -> Path:
+        """Untrained models of every task with every head."""
+        folder = self.folder / "task_models"
+        folder.mkdir()
+        for number, (head, task) in enumerate(HEADS):
+            task_model(head, task).save(folder / f"{number}.safetensors")
+        return folder
+
+    @cached_property
+    def finetuned(self) -> Path:
+        """A finetuning that ended."""
+        return self.stopped.with_name("finetuned")
+
+    @cached_property
+    def stopped(self) -> Path:
+        """The same before its results: with the survey, two checkpoints and the best weights."""
+        folder, stopped = self.folder / "finetuned", self.folder / "stopped"
+        write, draw = finetuning.write_results, finetuning.draw
+
+        def copy_first(*given: Any) -> None:
+            shutil.copytree(folder, stopped, ignore=shutil.ignore_patterns(".*"))
+            write(*given)
+
+        finetuning.write_results, finetuning.draw = copy_first, lambda *_: None
+        try:
+            status = finetune.main([str(word) for word in finetune_line(self, folder)])
+        finally:
+            finetuning.write_results, finetuning.draw = write, draw
+        assert status == 0
+        return stopped
+
+
+def finetune_line(ground: Ground, out: Path, **changes: object) -> tuple[object, ...]:
+    """Returns the words of a finetuning of two epochs that takes a second."""
+    given = {"data": ground.eurosat, "checkpoint": ground.small, "output": out, **FINETUNE}
+    return tuple(f"--{key}={value}" for key, value in {**given, **changes}.items())

@@ -209,11 +209,15 @@ def command(main: Callable[[Sequence[str]], int], *arguments: object) -> int:
 
     Raises:
         Refused: It ended with status 2, having said why in one line.
-        AssertionError: It said so otherwise.
+        AssertionError: It said so otherwise, or let an error out, which shows a traceback.
     """
     errors = io.StringIO()
     with redirect_stderr(errors):
-        status = main([str(each) for each in arguments])
+        try:
+            status = main([str(each) for each in arguments])
+        except Exception as error:
+            text = f"{type(error).__name__}: {error}{_place(error)}"
+            raise AssertionError(f"a command let out {text}") from error
     if status == 2:
         raise Refused(refusal(errors.getvalue()))
     return status

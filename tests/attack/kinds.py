@@ -12,11 +12,14 @@ import numpy as np
 from tests.attack import (
     commands,
     files,
+    images,
     known_data,
     known_doors,
     known_trust,
+    runs,
     settings,
     shards,
+    task_files,
     tensors,
 )
 from tests.attack import weights as checkpoints
@@ -70,5 +73,13 @@ KINDS: Final[dict[str, Kind]] = {
     "tensors: alone": Kind(tensors.alone, 4),
     "tensors: dates": Kind(tensors.dates, 4),
     "tensors: shapes": Kind(tensors.shapes, 4),
+    "tasks: metadata": Kind(task_files.metadata, 4),
+    "tasks: tensors": Kind(task_files.tensors, 4),
+    "tasks: given": Kind(task_files.given, 2),
+    "finetune: settings": Kind(runs.settings, 3),
+    "finetune: data": Kind(runs.data, 3),
+    "finetune: resume": Kind(runs.resume, 4),
+    "finetune: finished": Kind(runs.finished, 2),
+    "files: packed images": Kind(images.packed, 4),
     "commands": Kind(commands.line, 2),
 }

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from seamo_fast.errors import DataError
+from seamo_fast.files import parse_json
 from tests.attack import campaign, kinds
 from tests.attack.__main__ import main
 from tests.attack.isolate import BAD, Attack, command, isolate, refusal
@@ -94,6 +95,13 @@ def raises_in_a_library() -> None:
     np.zeros(2).reshape(3)
 
 
+def shows_an_error_of_the_package() -> None:
+    def main(_: object) -> int:
+        return int(parse_json("{"))
+
+    command(main)
+
+
 def hangs() -> None:
     time.sleep(9)
 
@@ -111,6 +119,7 @@ FAULTS: dict[Callable[[], Any], str] = {
     hides_memory: "memory",
     segfaults: "crash",
     says_much: "unclear",
+    shows_an_error_of_the_package: "traceback",
     hangs: "time",
     gives_a_wrong_answer: "let in",
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import struct
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -44,6 +45,11 @@ def with_header(header: Any, values: bytes, size: int | None = None) -> bytes:
 def header(rng: np.random.Generator, ground: Ground, folder: Path) -> Attack:
     """A weights file whose header says something else, or whose bytes are damaged."""
     data = (ground.checkpoint / "model.safetensors").read_bytes()
+    return _attack(folder, *spoil_header(rng, data))
+
+
+def spoil_header(rng: np.random.Generator, data: bytes) -> tuple[bytes, str]:
+    """Returns a safetensors file whose header or bytes are damaged, and how."""
     found, values = read_header(data)
     names = [name for name in found if name != "__metadata__"]
     name = names[int(rng.integers(len(names)))]
@@ -66,7 +72,7 @@ def header(rng: np.random.Generator, ground: Ground, folder: Path) -> Attack:
         data = data[: int(rng.integers(len(data)))]
     elif how == "text":
         data, how = trees.damage_text(rng, data)
-    return _attack(folder, data, f"{name} {how}")
+    return data, f"{name} {how}"
 
 
 def config(rng: np.random.Generator, ground: Ground, folder: Path) -> Attack:
@@ -89,13 +95,16 @@ def config(rng: np.random.Generator, ground: Ground, folder: Path) -> Attack:
 
 def tensors(rng: np.random.Generator, ground: Ground, folder: Path) -> Attack:
     """A weights file whose tensors have other dtypes, or values that are none."""
-    from safetensors import safe_open
-    from safetensors.torch import save_file
+    data = (ground.checkpoint / "model.safetensors").read_bytes()
+    return _attack(folder, *spoil_tensors(rng, data))
 
-    with safe_open(ground.checkpoint / "model.safetensors", "pt") as opened:
-        state = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
-        metadata = opened.metadata()
-    names = list(state)
+
+def spoil_tensors(rng: np.random.Generator, data: bytes, of: str = "") -> tuple[bytes, str]:
+    """Returns a safetensors file with one tensor wrong whose name begins with `of`, and how."""
+    from safetensors.torch import load, save
+
+    state, metadata = load(data), read_header(data)[0]["__metadata__"]
+    names = [name for name in state if name.startswith(of)]
     name = names[int(rng.integers(len(names)))]
     how = str(rng.choice(["nan", "inf", "int", "double", "half", "bool", "less", "more", "shape"]))
     tensor = state[name].clone()
@@ -110,8 +119,7 @@ def tensors(rng: np.random.Generator, ground: Ground, folder: Path) -> Attack:
         del state[name]
     elif how == "more":
         state[f"{name}.more"] = tensor.clone()
-    save_file(state, folder / "made.safetensors", metadata)
-    return _attack(folder, (folder / "made.safetensors").read_bytes(), f"{name} {how}")
+    return save(state, metadata), f"{name} {how}"
 
 
 def _attack(folder: Path, data: bytes, what: str) -> Attack:
@@ -131,9 +139,14 @@ def as_file(backbone: SeaMoBackbone, data: bytes) -> str:
     described = json.loads(found["__metadata__"]["modalities"])
     for modality in described:
         numbers = [*(modality["mean"] or ()), *(modality["std"] or ()), modality.get("scale", 1.0)]
-        if not all(isinstance(n, (int, float)) and abs(n) < 1e30 for n in numbers):
+        if not all(isinstance(n, (int, float)) and abs(n) < 3.5e38 for n in numbers):
             return f"{modality['name']} is normalised by {numbers}"
-    for name, tensor in backbone.state_dict().items():
+    return differing(backbone.state_dict(), found, values)
+
+
+def differing(state: Mapping[str, torch.Tensor], found: dict[str, Any], values: bytes) -> str:
+    """Compares tensors with those of a safetensors file, whose header and values these are."""
+    for name, tensor in state.items():
         entry = found[name]
         if entry["dtype"] not in ("F32", "F16", "BF16"):
             return f"{name} has dtype {entry['dtype']}"

@@ -43,6 +43,7 @@ _EUROSAT_CLASSES: Final = {
     *("PermanentCrop", "Residential", "River", "SeaLake"),
 }
 _CHOICES: Final = ("seasons", "clouds")
+_PLAIN: Final = ("modality", "classes")
 DEMO: Final = Path("demo")
 
 
@@ -76,7 +77,7 @@ class _Reader(NamedTuple):
         open: Opens all items.
         signs: Patterns of files or folders; any of them is enough.
         parts: Its published parts that train, validate and test.
-        takes: Of `seasons` and `clouds` those that it knows.
+        takes: Those options that it knows besides `modalities`.
     """
 
     open: Open
@@ -131,13 +132,18 @@ def open_items(root: Path, name: str, options: DatasetOptions) -> tuple[str, Any
     if name not in DATASETS:
         raise ConfigError(f"dataset must be auto or one of {', '.join(DATASETS)}, but got {name!r}")
     reader = DATASETS[name]
-    for option in _CHOICES:
+    for option in (*_PLAIN, *_CHOICES):
         if getattr(options, option) is not None and option not in reader.takes:
             raise ConfigError(f"{name} has no choice of {option}; leave --{option} out")
     try:
-        return name, reader.open(root, options)
+        dataset = reader.open(root, options)
     except ValueError as error:
         raise ConfigError(f"{name}: {error}") from error
+    names = [modality.name for modality in dataset.modalities]
+    if options.modalities is not None and sorted(options.modalities) != sorted(names):
+        known, given = (", ".join(each) for each in (names, options.modalities))
+        raise ConfigError(f"{name}: modalities must be [{known}], but got [{given}]")
+    return name, dataset
 
 
 def within_training(opened: Opened) -> Opened:
@@ -269,15 +275,7 @@ def _multimodal(kind: Callable[..., AnyDataset], **fixed: Any) -> Open:
 
 def _single(kind: Callable[..., AnyDataset]) -> Open:
     """Returns how a reader is opened that has one modality."""
-
-    def opened(root: Path, options: DatasetOptions) -> AnyDataset:
-        dataset = kind(root)
-        (name,) = (modality.name for modality in dataset.modalities)
-        if options.modalities not in (None, [name]):
-            raise ValueError(f"modalities must be [{name}], but got {options.modalities}")
-        return dataset
-
-    return opened
+    return lambda root, options: kind(root)
 
 
 def _choosing(kind: Callable[..., AnyDataset], signs: tuple[str, ...], *takes: str) -> _Reader:
@@ -338,6 +336,6 @@ DATASETS: Final[dict[str, _Reader]] = {
     "demo_crops": _demo(DemoCrops, *_CHOICES),
     "demo_fields": _demo(DemoFields, *_CHOICES),
     "demo_change": _demo(DemoChange),
-    "mask_folder": _Reader(_mask_folder, ("masks", "train/masks")),
-    "class_folder": _Reader(_class_folder, ("*/",)),
+    "mask_folder": _Reader(_mask_folder, ("masks", "train/masks"), takes=_PLAIN),
+    "class_folder": _Reader(_class_folder, ("*/",), takes=_PLAIN[:1]),
 }

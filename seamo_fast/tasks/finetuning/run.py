@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from seamo_fast.files import read_json, write_json, write_text, writing
+from seamo_fast.files import write_text, writing
 from seamo_fast.tasks.features.adapt import band_record
 from seamo_fast.tasks.finetuning.config import FinetuneConfig
 from seamo_fast.tasks.finetuning.fit.run import Run
@@ -77,14 +77,15 @@ def finetune(config: FinetuneConfig) -> Outcome:
 
 def _survey(config: FinetuneConfig, start: Start, folder: Path) -> Survey:
     """Returns the survey of the training part, which is kept in the folder."""
-    path, found = folder / SURVEY, {}
+    path, found = folder / SURVEY, None
     with ranks.raise_on_all():
         if ranks.is_main():
             if not path.exists():
-                taken = take_survey(start.opened, config.on_bad, config.strict)
-                write_json(path, taken.to_dict())
-            found = read_json(path)
-    return Survey.from_dict(ranks.from_main(found))
+                take_survey(start.opened, config.on_bad, config.strict).save(path)
+            found = Survey.load(path)
+    found = ranks.from_main(found)
+    assert found is not None
+    return found
 
 
 def _seeds(config: FinetuneConfig, start: Start, survey: Survey, folder: Path) -> Outcome:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import logging
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, Final, cast
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from seamo_fast.checkpoint_files import record_digest
 from seamo_fast.cli import progress_bar
 from seamo_fast.errors import ConfigError, DataError, expect
+from seamo_fast.files import brief, read_json, write_json
 from seamo_fast.modalities import Modality
 from seamo_fast.model.unit_check import UnitCheck
 from seamo_fast.tasks.datasets.open import Opened
@@ -32,7 +34,6 @@ from seamo_fast.tasks.features.reading import (
     with_statistics,
 )
 from seamo_fast.tasks.finetuning.batches import covering
-from seamo_fast.tasks.probes.subsets import few_of_each, share_of
 
 _LOG = logging.getLogger(__name__)
 _LOOKED_AT: Final = 2  # chunks whose units are compared
@@ -56,22 +57,40 @@ class Survey:
     counts: tuple[int, ...]
     skipped: tuple[str, ...]
 
-    def to_dict(self) -> dict[str, Any]:
-        """Returns a JSON-able copy; `from_dict` reads it back to the bit."""
+    def save(self, path: Path) -> None:
+        """Writes it as JSON, with its SHA-256; `load` reads it back to the bit.
+
+        Raises:
+            DataError: The disk is full or not writable.
+        """
         modalities = [each.to_dict() for each in self.modalities]
         sizes = [[number, *size] for number, size in self.sizes.items()]
-        return {**asdict(self), "modalities": modalities, "sizes": sizes}
+        # as JSON has it, so that the digest is that of what is read
+        said = json.loads(json.dumps({**asdict(self), "modalities": modalities, "sizes": sizes}))
+        write_json(path, {**said, "sha256": record_digest(said)})
 
     @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> Survey:
-        """Reads what `to_dict` returned."""
-        return cls(
-            tuple(Modality.from_dict(each) for each in data["modalities"]),
-            {number: (height, width) for number, height, width in data["sizes"]},
-            data["seasons"],
-            tuple(data["counts"]),
-            tuple(data["skipped"]),
-        )
+    def load(cls, path: Path) -> Survey:
+        """Reads what `save` wrote.
+
+        Raises:
+            DataError: It is damaged.
+        """
+        try:
+            data = read_json(path)
+            if not isinstance(data, dict) or data.pop("sha256", None) != record_digest(data):
+                raise ValueError("its SHA-256 differs")
+            return cls(
+                tuple(Modality.from_dict(each) for each in data["modalities"]),
+                {number: (height, width) for number, height, width in data["sizes"]},
+                data["seasons"],
+                tuple(data["counts"]),
+                tuple(data["skipped"]),
+            )
+        except (ValueError, KeyError, TypeError) as error:
+            raise DataError(
+                f"{path} is damaged ({brief(error)}); restore it, or choose another --output"
+            ) from error
 
     def window(
         self, opened: Opened, size: int | None, image_size: int, patch: int
@@ -206,39 +225,3 @@ def _label_if_readable(dataset: LabelledDataset[Any], number: int) -> int | None
         return cast(int, dataset.label_of(number))
     except DataError:
         return None
-
-
-def label_subset(
-    opened: Opened, fraction: float = 1, shots: int | None = None, seed: int = 0
-) -> Opened:
-    """Returns a dataset with a part of its training and validation labels, as `evaluate` takes it.
-
-    Args:
-        opened: The dataset.
-        fraction: Share of the labels within each class, at least one.
-        shots: Items of each class instead; None for all.
-        seed: Of the draw.
-
-    Raises:
-        ConfigError: Both are given, or `shots` where pixels have labels.
-        DataError: A label cannot be read.
-    """
-    task = opened.dataset.task
-    if shots is not None and (fraction != 1 or task in DENSE):
-        why = "train_fraction is given too" if fraction != 1 else "pixels have labels here"
-        raise ConfigError(f"shots are items of each class, but {why}; leave --shots out")
-    if fraction == 1 and shots is None:
-        return opened
-
-    def subset(part: str) -> list[int]:
-        numbers: Sequence[int] = getattr(opened.split, part)
-        labels = torch.zeros(len(numbers), dtype=torch.int64)
-        if task == "classes" or shots is not None:
-            labels = torch.tensor(np.array([opened.dataset.label_of(n) for n in numbers]))
-        if shots is None:
-            chosen = share_of(labels, fraction, seed, part)
-        else:
-            chosen = few_of_each(labels, len(opened.dataset.classes), shots, seed, part, 0)
-        return [numbers[at] for at in chosen.tolist()]
-
-    return replace(opened, split=opened.split._replace(train=subset("train"), val=subset("val")))

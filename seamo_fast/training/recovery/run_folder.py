@@ -40,7 +40,7 @@ def note_stop(folder: Path, stopped: Signals | None) -> None:
 
 def stopped_by(folder: Path) -> Signals | None:
     """Returns what `note_stop` noted."""
-    with suppress(FileNotFoundError, KeyError):
+    with suppress(FileNotFoundError, KeyError, UnicodeDecodeError):
         return Signals[(folder / _STOPPED).read_text(encoding="utf-8")]
     return None
 

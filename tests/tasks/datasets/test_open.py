@@ -238,3 +238,32 @@ def test_a_fifth_is_held_out_of_each_class() -> None:
     assert held_out([3, 4], labels) == ([3], [4]) or held_out([3, 4], labels) == ([4], [3])
     with pytest.raises(DataError, match="has one item"):
         held_out([3], labels)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"modality": "s2l2a"}, "eurosat has no choice of modality; leave --modality out"),
+        ({"classes": ["a"]}, "eurosat has no choice of classes; leave --classes out"),
+        (
+            {"modalities": ["s2l2a"]},
+            r"eurosat: modalities must be \[eurosat_rgb\], but got \[s2l2a\]",
+        ),
+    ],
+)
+def test_options_that_a_dataset_does_not_take_are_refused(
+    tmp_path: Path, options: dict[str, Any], message: str
+) -> None:
+    root = make_eurosat(tmp_path / "eurosat", "eurosat_rgb", 5)
+    with pytest.raises(ConfigError, match=message):
+        open_dataset(root, options=DatasetOptions(**options))
+
+
+def test_plain_folders_hold_one_modality(tmp_path: Path) -> None:
+    root = write_mask_folder(tmp_path / "masks")
+    given = DatasetOptions(classes=["a", "b"], modalities=["s2l2a"])
+    with pytest.raises(ConfigError, match=r"mask_folder: modalities must be \[rgb\]"):
+        open_dataset(root, options=given)
+    assert open_dataset(root, options=replace(given, modalities=["rgb"])).name == "mask_folder"
+    with pytest.raises(ConfigError, match="class_folder has no choice of classes"):
+        open_dataset(root, "class_folder", replace(given, modalities=None))

@@ -20,7 +20,7 @@ from tests.tasks.finetuning.conftest import Settings
 FINETUNING = "seamo_fast.tasks.finetuning"
 # where the process kills itself: before that call of a function, so that all before is written
 PHASES = {
-    "survey": (f"{FINETUNING}.run", "write_json", 1),
+    "survey": (f"{FINETUNING}.survey", "write_json", 1),
     "first step": (f"{FINETUNING}.fit.step", "Step.__call__", 1),
     "step": (f"{FINETUNING}.fit.step", "Step.__call__", 5),
     "validation": (f"{FINETUNING}.fit.judge", "Judge._run", 2),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +14,8 @@ import torch
 from seamo_fast.errors import ConfigError, DataError, UnitError
 from seamo_fast.tasks.datasets.open import open_dataset
 from seamo_fast.tasks.datasets.reading.base import Task
-from seamo_fast.tasks.finetuning.survey import Survey, label_subset, take_survey
+from seamo_fast.tasks.finetuning.fit.start import label_subset
+from seamo_fast.tasks.finetuning.survey import Survey, take_survey
 from seamo_fast.tasks.probes.subsets import few_of_each, share_of
 from tests.tasks.datasets.test_folders import write_png
 from tests.tasks.finetuning.data import item, of_items, toy
@@ -24,7 +24,7 @@ SIZES = ((16, 16), (20, 13), (9, 30), (16, 16))
 
 
 @pytest.mark.parametrize("task", ["classes", "multilabel", "mask"])
-def test_what_is_found(task: Task) -> None:
+def test_what_is_found(task: Task, tmp_path: Path) -> None:
     opened = toy(task, SIZES, bad=[1])
     survey = take_survey(opened)
     items = [opened.dataset.dataset[number] for number in (0, 2, 3)]
@@ -46,7 +46,8 @@ def test_what_is_found(task: Task) -> None:
         "mask": lambda: np.concatenate([each["mask"].ravel() for each in items]),
     }[task]()
     assert survey.counts == tuple(np.bincount(labels, minlength=3))
-    assert Survey.from_dict(json.loads(json.dumps(survey.to_dict()))) == survey
+    survey.save(tmp_path / "survey.json")
+    assert Survey.load(tmp_path / "survey.json") == survey
 
 
 def test_pixels_without_a_class_are_not_counted() -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from typing import Any, Final
 
+from seamo_fast.errors import CheckpointError
 from seamo_fast.tasks.datasets.reading.base import Task
 from seamo_fast.tasks.finetuning.batches import Batch
 from seamo_fast.tasks.finetuning.config import FinetuneConfig
@@ -16,6 +17,7 @@ from seamo_fast.tasks.finetuning.fit.meter import Meter, summary
 from seamo_fast.tasks.finetuning.fit.state import State
 from seamo_fast.tasks.finetuning.fit.step import Step
 from seamo_fast.tasks.finetuning.losses import mean_loss
+from seamo_fast.tasks.finetuning.results.folder import OTHER
 from seamo_fast.tasks.finetuning.results.write import finite
 from seamo_fast.tasks.finetuning.scores import CHOSEN
 from seamo_fast.tasks.finetuning.windows import TrainingBatches
@@ -41,6 +43,9 @@ class Trainer:
             None.
         telemetry: Reports the run; None on other ranks than 0.
         precision: `fp32` or `bf16`.
+
+    Raises:
+        CheckpointError: The run was resumed from one whose epochs do not fit its step.
     """
 
     def __init__(
@@ -67,6 +72,12 @@ class Trainer:
         self._total = config.epochs * train.steps
         self._meter = Meter()
         self._lr: float | None = None  # of the last step
+        begun, done = state.step // train.steps, len(state.epochs)
+        if done not in (begun, (state.step - 1) // train.steps):
+            raise CheckpointError(
+                f"the checkpoint of step {state.step} has {done} epochs of {train.steps} steps; "
+                f"take an earlier one, {OTHER}"
+            )
 
     @property
     def finished(self) -> bool:

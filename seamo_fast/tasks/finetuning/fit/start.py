@@ -9,14 +9,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from seamo_fast.checkpoint_files import sha256
+from seamo_fast.errors import ConfigError
 from seamo_fast.modalities import Modality
 from seamo_fast.model.backbone import SeaMoBackbone
 from seamo_fast.model.config import PRESETS
 from seamo_fast.model.weights import Weights, read_weights
 from seamo_fast.tasks.datasets.open import Opened, check_labels, open_dataset
+from seamo_fast.tasks.datasets.reading.base import DENSE
 from seamo_fast.tasks.features.adapt import (
     Match,
     channels_of,
@@ -28,7 +31,8 @@ from seamo_fast.tasks.finetuning.config import FinetuneConfig, fixed_settings
 from seamo_fast.tasks.finetuning.heads import HeadName, make_head
 from seamo_fast.tasks.finetuning.methods import choose_parameters
 from seamo_fast.tasks.finetuning.model import Channels, TaskModel
-from seamo_fast.tasks.finetuning.survey import Survey, label_subset
+from seamo_fast.tasks.finetuning.survey import Survey
+from seamo_fast.tasks.probes.subsets import few_of_each, share_of
 
 
 @dataclass(frozen=True)
@@ -77,6 +81,42 @@ def open_start(config: FinetuneConfig) -> Start:
     check_labels(opened)
     fraction, shots = config.train_fraction, config.shots
     return Start(label_subset(opened, fraction, shots, config.seed), weights)
+
+
+def label_subset(
+    opened: Opened, fraction: float = 1, shots: int | None = None, seed: int = 0
+) -> Opened:
+    """Returns a dataset with a part of its training and validation labels, as `evaluate` takes it.
+
+    Args:
+        opened: The dataset.
+        fraction: Share of the labels within each class, at least one.
+        shots: Items of each class instead; None for all.
+        seed: Of the draw.
+
+    Raises:
+        ConfigError: Both are given, or `shots` where pixels have labels.
+        DataError: A label cannot be read.
+    """
+    task = opened.dataset.task
+    if shots is not None and (fraction != 1 or task in DENSE):
+        why = "train_fraction is given too" if fraction != 1 else "pixels have labels here"
+        raise ConfigError(f"shots are items of each class, but {why}; leave --shots out")
+    if fraction == 1 and shots is None:
+        return opened
+
+    def subset(part: str) -> list[int]:
+        numbers: Sequence[int] = getattr(opened.split, part)
+        labels = torch.zeros(len(numbers), dtype=torch.int64)
+        if task == "classes" or shots is not None:
+            labels = torch.tensor(np.array([opened.dataset.label_of(n) for n in numbers]))
+        if shots is None:
+            chosen = share_of(labels, fraction, seed, part)
+        else:
+            chosen = few_of_each(labels, len(opened.dataset.classes), shots, seed, part, 0)
+        return [numbers[at] for at in chosen.tolist()]
+
+    return replace(opened, split=opened.split._replace(train=subset("train"), val=subset("val")))
 
 
 def make_model(config: FinetuneConfig, start: Start, survey: Survey) -> TaskModel:

@@ -17,9 +17,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from seamo_fast import checkpoint_files
-from seamo_fast.checkpoint_files import wrong_entry
+from seamo_fast.checkpoint_files import sha256, wrong_entry
 from seamo_fast.errors import CheckpointError
-from seamo_fast.files import replacing, writing
+from seamo_fast.files import check_regular, replacing, shown, writing
+from seamo_fast.modalities.band import is_number
 from seamo_fast.model.weights import model_metadata
 from seamo_fast.tasks.finetuning.model import TaskModel
 from seamo_fast.tasks.finetuning.results.folder import BEST, OTHER
@@ -29,7 +30,14 @@ from seamo_fast.training.recovery import checkpoint, resume, run_folder
 from seamo_fast.training.recovery.checkpoint import Checkpoint
 
 _KEPT: Final = 2
-_ENTRIES: Final = {"identity": dict, "precision": str, "skipped": int, "epochs": list, "sums": dict}
+_ENTRIES: Final = {
+    "identity": dict,
+    "precision": str,
+    "skipped": int,
+    "epochs": list,
+    "sums": dict,
+    "best": str,
+}
 _LOG = logging.getLogger(__name__)
 
 
@@ -46,7 +54,7 @@ def find(folder: Path, identity: dict[str, Any]) -> Checkpoint | None:
         if start is None:
             return None
         found = checkpoint.load(start)
-        wrong = wrong_entry(found.record, _ENTRIES)
+        wrong = wrong_entry(found.record, _ENTRIES) or _wrong_value(found.record)
         if wrong is not None:
             raise CheckpointError(f"checkpoint {start} is refused: its record {wrong}")
         run_folder.check_same(start, found.record["identity"], identity, OTHER)
@@ -54,6 +62,26 @@ def find(folder: Path, identity: dict[str, Any]) -> Checkpoint | None:
         return found
 
     return resume.read_on_main(identity, read)
+
+
+def _wrong_value(record: Mapping[str, Any]) -> str | None:
+    """Returns what a message says of the first value that no run has, None if all are right."""
+    epochs, sums = record["epochs"], record["sums"]
+    if record["precision"] not in ("bf16", "fp32"):
+        return f"has precision {shown(record['precision'])}"
+    for number, epoch in enumerate(epochs, 1):
+        right = isinstance(epoch, dict) and epoch.get("epoch") == number
+        if not right or not _are_numbers(epoch.get("merit"), 2):
+            return f"has {shown(epoch)} as epoch {number}"
+    terms = sums.get("total")
+    size = len(terms) if isinstance(terms, list) else 0
+    if not (size and all(_are_numbers(sums.get(key), size) for key in ("total", "weight"))):
+        return f"has sums {shown(sums)}"
+    return None
+
+
+def _are_numbers(found: Any, size: int) -> bool:
+    return isinstance(found, list) and len(found) == size and all(map(is_number, found))
 
 
 class State:
@@ -97,6 +125,7 @@ class State:
         self.skipped = 0
         self.writer = checkpoint.Writer()
         self._adamw = adamw
+        self._best = ""  # SHA-256 of the best weights' file
         self._identity = dict(identity)
         device = next(model.parameters()).device
         self.sums = torch.zeros(2, terms, dtype=torch.float64, device=device)
@@ -105,11 +134,16 @@ class State:
             self.step = self.saved = found.step
             self.epochs = list(found.record["epochs"])
             self.skipped = found.record["skipped"]
-            if ranks.is_main():
-                kept = found.record["sums"]
-                self.sums += torch.tensor([kept["total"], kept["weight"]], dtype=torch.float64).to(
-                    device
+            self._best = found.record["best"]
+            sums = found.record["sums"]
+            kept = torch.tensor([sums["total"], sums["weight"]], dtype=torch.float64)
+            if kept.shape != self.sums.shape:
+                raise CheckpointError(
+                    f"the checkpoint of step {found.step} has sums {shown(sums)}, but this run's "
+                    f"loss has {terms} terms"
                 )
+            if ranks.is_main():
+                self.sums += kept.to(device)
 
     @property
     def best(self) -> dict[str, Any] | None:
@@ -134,6 +168,7 @@ class State:
                     with writing(self.folder / BEST), replacing(self.folder / BEST) as temporary:
                         trained = self._trained().items()
                         save_file({n: t.cpu().contiguous() for n, t in trained}, temporary)
+                    self._best = sha256(self.folder / BEST)
 
     def save(self, precision: str) -> None:
         """Begins to write a checkpoint; all ranks take part.
@@ -148,8 +183,9 @@ class State:
             "identity": self._identity,
             "precision": precision,
             "skipped": self.skipped,
-            "epochs": self.epochs,
+            "epochs": list(self.epochs),  # it is written while further ones are added
             "sums": {"total": total, "weight": weight},
+            "best": self._best,
             "ranks": ranks.world(),
         }
         metadata = model_metadata(self.model.backbone.config, self.model.backbone.modalities)
@@ -163,15 +199,17 @@ class State:
         """Gives the model the weights of the best epoch.
 
         Raises:
-            CheckpointError: Their file is missing or damaged.
+            CheckpointError: Their file is missing, or not what was written.
         """
         path, own = self.folder / BEST, self._trained()
         found = {name: tensor.to("meta") for name, tensor in own.items()}
         with ranks.raise_on_all():
             if ranks.is_main():
+                with checkpoint_files.reading(path):
+                    check_regular(path)
+                    if sha256(path) != self._best:
+                        raise CheckpointError(f"{path} has been altered; restore it, {OTHER}")
                 found, _ = checkpoint_files.read_tensors(path)
-                if {n: t.shape for n, t in found.items()} != {n: t.shape for n, t in own.items()}:
-                    raise CheckpointError(f"{path} does not hold what this run trains")
         for name, tensor in own.items():
             tensor.copy_(sharding.spread(found[name], tensor))
 

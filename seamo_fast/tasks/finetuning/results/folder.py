@@ -8,14 +8,17 @@ from itertools import count
 from pathlib import Path
 from typing import Any, Final
 
+from seamo_fast.checkpoint_files import wrong_entry
 from seamo_fast.errors import ConfigError, SeaMoError
 from seamo_fast.files import locked, read_json, write_json
+from seamo_fast.modalities.band import is_number
 from seamo_fast.training.recovery.run_folder import check_same
 
 RESULTS: Final = "results.json"  # written last: a folder without it is not finished
 RUN: Final = "run.json"  # written first: what a command must have in common with it to resume
 BEST: Final = "best.safetensors"
 SURVEY: Final = "survey.json"
+_ENTRIES: Final = {"dataset": str, "task": str, "test": dict, "versions": dict}
 OTHER: Final = "or choose another --output"
 
 
@@ -35,7 +38,8 @@ def open_folder(
         The folder, and the results of the run if it is finished already.
 
     Raises:
-        ConfigError: The folder that the user named is in use, or holds another run.
+        ConfigError: The folder that the user named is in use, or holds another run, or damaged
+            results.
     """
     with ExitStack() as stack:
         if named is None:
@@ -45,7 +49,7 @@ def open_folder(
             stack.enter_context(locked(folder, "output", "--output"))
             _check_same(folder, identity)
         if (folder / RESULTS).exists():
-            yield folder, read_json(folder / RESULTS)
+            yield folder, _read_results(folder)
             return
         if not (folder / RUN).exists():
             write_json(folder / RUN, identity)
@@ -100,10 +104,34 @@ def _check_same(folder: Path, identity: Mapping[str, Any]) -> None:
 
 
 def _read(folder: Path) -> dict[str, Any]:
-    try:
-        found = read_json(folder / RUN)
-    except ValueError:
-        found = None
-    if not isinstance(found, dict):
+    found = _read_object(folder / RUN)
+    if found is None:
         raise ConfigError(f"{folder / RUN} is damaged; choose another --output")
     return found
+
+
+def _read_results(folder: Path) -> dict[str, Any]:
+    path = folder / RESULTS
+    found = _read_object(path)
+    if found is None or wrong_entry(found, _ENTRIES) or not _are_figures(found["test"]):
+        raise ConfigError(f"{path} is damaged; remove it to train again, {OTHER}")
+    return found
+
+
+def _read_object(path: Path) -> dict[str, Any] | None:
+    """Returns what a JSON file holds, None if it is damaged."""
+    try:
+        found = read_json(path)
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _are_figures(found: dict[str, Any]) -> bool:
+    """Returns whether results have figures of the test part, of which seeds make means."""
+    return all(
+        isinstance(each, dict)
+        and "value" in each
+        and (each["value"] is None or is_number(each["value"]))
+        for each in found.values()
+    )

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from statistics import NormalDist, fmean, stdev
 from typing import Any
 
+from seamo_fast.errors import DataError
 from seamo_fast.tasks.finetuning.config import FinetuneConfig
 from seamo_fast.training.config import to_dict
 
@@ -17,12 +18,21 @@ def summarise(config: FinetuneConfig, runs: Sequence[Mapping[str, Any]]) -> dict
     Args:
         config: Settings; `seeds` runs.
         runs: What `results.json` of each holds.
+
+    Raises:
+        DataError: They have different figures.
     """
-    names = runs[0]["test"]
+    names, *others = (run["test"].keys() for run in runs)
+    for number, other in enumerate(others, 1):
+        if other != names:
+            raise DataError(
+                f"seed_{number} has the figures {', '.join(other)}, but seed_0 {', '.join(names)}; "
+                "remove the results of the one that is wrong to train it again"
+            )
     return {
         "dataset": runs[0]["dataset"],
         "task": runs[0]["task"],
-        "seeds": [run["config"]["seed"] for run in runs],
+        "seeds": [config.seed + number for number in range(len(runs))],
         "test": {name: _of_runs([run["test"][name]["value"] for run in runs]) for name in names},
         "config": to_dict(config),
         "versions": runs[0]["versions"],
