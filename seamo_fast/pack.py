@@ -147,6 +147,9 @@ def _check_shared(settings: PackSettings | CheckSettings) -> None:
         raise ConfigError("split_cell needs splits, such as --splits 0.9,0.05,0.05")
 
 
+_WITH_TEST: Final = ("sen12ms", "terramesh")  # mappings of datasets that have parts
+
+
 def _open(settings: PackSettings | CheckSettings) -> Source:
     plain = PlainOptions(settings.modality, settings.size, settings.part)
     path, layout, seasons = settings.source, settings.layout, settings.seasons
@@ -166,6 +169,8 @@ def _open(settings: PackSettings | CheckSettings) -> Source:
         )
     for line in source.remarks:
         say(line)
+    if settings.part is None and source.release in _WITH_TEST:
+        say(f"{source.release}: all parts are packed, its test too; --part train leaves others out")
     return source
 
 

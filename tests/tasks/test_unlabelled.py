@@ -350,6 +350,18 @@ def test_the_command_packs_the_training_part_and_says_so(
     assert f"1 of its 9 items have changed: {taken} was" in capsys.readouterr().err
 
 
+def test_a_mapping_says_that_it_packs_the_test_part_too(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    WRITERS["sen12ms"](tmp_path / "in")
+    line = "sen12ms: all parts are packed, its test too"
+    assert main([str(tmp_path / "in"), str(tmp_path / "all"), "--workers", "1"]) == 0
+    assert line in capsys.readouterr().out
+    arguments = [str(tmp_path / "in"), str(tmp_path / "train"), "--workers", "1"]
+    assert main([*arguments, "--part", "train"]) == 0
+    assert line not in capsys.readouterr().out
+
+
 def test_processes_open_the_dataset_themselves(tmp_path: Path) -> None:
     root = make_eurosat(tmp_path / "eurosat", "eurosat_rgb", 5)
     source = labelled(root, "eurosat", None, None, PlainOptions())

@@ -182,7 +182,6 @@ def intervals(
         resamples: How many.
         seed: Of the resamples.
     """
-
     several = len(predictions["numbers"]) > 1
 
     def estimate(outcome: Tensor, metric: Metric) -> Estimate:
