@@ -102,9 +102,12 @@ def edit_records(folder: Path, edit: Callable[[list[dict[str, Any]]], object]) -
         ),
         (
             lambda m: m["modalities"][1].update(std=[1.0, 1e-320]),
-            "1e-320|inf, of its mean or 1 / std",
+            "1e-320|inf, of its mean, scale or 1 / std",
         ),
-        (lambda m: m["modalities"][1].update(mean=[1.0, 1e39]), r"1e\+39, of its mean or 1 / std"),
+        (
+            lambda m: m["modalities"][1].update(mean=[1.0, 1e39]),
+            r"1e\+39, of its mean, scale or 1 / std",
+        ),
         (lambda m: m["modalities"][1].update(mean=["1", "2"]), "mean must be finite numbers"),
         (lambda m: m["modalities"][1].update(std=None), "'s1grd' has no statistics; pack the data"),
         (lambda m: m["modalities"][1].update(scale=True), "scale must be finite numbers"),
